@@ -1,0 +1,4 @@
+"""Flax models, one file per architecture, and the literal dict of their names.
+
+No training, no data, no penalties here; a model maps images to logits.
+"""
