@@ -1,0 +1,79 @@
+"""Which examples a step trains on: a pure function of (seed, step).
+
+So there is nothing to save for resuming: step 1234 draws the same batch whether the
+run was interrupted or not, and any step can be asked for at once.
+"""
+
+import functools
+
+import numpy as np
+from jaxtyping import Int32
+
+from fisher_jax.data.errors import DataError
+from fisher_jax.data.random_bits import random_bits
+
+
+# Every step of an epoch asks for the same order, and sorting costs milliseconds.
+@functools.lru_cache(maxsize=4)
+def epoch_order(seed: int, epoch: int, num_examples: int) -> Int32[np.ndarray, "n"]:
+    """Returns the order in which an epoch visits the examples.
+
+    Args:
+        seed: Selects the orders of a run.
+        epoch: Counted from 0; every epoch has its own order.
+        num_examples: Number of examples N.
+
+    Returns:
+        int32 [N], a uniformly random permutation of 0 to N - 1; read-only, because
+        callers share it.
+    """
+    priority = random_bits(seed, "epoch order", num_examples, epoch=epoch)[:, 0]
+    order = np.argsort(priority, kind="stable").astype(np.int32)
+    order.setflags(write=False)
+    return order
+
+
+def steps_per_epoch(num_examples: int, batch_size: int) -> int:
+    """Returns the number of whole batches in an epoch.
+
+    The examples that fill no whole batch are left out, others in each epoch.
+
+    Args:
+        num_examples: Number of training examples.
+        batch_size: Examples a batch.
+
+    Returns:
+        num_examples // batch_size, at least 1.
+
+    Raises:
+        DataError: Where the batch size is below 1 or above num_examples.
+    """
+    if not 1 <= batch_size <= num_examples:
+        raise DataError(
+            f"train.batch_size={batch_size} must be between 1 and {num_examples}, the "
+            "number of training examples"
+        )
+    return num_examples // batch_size
+
+
+def batch_indices(
+    seed: int, step: int, num_examples: int, batch_size: int
+) -> Int32[np.ndarray, "b"]:
+    """Returns the rows of the training set that a step trains on.
+
+    Args:
+        seed: Selects the orders of a run.
+        step: Counted from 0 over the whole run; step // steps_per_epoch is the epoch.
+        num_examples: Number of training examples N.
+        batch_size: Examples a batch, B.
+
+    Returns:
+        int32 [B], distinct rows in [0, N); read-only. Within an epoch no row comes
+        twice.
+
+    Raises:
+        DataError: Where the batch size is below 1 or above num_examples.
+    """
+    epoch, position = divmod(step, steps_per_epoch(num_examples, batch_size))
+    start = position * batch_size
+    return epoch_order(seed, epoch, num_examples)[start : start + batch_size]

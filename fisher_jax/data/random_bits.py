@@ -1,0 +1,69 @@
+"""Random numbers as a pure function of (seed, purpose, example id).
+
+They come from numpy's Philox, a counter-based generator: its key is (seed, purpose)
+and example id i owns the i-th block of its counter. So the numbers of an example do
+not depend on how many examples there are, on a batch, a subset, an order, a device
+or a process, and numpy promises that a bit generator's raw output never changes.
+"""
+
+import hashlib
+
+import numpy as np
+from jaxtyping import Float64, UInt64
+
+_WORDS_PER_BLOCK = 4
+_WORD = 2**64
+
+
+def _purpose_word(purpose: str) -> int:
+    """Returns 64 bits that stand for a purpose, so that purposes never share draws."""
+    return int.from_bytes(hashlib.blake2b(purpose.encode(), digest_size=8).digest())
+
+
+def random_bits(
+    seed: int, purpose: str, num_examples: int, *, epoch: int = 0
+) -> UInt64[np.ndarray, "n 4"]:
+    """Returns four random 64-bit words for each of the examples 0 to num_examples - 1.
+
+    Args:
+        seed: Any integer; seeds equal modulo 2^64 give the same numbers.
+        purpose: What the numbers are for, such as "label noise". Numbers for
+            different purposes are independent.
+        num_examples: Number of examples N.
+        epoch: Selects another, independent block of numbers; at least 0.
+
+    Returns:
+        uint64 [N, 4], uniform over 0 to 2^64 - 1. Row i is a function of (seed,
+        purpose, epoch, i) alone.
+    """
+    # The epoch is the highest word of the 256-bit counter, which counting through
+    # examples never reaches.
+    generator = np.random.Philox(
+        key=np.array([seed % _WORD, _purpose_word(purpose)], np.uint64),
+        counter=np.array([0, 0, 0, epoch], np.uint64),
+    )
+    words = generator.random_raw(_WORDS_PER_BLOCK * num_examples)
+    return words.reshape(num_examples, _WORDS_PER_BLOCK)
+
+
+def unit_interval(bits: UInt64[np.ndarray, "n"]) -> Float64[np.ndarray, "n"]:
+    """Maps random words to float64 in [0, 1), multiples of 2^-53."""
+    return (bits >> np.uint64(11)) * 2.0**-53
+
+
+def integers_below(
+    bits: UInt64[np.ndarray, "n"], bound: int
+) -> UInt64[np.ndarray, "n"]:
+    """Maps random words to integers 0 to bound - 1, each of near-equal probability.
+
+    The product of the upper 32 bits with ``bound`` is shifted down, so probabilities
+    differ from 1/bound by less than 2^-32.
+
+    Args:
+        bits: uint64 [N].
+        bound: Between 1 and 2^32.
+
+    Returns:
+        uint64 [N].
+    """
+    return ((bits >> np.uint64(32)) * np.uint64(bound)) >> np.uint64(32)

@@ -1,0 +1,66 @@
+"""Loads a data set by name: ``digits`` or any prepared TFDS set."""
+
+from pathlib import Path
+
+from fisher_jax.data.cache import (
+    cache_path,
+    default_cache_dir,
+    read_cache,
+    write_cache,
+)
+from fisher_jax.data.digits import load_digits
+from fisher_jax.data.image_set import ImageSet, Source
+from fisher_jax.data.tfds_folder import find_prepared, missing_error, resolve_data_dir
+from fisher_jax.data.tfds_source import Progress, read_prepared
+
+__all__ = ["ImageSet", "Source", "load_source"]
+
+
+def load_source(
+    name: str,
+    data_dir: str | None,
+    cache_dir: str | None = None,
+    *,
+    progress: Progress | None = None,
+) -> Source:
+    """Loads a data set into memory.
+
+    "digits" is scikit-learn's, 1000 training and 797 test images of 8×8 pixels, and
+    needs neither data_dir nor cache. Any other name is an image-classification set
+    prepared by TFDS in ``data_dir/name[/config]/version/``. The first load decodes it
+    and keeps the result on disk; later loads read that, checked by its checksum.
+
+    Args:
+        name: "digits", or "name", "name/config", "name:1.2.3", "name/config:1.2.3".
+            Without a version the highest prepared one is taken.
+        data_dir: The folder of prepared sets. None: ``$TFDS_DATA_DIR`` or
+            ~/tensorflow_datasets.
+        cache_dir: The folder of decoded sets. None: ``$FISHER_JAX_CACHE_DIR/data`` or
+            ~/.cache/fisher_jax/data. A cache that is damaged is made again, one that
+            cannot be written is done without; both with a warning.
+        progress: Called with (images decoded, images in all) while decoding.
+
+    Returns:
+        Source. Its arrays may be read-only.
+
+    Raises:
+        DataError: Where the name is unknown, the set is not prepared in data_dir, its
+            files are missing or damaged, or it does not fit the purpose; see
+            `fisher_jax.data.tfds_source.read_prepared`.
+    """
+    if name == "digits":
+        return load_digits()
+    folder = resolve_data_dir(data_dir)
+    prepared_dir = find_prepared(name, folder)
+    if prepared_dir is None:
+        raise missing_error(name, folder)
+    cached_at = cache_path(
+        Path(cache_dir).expanduser() if cache_dir else default_cache_dir(),
+        name,
+        prepared_dir,
+    )
+    source = read_cache(cached_at)
+    if source is None:
+        source = read_prepared(name, prepared_dir, progress)
+        write_cache(cached_at, source)
+    return source

@@ -1,0 +1,161 @@
+"""Finds a prepared TFDS folder by name, without importing TFDS.
+
+TFDS lays a set out as ``data_dir/name[/config]/version/``. Finding it by hand lets a
+start that hits the cache skip the import of TFDS and keeps the choice of folder, and
+so the cache's key, independent of the TFDS version that is installed.
+"""
+
+import difflib
+import os
+import re
+from pathlib import Path
+from typing import NamedTuple
+
+from fisher_jax.data.errors import DataError
+
+_NAME = re.compile(
+    r"(?P<dataset>\w+)(/(?P<config>[\w.+-]+))?(:(?P<version>\d+\.\d+\.\d+))?"
+)
+_VERSION = re.compile(r"\d+\.\d+\.\d+")
+
+
+class _Name(NamedTuple):
+    dataset: str
+    config: str | None
+    version: str | None
+
+
+def default_data_dir() -> str:
+    """Returns TFDS's own default: ``$TFDS_DATA_DIR``, else ~/tensorflow_datasets."""
+    return os.environ.get("TFDS_DATA_DIR") or os.path.expanduser(
+        os.path.join("~", "tensorflow_datasets")
+    )
+
+
+def resolve_data_dir(data_dir: str | None) -> Path:
+    """Returns the folder that holds prepared sets.
+
+    Args:
+        data_dir: A local folder, ``~`` allowed; None takes `default_data_dir`.
+
+    Raises:
+        DataError: Where a remote address is given.
+    """
+    data_dir = data_dir or default_data_dir()
+    if "://" in data_dir:
+        raise DataError(
+            f"dataset.data_dir={data_dir} is not a local folder: array_record files "
+            "are read from a local or mounted disk, copy them there"
+        )
+    return Path(data_dir).expanduser()
+
+
+def prepare_command(name: str, data_dir: Path | str) -> str:
+    """Returns the command that prepares a set in a folder."""
+    return f"python -m fisher_jax.data.prepare {name} --data_dir={data_dir}"
+
+
+def find_prepared(name: str, data_dir: Path) -> Path | None:
+    """Returns the folder of a prepared set.
+
+    Without a version in the name the highest one there is taken; without a
+    configuration, the only one there.
+
+    Args:
+        name: "name", "name/config", "name:1.2.3" or "name/config:1.2.3".
+        data_dir: The folder that holds prepared sets.
+
+    Returns:
+        The version's folder; None where the set is not there.
+
+    Raises:
+        DataError: Where the name has another form, or several configurations are
+            prepared and the name says none.
+    """
+    parsed = _parse_name(name)
+    set_dir = data_dir / parsed.dataset
+    if parsed.config is not None:
+        return _pick_version(set_dir / parsed.config, parsed.version)
+    if prepared_dir := _pick_version(set_dir, parsed.version):
+        return prepared_dir
+    versions = {
+        config_dir.name: prepared_dir
+        for config_dir in _folders(set_dir)
+        if (prepared_dir := _pick_version(config_dir, parsed.version))
+    }
+    if len(versions) > 1:
+        choices = ", ".join(f"{parsed.dataset}/{config}" for config in sorted(versions))
+        raise DataError(
+            f"dataset.name={name} is prepared in several configurations in {data_dir}: "
+            f"name one of {choices}"
+        )
+    return next(iter(versions.values()), None)
+
+
+def _parse_name(name: str) -> _Name:
+    match = _NAME.fullmatch(name)
+    if match is None:
+        raise DataError(
+            f"dataset.name={name!r} is not a name of a data set: write 'name', "
+            "'name/config' or 'name:1.2.3'"
+        )
+    return _Name(**match.groupdict())
+
+
+def _folders(folder: Path) -> list[Path]:
+    return (
+        [path for path in folder.iterdir() if path.is_dir()] if folder.is_dir() else []
+    )
+
+
+def _pick_version(folder: Path, version: str | None) -> Path | None:
+    """Returns the folder of a version, or of the highest where version is None."""
+    found = [
+        path
+        for path in _folders(folder)
+        if _VERSION.fullmatch(path.name) and version in (None, path.name)
+    ]
+    return max(
+        found, key=lambda path: [int(n) for n in path.name.split(".")], default=None
+    )
+
+
+def missing_error(name: str, data_dir: Path) -> DataError:
+    """Returns the error for a set that is not prepared: what to do, or nearest names.
+
+    Args:
+        name: The name asked for.
+        data_dir: The folder where it was looked for.
+    """
+    for parent in (data_dir.parent, data_dir.parent.parent):
+        if find_prepared(name, parent):
+            return DataError(
+                f"{name} is not prepared in {data_dir} but in the folder above: use "
+                f"dataset.data_dir={parent}"
+            )
+    if _parse_name(name).dataset not in _builder_names():
+        return unknown_error(name, data_dir)
+    absent = "" if data_dir.is_dir() else " (no such folder)"
+    return DataError(
+        f"{name} is not prepared in {data_dir}{absent}; run: "
+        f"{prepare_command(name, data_dir)}"
+    )
+
+
+def unknown_error(name: str, data_dir: Path) -> DataError:
+    """Returns the error for a name that nobody knows, with the nearest that exist."""
+    known = {"digits", *_builder_names(), *(path.name for path in _folders(data_dir))}
+    dataset = _parse_name(name).dataset
+    nearest = difflib.get_close_matches(dataset.lower(), sorted(known), 3, cutoff=0.5)
+    choices = f"the nearest are {', '.join(nearest)}" if nearest else "see tfds.org"
+    return DataError(
+        f"dataset.name={name} is neither digits nor a TFDS set, nor prepared in "
+        f"{data_dir}: {choices}"
+    )
+
+
+def _builder_names() -> list[str]:
+    """Returns all names TFDS can prepare; imports TFDS, so only for errors."""
+    import tensorflow_datasets as tfds
+
+    return tfds.list_builders(with_community_datasets=False)
