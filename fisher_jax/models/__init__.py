@@ -2,3 +2,7 @@
 
 No training, no data, no penalties here; a model maps images to logits.
 """
+
+from fisher_jax.models.simple_cnn import SimpleCNN
+
+MODELS = {"simple_cnn": SimpleCNN}

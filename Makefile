@@ -1,0 +1,49 @@
+# Each target sets itself up; PYTHON=... picks another interpreter (3.11 or newer).
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+# Pinned versions, so that a rerun next year installs the same; see constraints/.
+VERSION := $(shell $(PYTHON) -c 'import sys; print("%d%d" % sys.version_info[:2])')
+CONSTRAINTS := constraints/$(if $(filter 311,$(VERSION)),py311,py312).txt
+STAMP := $(VENV)/.installed-py$(VERSION)
+
+.PHONY: install demo test test-all lint format clean
+.DEFAULT_GOAL := help
+
+help:
+	@echo "make install   a virtual environment in $(VENV) with all that tests need"
+	@echo "make demo      the paper's effect on real images, in under three minutes"
+	@echo "make test      lint, types and tests"
+	@echo "make test-all  the same with the slow tests"
+	@echo "make lint      ruff and mypy alone"
+
+install: $(STAMP)
+
+$(STAMP): setup.cfg pyproject.toml $(CONSTRAINTS)
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "error: Python 3.11 or newer is needed; try make PYTHON=python3.12"; exit 2; }
+	$(PYTHON) -m venv --clear $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
+	  --constraint $(CONSTRAINTS) --editable '.[test]'
+	touch $@
+
+demo: install
+	$(BIN)/python -m launch.demo
+
+lint: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+test: lint
+	$(BIN)/python -m pytest
+
+test-all: lint
+	$(BIN)/python -m pytest -m ''
+
+format: install
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -1,0 +1,115 @@
+"""Every configuration key with its default; the other files start from here.
+
+    python main.py --config=experiments/base.py --workdir=runs/base
+
+trains SimpleCNN on scikit-learn's digits without any penalty, for a first look.
+What is allowed for each key stands in ``fisher_jax/train/config.py``.
+"""
+
+from ml_collections import ConfigDict
+
+
+def get_config(arg: str = "") -> ConfigDict:
+    """Returns the defaults, locked: assigning to an unknown key is an error.
+
+    Args:
+        arg: the text after ``:`` in ``--config=FILE.py:arg``; there are no variants
+            of this file, so it must be empty.
+    """
+    if arg:
+        raise ValueError(f"base.py has no variants, got {arg!r}")
+    config = ConfigDict()
+    # Initialisation, label noise, validation split, batches, draws: all from here.
+    config.seed = 0
+
+    config.dataset = ConfigDict()
+    # digits | cifar10 | cifar100 | any TFDS set with the features image and label
+    config.dataset.name = "digits"
+    # Where TFDS sets are prepared; None = TFDS's own default (~/tensorflow_datasets)
+    config.dataset.data_dir = None
+    # Size of a random subset of the training split; None = all that remain
+    config.dataset.num_train = None
+    # Training examples set aside for validation, chosen by (seed, example id)
+    config.dataset.num_validation = 0
+    # none | flip | standard (pad 4, random crop, horizontal flip)
+    config.dataset.augment = "none"
+    # Fraction of training labels replaced by uniform draws over the classes
+    config.dataset.label_noise = 0.0
+
+    config.model = ConfigDict()
+    config.model.name = "simple_cnn"
+    # same | keras (same, valid, same, valid as the paper's; too small for 8x8 images)
+    config.model.padding = "same"
+    # float32 | bfloat16: activations; parameters and traces stay float32
+    config.model.compute_dtype = "float32"
+
+    config.optimizer = ConfigDict()  # SGD, as PyTorch defines it
+    config.optimizer.learning_rate = 0.01
+    config.optimizer.momentum = 0.9
+    # Coupled: weight_decay * params is added to the gradient, of every parameter
+    config.optimizer.weight_decay = 0.0
+    # The learning rate is multiplied by decay_factor at each of decay_epochs
+    config.optimizer.decay_factor = 0.1
+    config.optimizer.decay_epochs = ()
+
+    config.train = ConfigDict()
+    config.train.num_epochs = 20
+    # Global batch size, over all devices; the last incomplete batch is dropped
+    config.train.batch_size = 128
+    # A run directory whose final parameters start this run; None = initialise
+    config.train.init_from = None
+
+    config.penalty = ConfigDict()
+    # none | fisher | fisher_single | gradient | random_label | input_gradient
+    config.penalty.name = "none"
+    # labels: the paper's FP | rademacher: RFP (penalty fisher only)
+    config.penalty.draw = "labels"
+    # alpha: loss = cross-entropy + coefficient * penalty
+    config.penalty.coefficient = 0.0
+    # f: the penalty's gradient is recomputed every so many steps, reused in between
+    config.penalty.update_every = 10
+    # The penalty sees the first so many examples of the batch; None = all
+    config.penalty.num_examples = None
+    # Epochs of plain training before the penalty is switched on (figure 3)
+    config.penalty.start_epoch = 0
+    # exact (forward-over-reverse) | finite_difference (two gradients)
+    config.penalty.method = "exact"
+
+    config.mixup = ConfigDict()
+    config.mixup.beta = 0.0  # lambda ~ Beta(beta, beta); 0 = off
+    config.sam = ConfigDict()
+    config.sam.radius = 0.0  # sharpness-aware minimisation's rho; 0 = off
+
+    config.measure = ConfigDict()
+    # A record in metrics.jsonl every so many epochs, and at step 0 and at the end
+    config.measure.every_epochs = 1
+    # Beside that, Tr(F) and the minibatch's loss every so many steps; 0 = off
+    config.measure.every_steps = 0
+    # Training examples for train/loss and train/accuracy; None = all
+    config.measure.train_examples = None
+    # Training examples for Tr(F), the same along the run; 0 = off
+    config.measure.fisher_examples = 1000
+    # per_example | exact | minibatch | forward
+    config.measure.fisher_estimator = "per_example"
+    # rademacher (precise late in training) | labels (the paper's)
+    config.measure.fisher_draw = "rademacher"
+    # Gaussian probes for Tr(H), the paper takes 30; 0 = off
+    config.measure.hessian_probes = 0
+    # Training examples for Tr(H)
+    config.measure.hessian_examples = 128
+    # Clean and noisy examples, each, for gradient/*; only with label noise; 0 = off
+    config.measure.gradient_examples = 500
+    # epsilon: early Tr(F) is taken at the first epoch whose training loss is below it
+    config.measure.early_loss = 1.2
+    # Examples per device call in evaluation, and per chunk of Tr(F)
+    config.measure.batch_size = 1000
+    config.measure.chunk_size = 128
+
+    config.checkpoint = ConfigDict()
+    # At the end of every so many epochs, if min_seconds have passed since the last
+    config.checkpoint.every_epochs = 1
+    config.checkpoint.min_seconds = 30.0
+    # The last so many are kept; each also holds the best parameters by validation
+    config.checkpoint.keep = 2
+    config.lock()
+    return config

@@ -1,0 +1,177 @@
+"""Loops over chunks of examples, draws and probes, with flat memory on any backend.
+
+XLA:CPU brings convolutions into the dimension order of its fast kernels only in a
+program's entry computation. Inside the body of ``lax.scan``, ``lax.map`` or
+``lax.while_loop`` the convolutions of a backward pass, whose dimension order is
+another, fall into a naive loop that is 10 to 100 times slower (jax-ml/jax#12868).
+Here the body is rewritten so that every convolution has the fast order to begin with,
+transposing around it where needed: loops then run at the speed of straight-line code,
+compile once and hold one iteration's memory.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.extend.core import ClosedJaxpr, JaxprEqn, Literal
+from jax.extend.core.primitives import conv_general_dilated_p, jit_p
+from jaxtyping import Array, Bool, PyTree
+
+from fisher_jax.curvature import axes
+
+_F = TypeVar("_F", bound=Callable[..., Any])
+
+# Evaluates one equation, or returns None to have it evaluated as it stands.
+Rule = Callable[[JaxprEqn, Sequence[Any]], Sequence[Any] | None]
+
+
+def evaluate(program: ClosedJaxpr, arguments: Sequence[Any], rule: Rule) -> list[Any]:
+    """Evaluates a traced program, equation by equation, under ``rule``.
+
+    Nested ``jit`` calls are entered; loops, conditionals, custom derivatives and
+    rematerialised blocks are evaluated as they stand.
+    """
+    jaxpr = program.jaxpr
+    variables = [*jaxpr.constvars, *jaxpr.invars]
+    values = dict(zip(variables, [*program.consts, *arguments], strict=True))
+
+    def read(variable: Any) -> Any:
+        return variable.val if isinstance(variable, Literal) else values[variable]
+
+    for equation in jaxpr.eqns:
+        operands = [read(v) for v in equation.invars]
+        results = rule(equation, operands)
+        if results is None and equation.primitive is jit_p:
+            results = evaluate(equation.params["jaxpr"], operands, rule)
+        if results is None:
+            keywords = equation.primitive.get_bind_params(equation.params)
+            results = equation.primitive.bind(*operands, **keywords)
+            if not equation.primitive.multiple_results:
+                results = [results]
+        values.update(zip(equation.outvars, results, strict=True))
+    return [read(v) for v in jaxpr.outvars]
+
+
+def canonical_convolutions(function: _F) -> _F:
+    """``function`` with its convolutions in XLA:CPU's fast dimension order.
+
+    The values are the same up to rounding. Apply it to what a loop's body computes,
+    after differentiation: derivatives of a canonical convolution are not canonical.
+    """
+
+    def rule(equation: JaxprEqn, operands: Sequence[Any]) -> list[Any] | None:
+        if equation.primitive is conv_general_dilated_p:
+            return [_canonical_convolution(*operands, **equation.params)]
+        return None
+
+    def rewritten(*args: Any) -> Any:
+        program, shapes = jax.make_jaxpr(function, return_shape=True)(*args)
+        results = evaluate(program, jax.tree.leaves(args), rule)
+        return jax.tree.unflatten(jax.tree.structure(shapes), results)
+
+    return rewritten  # type: ignore[return-value]
+
+
+def _canonical_convolution(
+    lhs: Array, rhs: Array, *, dimension_numbers: Any, **params: Any
+) -> Array:
+    """One convolution as NHWC × HWIO → NHWC, for any number of spatial dimensions."""
+    lhs_spec, rhs_spec, out_spec = dimension_numbers
+    last = lhs.ndim - 1
+    lhs_order = (lhs_spec[0], *lhs_spec[2:], lhs_spec[1])
+    rhs_order = (*rhs_spec[2:], rhs_spec[1], rhs_spec[0])
+    out_order = (out_spec[0], *out_spec[2:], out_spec[1])
+    canonical = jax.lax.ConvDimensionNumbers(
+        lhs_spec=(0, last, *range(1, last)),
+        rhs_spec=(last, last - 1, *range(last - 1)),
+        out_spec=(0, last, *range(1, last)),
+    )
+    out = conv_general_dilated_p.bind(
+        jax.lax.transpose(lhs, lhs_order),
+        jax.lax.transpose(rhs, rhs_order),
+        dimension_numbers=canonical,
+        **params,
+    )
+    return jax.lax.transpose(out, tuple(int(i) for i in np.argsort(out_order)))
+
+
+def map_slices(function: Callable[[Any], PyTree], slices: PyTree) -> PyTree:
+    """``function`` of every slice along the leading axis, one after another, stacked.
+
+    Args:
+        function: maps a pytree of slices to a pytree of arrays.
+        slices: arrays [n, ...] with the same n.
+
+    Returns:
+        The results, each with a leading axis n.
+    """
+    if jax.tree.leaves(slices)[0].shape[0] == 1:
+        only = function(jax.tree.map(lambda a: a[0], slices))
+        return jax.tree.map(lambda a: a[None], only)
+    return jax.lax.map(_loop_body(function), slices)
+
+
+def sum_slices(function: Callable[[Any], PyTree], slices: PyTree) -> PyTree:
+    """Σ over slices along the leading axis of ``function``, holding one result."""
+    if jax.tree.leaves(slices)[0].shape[0] == 1:
+        return function(jax.tree.map(lambda a: a[0], slices))
+    first = jax.tree.map(lambda a: a[0], slices)
+    shapes = jax.eval_shape(function, first)
+    zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
+    body = _loop_body(function)
+
+    def add(total: PyTree, one: Any) -> tuple[PyTree, None]:
+        return jax.tree.map(jnp.add, total, body(one)), None
+
+    return jax.lax.scan(add, axes.vary_like(zeros, shapes), slices)[0]
+
+
+def _loop_body(function: _F) -> _F:
+    # Elsewhere than on CPU every dimension order has a fast kernel.
+    if jax.default_backend() == "cpu":
+        return canonical_convolutions(function)
+    return function
+
+
+def split(
+    examples: PyTree, chunk_size: int | None
+) -> tuple[PyTree, Bool[Array, "chunks size"]]:
+    """Cuts arrays [B, ...] into equal chunks [n, size, ...] with size ≤ chunk_size.
+
+    The number of chunks is the smallest possible and their sizes are levelled, so that
+    fewer than n rows are padding: repeated first rows, False in the mask returned.
+    """
+    batch = jax.tree.leaves(examples)[0].shape[0]
+    count = -(-batch // (chunk_size or batch))
+    size = -(-batch // count)
+    rows = np.arange(count * size)
+    chunks = jax.tree.map(
+        lambda a: _pad(a, count * size).reshape(count, size, *a.shape[1:]), examples
+    )
+    return chunks, jnp.asarray(rows < batch).reshape(count, size)
+
+
+def _pad(array: Array, rows: int) -> Array:
+    missing = rows - array.shape[0]
+    return jnp.concatenate([array, array[:missing]]) if missing else array
+
+
+def map_chunks(
+    function: Callable[[Any], PyTree], examples: PyTree, chunk_size: int | None
+) -> PyTree:
+    """Per-example results [B, ...] of ``function``, ``chunk_size`` examples at a time.
+
+    Args:
+        function: maps a pytree of arrays [n, ...] to a pytree of arrays [n, ...], each
+            example for itself.
+        examples: arrays [B, ...].
+        chunk_size: how many at a time; None for all at once.
+    """
+    batch = jax.tree.leaves(examples)[0].shape[0]
+    if chunk_size is None or chunk_size >= batch:
+        return function(examples)
+    chunks, _ = split(examples, chunk_size)
+    results = map_slices(function, chunks)
+    return jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:])[:batch], results)

@@ -1,0 +1,162 @@
+"""Pytrees of parameters as vectors: inner products, norms, probes, checks.
+
+Sums are taken in at least float32, and in float64 when a leaf is float64, whatever
+the leaves' dtype.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import Any, Literal, ParamSpec, TypeVar
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, PRNGKeyArray, PyTree
+
+Probes = Literal["gaussian", "rademacher"]
+PROBES = ("gaussian", "rademacher")
+
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
+
+
+def highest_precision(function: Callable[_P, _R]) -> Callable[_P, _R]:
+    """Traces ``function`` with full float32 products instead of TF32 or bf16 passes."""
+
+    @functools.wraps(function)
+    def wrapped(*args: _P.args, **kwargs: _P.kwargs) -> _R:
+        with jax.default_matmul_precision("highest"):
+            return function(*args, **kwargs)
+
+    return wrapped
+
+
+def accumulation_dtype(tree: PyTree) -> jnp.dtype:
+    """The dtype in which sums over ``tree`` are taken: float32, or float64."""
+    return jnp.result_type(jnp.float32, *jax.tree.leaves(tree))
+
+
+def inner(a: PyTree, b: PyTree) -> Float[Array, ""]:
+    """Σ a·b over all leaves of two pytrees of the same structure."""
+    dtype = accumulation_dtype((a, b))
+    products = jax.tree.map(lambda x, y: jnp.sum(x.astype(dtype) * y.astype(dtype)), a, b)
+    return sum(jax.tree.leaves(products), jnp.zeros((), dtype))
+
+
+def squared_norm(tree: PyTree) -> Float[Array, ""]:
+    """‖tree‖², the sum of squares over all leaves.
+
+    A sum of squares and never a norm: the derivative of a square root at zero is NaN.
+    """
+    return inner(tree, tree)
+
+
+def step(params: PyTree, scale: Float[Array, ""] | float, direction: PyTree) -> PyTree:
+    """``params + scale · direction``, in the dtype of each leaf of ``params``."""
+    return jax.tree.map(
+        lambda p, d: p + (scale * d).astype(p.dtype), params, direction
+    )
+
+
+def random_probe(key: PRNGKeyArray, params: PyTree, probes: Probes) -> PyTree:
+    """A random vector z shaped like ``params`` with E[z zᵀ] = I.
+
+    Args:
+        key: a PRNG key; one subkey is used per leaf.
+        params: floating-point arrays.
+        probes: "gaussian" (standard normal) or "rademacher" (independent signs).
+
+    Raises:
+        ValueError: if ``probes`` is neither.
+    """
+    check_choice("probes", probes, PROBES)
+    sample = jax.random.normal if probes == "gaussian" else jax.random.rademacher
+    leaves, structure = jax.tree.flatten(params)
+    keys = jax.random.split(key, len(leaves))
+    drawn = [sample(k, x.shape, x.dtype) for k, x in zip(keys, leaves, strict=True)]
+    return jax.tree.unflatten(structure, drawn)
+
+
+def check_params(params: PyTree) -> None:
+    """Refuses parameters that have no gradient.
+
+    Raises:
+        TypeError: if a leaf is no real floating-point array.
+        ValueError: if there is no leaf, or a leaf has no element.
+    """
+    leaves = jax.tree_util.tree_leaves_with_path(params)
+    if not leaves:
+        raise ValueError("params: no arrays in it")
+    for path, leaf in leaves:
+        where = f"params{jax.tree_util.keystr(path)}"
+        dtype = getattr(leaf, "dtype", None)
+        if dtype is None or not jnp.issubdtype(dtype, jnp.floating):
+            kind = type(leaf).__name__ if dtype is None else dtype
+            raise TypeError(
+                f"{where}: expected a real floating-point array, got {kind}; "
+                "close over what is not differentiated"
+            )
+        if leaf.size == 0:
+            raise ValueError(f"{where}: shape {leaf.shape} has no element")
+
+
+def check_same_shapes(name: str, tree: PyTree, params: PyTree) -> None:
+    """Refuses a vector that is not shaped like ``params``.
+
+    Raises:
+        ValueError: naming ``name`` and the first leaf that differs.
+    """
+    if jax.tree.structure(tree) != jax.tree.structure(params):
+        raise ValueError(
+            f"{name}: expected the pytree structure of params, "
+            f"{jax.tree.structure(params)}, got {jax.tree.structure(tree)}"
+        )
+    pairs = zip(
+        jax.tree_util.tree_leaves_with_path(tree), jax.tree.leaves(params), strict=True
+    )
+    for (path, leaf), param in pairs:
+        if jnp.shape(leaf) != jnp.shape(param):
+            raise ValueError(
+                f"{name}{jax.tree_util.keystr(path)}: expected shape "
+                f"{jnp.shape(param)} like params, got {jnp.shape(leaf)}"
+            )
+
+
+def check_scalar_loss(loss_fn: Callable[[Any], Any], params: PyTree) -> None:
+    """Refuses a loss that is no real scalar.
+
+    Raises:
+        TypeError: naming what ``loss_fn(params)`` returns.
+    """
+    loss = jax.eval_shape(loss_fn, params)
+    shape, dtype = getattr(loss, "shape", None), getattr(loss, "dtype", None)
+    if shape != () or not jnp.issubdtype(dtype, jnp.floating):
+        raise TypeError(
+            "loss_fn: expected loss_fn(params) to be one floating-point scalar, "
+            f"got {loss}"
+        )
+
+
+def check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
+    """Refuses a value that is not among ``choices``.
+
+    Raises:
+        ValueError: listing the choices.
+    """
+    if value not in choices:
+        valid = ", ".join(repr(c) for c in choices)
+        raise ValueError(f"{name}: expected one of {valid}, got {value!r}")
+
+
+def check_at_least_one(name: str, value: int | None) -> None:
+    """Refuses a count below one; ``None`` passes.
+
+    Raises:
+        TypeError: if ``value`` is no Python integer (it must be static under jit).
+        ValueError: if it is below one.
+    """
+    if value is None:
+        return
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{name}: expected a Python integer, got {value!r}")
+    if value < 1:
+        raise ValueError(f"{name}: expected at least 1, got {value}")

@@ -1,0 +1,297 @@
+"""What is recorded along a run, computed from a state and fixed probe examples.
+
+Everything here is in evaluation mode: no augmentation, batch norm with its running
+statistics. Values are floats under the metric names of a run's metrics.jsonl.
+``logits_fn`` is a ``jax.tree_util.Partial`` (a function of constants that are arrays,
+such as running statistics), so that new constants do not compile anew.
+"""
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int, Key, PyTree
+
+from fisher_jax.curvature.fisher import fisher_trace, minibatch_fisher_trace
+from fisher_jax.curvature.hessian import hessian_trace
+from fisher_jax.curvature.trees import inner_product
+from fisher_jax.data.device import DeviceSplit, examples_at
+from fisher_jax.losses import cross_entropy
+
+LogitsFn = Callable[[PyTree, Any], Float[Array, "B C"]]
+
+
+class MeasureSettings(NamedTuple):
+    """How Tr(F) and Tr(H) are estimated, and how much is put on the device at once."""
+
+    fisher_estimator: str = "per_example"
+    fisher_draw: str = "rademacher"
+    hessian_probes: int = 0
+    minibatch_size: int = 128  # B of Tr(F_B)
+    batch_size: int = 1000
+    chunk_size: int = 128
+
+
+class Splits(NamedTuple):
+    """The splits that are scored. ``train_ids`` are the scored rows of ``train``."""
+
+    train: DeviceSplit
+    train_ids: Int[np.ndarray, " K"]
+    validation: DeviceSplit | None
+    test: DeviceSplit
+
+
+class Probe(NamedTuple):
+    """Fixed rows of the training split for each quantity; empty = not measured."""
+
+    fisher_ids: Int[np.ndarray, " F"]
+    hessian_ids: Int[np.ndarray, " H"]
+    clean_ids: Int[np.ndarray, " G"]
+    noisy_ids: Int[np.ndarray, " G"]
+
+
+class Scores(NamedTuple):
+    """Mean loss and accuracies of a split; nan where there is no such example."""
+
+    loss: float
+    accuracy: float
+    clean_accuracy: float
+    noisy_accuracy: float
+
+
+class _Sums(NamedTuple):
+    """Sums over the valid examples of one batch."""
+
+    loss: Float[Array, ""]
+    count: Int[Array, ""]
+    correct: Int[Array, ""]
+    noisy_count: Int[Array, ""]
+    noisy_correct: Int[Array, ""]
+
+
+def choose_probe(
+    order: Int[np.ndarray, " N"],
+    is_noisy: Bool[np.ndarray, " N"],
+    *,
+    fisher_examples: int,
+    hessian_examples: int,
+    gradient_examples: int,
+) -> Probe:
+    """Takes the first examples of a fixed random order for each quantity.
+
+    Without noisy labels there is nothing to compare and no gradient ids are chosen.
+    """
+    in_order_noisy = is_noisy[order]
+    noisy = order[in_order_noisy][:gradient_examples]
+    clean = order[~in_order_noisy][: gradient_examples if noisy.size else 0]
+    return Probe(order[:fisher_examples], order[:hessian_examples], clean, noisy)
+
+
+def score(
+    logits_fn: LogitsFn,
+    params: PyTree,
+    split: DeviceSplit,
+    ids: Int[np.ndarray, " K"] | None = None,
+    *,
+    batch_size: int,
+) -> Scores:
+    """Scores every example of ``ids`` (default: all) exactly once.
+
+    The last batch is filled up with example 0 and the fillers are not counted, so
+    that all batches share one compiled form.
+    """
+    if ids is None:
+        ids = np.arange(split.labels.shape[0], dtype=np.int32)
+    batch_size = min(batch_size, ids.size)
+    sums = []
+    for start in range(0, ids.size, batch_size):
+        chosen = ids[start : start + batch_size]
+        filled = np.zeros(batch_size, np.int32)
+        filled[: chosen.size] = chosen
+        sums.append(_score_batch(logits_fn, params, split, filled, chosen.size))
+    total = _Sums(*(np.sum(np.array(column, np.float64)) for column in zip(*sums)))
+    clean_correct = total.correct - total.noisy_correct
+    return Scores(
+        loss=total.loss / total.count,
+        accuracy=total.correct / total.count,
+        clean_accuracy=_ratio(clean_correct, total.count - total.noisy_count),
+        noisy_accuracy=_ratio(total.noisy_correct, total.noisy_count),
+    )
+
+
+def measure_scores(
+    logits_fn: LogitsFn, params: PyTree, splits: Splits, *, batch_size: int
+) -> dict[str, float]:
+    """Returns train/*, validation/* and test/*: mean cross-entropy and accuracies."""
+    train = score(
+        logits_fn, params, splits.train, splits.train_ids, batch_size=batch_size
+    )
+    values = {
+        "train/loss": train.loss,
+        "train/accuracy": train.accuracy,
+        "train/clean_accuracy": train.clean_accuracy,
+        "train/noisy_accuracy": train.noisy_accuracy,
+    }
+    for name, split in (("validation", splits.validation), ("test", splits.test)):
+        if split is not None:
+            scores = score(logits_fn, params, split, batch_size=batch_size)
+            values[f"{name}/accuracy"] = scores.accuracy
+            values[f"{name}/loss"] = scores.loss
+    return values
+
+
+def measure_fisher(
+    logits_fn: LogitsFn,
+    params: PyTree,
+    train: DeviceSplit,
+    ids: Int[np.ndarray, " F"],
+    key: Key[Array, ""],
+    settings: MeasureSettings,
+) -> dict[str, float]:
+    """Returns Tr(F) with its standard error, and the paper's Tr(F_B) of one batch."""
+    estimate_key, minibatch_key = jax.random.split(key)
+    inputs, _ = _examples_at(train, ids)
+    estimate = _fisher_trace(
+        logits_fn,
+        params,
+        inputs,
+        estimate_key,
+        estimator=settings.fisher_estimator,
+        draw=settings.fisher_draw,
+        chunk_size=min(settings.chunk_size, ids.size),
+    )
+    minibatch = _minibatch_fisher_trace(
+        logits_fn, params, inputs[: settings.minibatch_size], minibatch_key
+    )
+    return {
+        "trace/fisher": float(estimate.mean),
+        "trace/fisher_sem": float(estimate.sem),
+        "trace/fisher_minibatch": float(minibatch),
+    }
+
+
+def measure_hessian(
+    logits_fn: LogitsFn,
+    params: PyTree,
+    train: DeviceSplit,
+    ids: Int[np.ndarray, " H"],
+    key: Key[Array, ""],
+    settings: MeasureSettings,
+) -> dict[str, float]:
+    """Returns Tr(H) of the mean training loss, by Gaussian probes as in App. B."""
+    inputs, labels = _examples_at(train, ids)
+    estimate = _loss_hessian_trace(
+        logits_fn, params, inputs, labels, key, num_probes=settings.hessian_probes
+    )
+    return {
+        "trace/hessian": float(estimate.mean),
+        "trace/hessian_sem": float(estimate.sem),
+    }
+
+
+def measure_gradients(
+    logits_fn: LogitsFn,
+    params: PyTree,
+    train: DeviceSplit,
+    clean_ids: Int[np.ndarray, " G"],
+    noisy_ids: Int[np.ndarray, " G"],
+) -> dict[str, float]:
+    """Compares the mean gradients of clean and of noisy examples (section 4.1).
+
+    Returns:
+        Their norms ‖g_clean‖ and ‖g_noisy‖ and cosine(g_clean, g_noisy), nan where
+        a norm is zero. Gradients are of the mean cross-entropy with the labels that
+        are trained on.
+    """
+    clean, noisy = (
+        _mean_gradient(logits_fn, params, *_examples_at(train, ids))
+        for ids in (clean_ids, noisy_ids)
+    )
+    clean_norm = float(inner_product(clean, clean)) ** 0.5
+    noisy_norm = float(inner_product(noisy, noisy)) ** 0.5
+    product = clean_norm * noisy_norm
+    return {
+        "gradient/clean_norm": clean_norm,
+        "gradient/noisy_norm": noisy_norm,
+        "gradient/cosine": _ratio(float(inner_product(clean, noisy)), product),
+    }
+
+
+def online_fisher(
+    penalty_sum: float, penalty_count: int, num_examples: int
+) -> dict[str, float]:
+    """Returns B times the mean of a Fisher penalty's values since the last record.
+
+    E‖(1/B) Σ g(x_i, ŷ_i)‖² = Tr(F)/B, so this estimates Tr(F) along the way without
+    any further pass. Empty when there was no update.
+    """
+    if not penalty_count:
+        return {}
+    return {"trace/fisher_online": num_examples * penalty_sum / penalty_count}
+
+
+def _ratio(numerator: float, denominator: float) -> float:
+    return numerator / denominator if denominator else float("nan")
+
+
+def _mean_loss(
+    logits_fn: LogitsFn, params: PyTree, inputs: Any, labels: Int[Array, " B"]
+) -> Float[Array, ""]:
+    return jnp.mean(cross_entropy(logits_fn(params, inputs), labels))
+
+
+_examples_at = jax.jit(examples_at)
+_fisher_trace = jax.jit(
+    fisher_trace, static_argnames=("estimator", "draw", "chunk_size")
+)
+_minibatch_fisher_trace = jax.jit(minibatch_fisher_trace)
+
+
+@partial(jax.jit, static_argnames=("num_probes",))
+def _loss_hessian_trace(
+    logits_fn: LogitsFn,
+    params: PyTree,
+    inputs: Any,
+    labels: Int[Array, " B"],
+    key: Key[Array, ""],
+    *,
+    num_probes: int,
+) -> Any:
+    return hessian_trace(
+        lambda p: _mean_loss(logits_fn, p, inputs, labels),
+        params,
+        key,
+        num_probes=num_probes,
+    )
+
+
+@jax.jit
+def _mean_gradient(
+    logits_fn: LogitsFn, params: PyTree, inputs: Any, labels: Int[Array, " B"]
+) -> PyTree:
+    return jax.grad(lambda p: _mean_loss(logits_fn, p, inputs, labels))(params)
+
+
+@jax.jit
+def _score_batch(
+    logits_fn: LogitsFn,
+    params: PyTree,
+    split: DeviceSplit,
+    indices: Int[Array, " B"],
+    num_valid: Int[Array, ""] | int,
+) -> _Sums:
+    inputs, labels = examples_at(split, indices)
+    logits = logits_fn(params, inputs)
+    is_valid = jnp.arange(indices.shape[0]) < num_valid
+    is_correct = (jnp.argmax(logits, axis=-1) == labels) & is_valid
+    is_noisy = split.is_noisy[indices] & is_valid
+    return _Sums(
+        loss=jnp.sum(jnp.where(is_valid, cross_entropy(logits, labels), 0.0)),
+        count=jnp.sum(is_valid),
+        correct=jnp.sum(is_correct),
+        noisy_count=jnp.sum(is_noisy),
+        noisy_correct=jnp.sum(is_correct & is_noisy),
+    )

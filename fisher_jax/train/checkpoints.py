@@ -1,0 +1,238 @@
+"""Checkpoints of a run with Orbax: asynchronous, checked when read, never trusted.
+
+A step's checkpoint holds the whole state, the best parameters so far by validation
+accuracy, and a checksum over both, because Orbax notices missing and cut files but
+not every flipped bit.
+"""
+
+import logging
+import shutil
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import orbax.checkpoint as ocp
+from jaxtyping import Array, Float, Int, PyTree, UInt32
+
+from fisher_jax.errors import UserError, one_line
+from fisher_jax.train.state import TrainState
+from fisher_jax.train.step import StepMetrics
+
+DAMAGED = "damaged_checkpoints"
+
+
+class Best(NamedTuple):
+    """The parameters at the epoch of the best validation accuracy so far."""
+
+    accuracy: Float[Array, ""]  # in [0, 1]; -1 before the first epoch
+    step: Int[Array, ""]
+    params: PyTree
+    batch_stats: PyTree
+
+
+class Snapshot(NamedTuple):
+    """What a checkpoint holds: all from which a run goes on.
+
+    Attributes:
+        metrics: of the latest step, whose record may still be due.
+        best: None for a run without validation.
+    """
+
+    state: TrainState
+    metrics: StepMetrics
+    best: Best | None
+
+
+@jax.jit
+def checksum(tree: PyTree) -> UInt32[Array, " leaves"]:
+    """Returns sum_i (2i + 1) bits_i mod 2^32 per leaf, over its 32-bit words.
+
+    The weights are odd, so that any single flipped bit changes the sum.
+    """
+    sums = []
+    for leaf in jax.tree.leaves(tree):
+        if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+            leaf = jax.random.key_data(leaf)
+        width = min(32, 8 * leaf.dtype.itemsize)
+        words = jax.lax.bitcast_convert_type(leaf, jnp.dtype(f"uint{width}"))
+        words = words.astype(jnp.uint32).reshape(-1)
+        weights = 2 * jnp.arange(words.size, dtype=jnp.uint32) + 1
+        sums.append(jnp.sum(words * weights, dtype=jnp.uint32))
+    return jnp.stack(sums)
+
+
+def open_manager(directory: Path, keep: int) -> ocp.CheckpointManager:
+    """Returns Orbax's manager of ``directory``, which keeps the last ``keep`` steps."""
+    options = ocp.CheckpointManagerOptions(
+        max_to_keep=keep, enable_async_checkpointing=True
+    )
+    return ocp.CheckpointManager(directory.absolute(), options=options)
+
+
+def save(manager: ocp.CheckpointManager, snapshot: Snapshot, step: int) -> None:
+    """Starts writing; returns once the values are copied off the device.
+
+    Raises:
+        UserError: this or an earlier write failed, for instance on a full disk.
+    """
+    try:
+        manager.save(step, args=ocp.args.StandardSave(_tree(snapshot)))
+    except (OSError, ValueError) as error:
+        raise _write_error(manager, error) from error
+
+
+def finish(manager: ocp.CheckpointManager) -> None:
+    """Waits until what was saved is on disk.
+
+    Raises:
+        UserError: a write failed.
+    """
+    try:
+        manager.wait_until_finished()
+    except (OSError, ValueError) as error:
+        raise _write_error(manager, error) from error
+
+
+def restore_latest(
+    manager: ocp.CheckpointManager, like: Snapshot, warn: Callable[[str], None]
+) -> Snapshot | None:
+    """Returns the newest checkpoint that reads back intact, or None if there is none.
+
+    Damaged newer ones are moved to ``damaged_checkpoints`` beside the folder, once an
+    older one has been found intact.
+
+    Args:
+        like: a snapshot with the structure, shapes and shardings to restore.
+        warn: takes one line for each damaged checkpoint.
+
+    Raises:
+        UserError: there are checkpoints and all of them are damaged; nothing is moved.
+    """
+    directory = Path(manager.directory)
+    damaged = []
+    for step in sorted(manager.all_steps(), reverse=True):
+        snapshot, reason = _read(manager, step, like)
+        if snapshot is None:
+            damaged.append(step)
+            warn(f"checkpoint {directory / str(step)} is damaged ({reason})")
+            continue
+        for old in damaged:
+            target = directory.parent / DAMAGED / str(old)
+            shutil.rmtree(target, ignore_errors=True)
+            target.parent.mkdir(exist_ok=True)
+            shutil.move(directory / str(old), target)
+            warn(f"continuing from step {step}; the damaged one is now {target}")
+        if damaged:
+            manager.reload()
+        return snapshot
+    if damaged:
+        raise UserError(
+            f"all checkpoints in {directory} are damaged (steps "
+            f"{', '.join(map(str, reversed(damaged)))}); nothing was deleted. Restore "
+            "one from a backup, or remove the folder to start over"
+        )
+    return None
+
+
+def read_parameters(run_directory: str, like: PyTree) -> PyTree:
+    """Returns the final parameters of another run, for ``train.init_from``.
+
+    Args:
+        run_directory: a run that has at least one intact checkpoint.
+        like: parameters of the same model, for shapes and shardings.
+
+    Raises:
+        UserError: no run, no checkpoint, all damaged, or another model.
+    """
+    directory = Path(run_directory) / "checkpoints"
+    if not directory.is_dir():
+        raise UserError(f"train.init_from: {run_directory} holds no checkpoints folder")
+    options = ocp.CheckpointManagerOptions(read_only=True)
+    with ocp.CheckpointManager(directory.absolute(), options=options) as manager:
+        for step in sorted(manager.all_steps(), reverse=True):
+            tree, _ = _read_tree(manager, step)
+            if tree is not None:
+                return _matching(tree["state"]["params"], like, run_directory)
+    raise UserError(f"train.init_from: no intact checkpoint in {directory}")
+
+
+def _tree(snapshot: Snapshot) -> dict[str, Any]:
+    """The snapshot as nested dicts of arrays, with its checksum."""
+    state = snapshot.state
+    tree: dict[str, Any] = {
+        "state": {
+            "step": jnp.asarray(state.step, jnp.int32),
+            "params": state.params,
+            "opt_state": state.opt_state,
+            "batch_stats": state.batch_stats,
+            "key": jax.random.key_data(state.key),
+            "penalty_gradient": state.penalty_gradient,
+            "penalty_value": state.penalty_value,
+            "penalty_sum": state.penalty_sum,
+            "penalty_count": state.penalty_count,
+        },
+        "metrics": snapshot.metrics._asdict(),
+    }
+    if snapshot.best is not None:
+        tree["best"] = snapshot.best._asdict()
+    return {**tree, "checksum": checksum(tree)}
+
+
+def _read(
+    manager: ocp.CheckpointManager, step: int, like: Snapshot
+) -> tuple[Snapshot | None, str]:
+    abstract = jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(
+            leaf.shape, leaf.dtype, sharding=leaf.sharding
+        ),
+        _tree(like),
+    )
+    tree, reason = _read_tree(manager, step, abstract)
+    if tree is None:
+        return None, reason
+    values = dict(tree["state"])
+    values["key"] = jax.random.wrap_key_data(values["key"])
+    best = Best(**tree["best"]) if like.best is not None else None
+    state = like.state.replace(**values)
+    return Snapshot(state, StepMetrics(**tree["metrics"]), best), ""
+
+
+def _read_tree(
+    manager: ocp.CheckpointManager, step: int, abstract: PyTree | None = None
+) -> tuple[dict[str, Any] | None, str]:
+    """Returns (tree, "") or (None, what is wrong with the files)."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            tree = manager.restore(step, args=ocp.args.StandardRestore(abstract))
+        expected = tree.pop("checksum")
+        intact = bool(jnp.array_equal(checksum(tree), expected))
+    # Damaged files raise nearly anything (JSON, zarr, key, shape and I/O errors), and
+    # whatever it is, the answer is the same: this checkpoint cannot be used.
+    except Exception as error:
+        logging.debug("checkpoint %d", step, exc_info=True)
+        return None, f"{type(error).__name__}: {one_line(error)[:200]}"
+    return (tree, "") if intact else (None, "its checksum does not match")
+
+
+def _matching(params: PyTree, like: PyTree, run_directory: str) -> PyTree:
+    """Checks structure and shapes, and puts the values where ``like`` lives."""
+    if jax.tree.map(jnp.shape, params) != jax.tree.map(jnp.shape, like):
+        raise UserError(f"train.init_from: {run_directory} trained another model")
+    return jax.tree.map(
+        lambda value, target: jax.device_put(
+            jnp.asarray(value, target.dtype), target.sharding
+        ),
+        params,
+        like,
+    )
+
+
+def _write_error(manager: ocp.CheckpointManager, error: Exception) -> UserError:
+    return UserError(
+        f"cannot write a checkpoint to {manager.directory}: {one_line(error)}; "
+        "earlier checkpoints are kept, the same command continues the run"
+    )

@@ -1,0 +1,292 @@
+"""What a configuration may hold, and the reading of it: files, overrides, checks.
+
+SCHEMA is the one list of keys with their types and ranges; ``experiments/base.py``
+is the list with defaults and explanations (a test holds the two together).
+"""
+
+import ast
+import difflib
+import importlib.util
+import json
+import math
+import sys
+import traceback
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from ml_collections import ConfigDict
+
+from fisher_jax.errors import UserError, one_line
+
+
+class ConfigError(UserError):
+    """A configuration that cannot be used."""
+
+
+class Rule(NamedTuple):
+    """What one key accepts. ``low`` and ``high`` are inclusive unless ``above``."""
+
+    kind: type  # int, float, str or tuple (of integers)
+    optional: bool = False  # None is allowed
+    choices: tuple[str, ...] = ()
+    low: float | None = None
+    above: float | None = None  # strictly greater than
+    high: float | None = None
+
+
+SCHEMA: dict[str, Rule] = {
+    "seed": Rule(int, low=0, high=2**31 - 1),
+    "dataset.name": Rule(str),
+    "dataset.data_dir": Rule(str, optional=True),
+    "dataset.num_train": Rule(int, optional=True, low=1),
+    "dataset.num_validation": Rule(int, low=0),
+    "dataset.augment": Rule(str, choices=("none", "flip", "standard")),
+    "dataset.label_noise": Rule(float, low=0, high=1),
+    "model.name": Rule(str, choices=("simple_cnn",)),
+    "model.padding": Rule(str, choices=("same", "keras")),
+    "model.compute_dtype": Rule(str, choices=("float32", "bfloat16")),
+    "optimizer.learning_rate": Rule(float, above=0),
+    "optimizer.momentum": Rule(float, low=0, high=1),
+    "optimizer.weight_decay": Rule(float, low=0),
+    "optimizer.decay_factor": Rule(float, above=0, high=1),
+    "optimizer.decay_epochs": Rule(tuple, low=1),
+    "train.num_epochs": Rule(int, low=1),
+    "train.batch_size": Rule(int, low=1),
+    "train.init_from": Rule(str, optional=True),
+    "penalty.name": Rule(
+        str,
+        choices=(
+            "none",
+            "fisher",
+            "fisher_single",
+            "gradient",
+            "random_label",
+            "input_gradient",
+        ),
+    ),
+    "penalty.draw": Rule(str, choices=("labels", "rademacher")),
+    "penalty.coefficient": Rule(float, low=0),
+    "penalty.update_every": Rule(int, low=1),
+    "penalty.num_examples": Rule(int, optional=True, low=1),
+    "penalty.start_epoch": Rule(int, low=0),
+    "penalty.method": Rule(str, choices=("exact", "finite_difference")),
+    "mixup.beta": Rule(float, low=0),
+    "sam.radius": Rule(float, low=0),
+    "measure.every_epochs": Rule(int, low=1),
+    "measure.every_steps": Rule(int, low=0),
+    "measure.train_examples": Rule(int, optional=True, low=1),
+    "measure.fisher_examples": Rule(int, low=0),
+    "measure.fisher_estimator": Rule(
+        str, choices=("per_example", "exact", "minibatch", "forward")
+    ),
+    "measure.fisher_draw": Rule(str, choices=("rademacher", "labels")),
+    "measure.hessian_probes": Rule(int, low=0),
+    "measure.hessian_examples": Rule(int, low=1),
+    "measure.gradient_examples": Rule(int, low=0),
+    "measure.early_loss": Rule(float, above=0),
+    "measure.batch_size": Rule(int, low=1),
+    "measure.chunk_size": Rule(int, low=1),
+    "checkpoint.every_epochs": Rule(int, low=1),
+    "checkpoint.min_seconds": Rule(float, low=0),
+    "checkpoint.keep": Rule(int, low=1),
+}
+
+
+def nearest(name: str, choices: Sequence[str]) -> str:
+    """Returns "; did you mean 'x'?" for the choice nearest to ``name``, or ""."""
+    close = difflib.get_close_matches(name, choices, n=1, cutoff=0.5)
+    return f"; did you mean {close[0]!r}?" if close else ""
+
+
+def load_config(path: str, overrides: Sequence[tuple[str, str]] = ()) -> ConfigDict:
+    """Reads, overrides and checks a configuration; the result is locked.
+
+    Args:
+        path: ``FILE.py`` or ``FILE.py:arg``, whose ``get_config(arg)`` is called (the
+            file is Python code and runs), or a run's ``config.json``, which runs no
+            code.
+        overrides: pairs such as ("penalty.coefficient", "0.1"), applied in order.
+
+    Raises:
+        ConfigError: on anything that is wrong, in one line with the nearest valid
+            choice.
+    """
+    flat = flatten(_read(path))
+    for key, text in overrides:
+        flat[key] = _parse(key, text)
+    for key in flat:
+        if key not in SCHEMA:
+            raise ConfigError(f"unknown key {key!r}{nearest(key, list(SCHEMA))}")
+    for key, rule in SCHEMA.items():
+        if key not in flat:
+            raise ConfigError(f"{path} lacks the key {key!r}")
+        flat[key] = _checked(key, flat[key], rule)
+    _check_together(flat)
+    return _nest(flat)
+
+
+def flat_config(config: ConfigDict) -> dict[str, Any]:
+    """Returns {"a.b": value} as it stands in JSON (tuples as lists)."""
+    return json.loads(json.dumps(flatten(config.to_dict())))
+
+
+def _read(path: str) -> Mapping[str, Any]:
+    file, _, argument = path.partition(":")
+    if not Path(file).is_file():
+        siblings = [str(p) for p in Path(file).parent.glob("*.py")]
+        raise ConfigError(f"no configuration file {file!r}{nearest(file, siblings)}")
+    if file.endswith(".json"):
+        return _read_json(file)
+    spec = importlib.util.spec_from_file_location("experiment_config", file)
+    if spec is None or spec.loader is None:
+        raise ConfigError(f"{file!r} is neither a .py file nor a config.json")
+    module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+        if not hasattr(module, "get_config"):
+            raise ConfigError(f"{file!r} has no function get_config")
+        config = module.get_config(argument) if argument else module.get_config()
+    except ConfigError:
+        raise
+    # The file is the user's own code: whatever it raises is an error in the file.
+    except (Exception, SystemExit) as error:
+        frames = traceback.extract_tb(sys.exc_info()[2])
+        lines = [frame.lineno for frame in frames if frame.filename == spec.origin]
+        where = f" (line {lines[-1]})" if lines else ""
+        text = f"{type(error).__name__}: {one_line(error)}"
+        raise ConfigError(f"{path}{where}: {text}") from error
+    if not isinstance(config, ConfigDict):
+        raise ConfigError(f"{file!r}: get_config must return a ConfigDict")
+    return config.to_dict()
+
+
+def _read_json(file: str) -> Mapping[str, Any]:
+    try:
+        content = json.loads(Path(file).read_text())
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{file!r} is not readable JSON: {error}") from error
+    config = content.get("config") if isinstance(content, dict) else None
+    if not isinstance(config, dict):
+        raise ConfigError(f"{file!r} holds no 'config' object, as a run's does")
+    return config
+
+
+def flatten(nested: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Returns {"a.b": value} for {"a": {"b": value}}."""
+    flat: dict[str, Any] = {}
+    for key, value in nested.items():
+        name = f"{prefix}{key}"
+        if isinstance(value, Mapping):
+            flat.update(flatten(value, name + "."))
+        else:
+            flat[name] = value
+    return flat
+
+
+def _nest(flat: Mapping[str, Any]) -> ConfigDict:
+    config = ConfigDict()
+    for key, value in flat.items():
+        section, _, name = key.rpartition(".")
+        if section:
+            if section not in config:
+                config[section] = ConfigDict()
+            config[section][name] = value
+        else:
+            config[name] = value
+    return config.lock()
+
+
+def _parse(key: str, text: str) -> Any:
+    """Turns a command-line text into the key's type."""
+    if key not in SCHEMA:
+        raise ConfigError(f"unknown key {key!r}{nearest(key, list(SCHEMA))}")
+    rule = SCHEMA[key]
+    if rule.optional and text.lower() in ("none", ""):
+        return None
+    try:
+        if rule.kind is tuple:
+            value = ast.literal_eval(text) if text.strip("()[], ") else ()
+            return tuple(value) if isinstance(value, list | tuple) else (value,)
+        return rule.kind(text)
+    except (ValueError, SyntaxError, TypeError) as error:
+        raise ConfigError(f"{key} must be {_describe(rule)}, got {text!r}") from error
+
+
+def _checked(key: str, value: Any, rule: Rule) -> Any:
+    """Returns the value in its exact type, or raises ConfigError."""
+    if value is None and rule.optional:
+        return None
+    value = _as_kind(value, rule.kind)
+    if value is None:
+        raise ConfigError(f"{key} must be {_describe(rule)}")
+    if rule.choices and value not in rule.choices:
+        near = nearest(value, rule.choices)
+        raise ConfigError(f"{key} must be {_describe(rule)}, got {value!r}{near}")
+    for number in value if rule.kind is tuple else (value,):
+        if not isinstance(number, str) and not _in_range(number, rule):
+            raise ConfigError(f"{key} must be {_describe(rule)}, got {value!r}")
+    return value
+
+
+def _as_kind(value: Any, kind: type) -> Any:
+    """The value as ``kind`` where nothing is lost, else None."""
+    is_integer = isinstance(value, int) and not isinstance(value, bool)
+    if kind is tuple:
+        if not isinstance(value, list | tuple):
+            return None
+        items = [_as_kind(item, int) for item in value]
+        return None if None in items else tuple(items)
+    if kind is float and (is_integer or isinstance(value, float)):
+        return float(value)
+    if kind is int:
+        return value if is_integer else None
+    return value if isinstance(value, kind) else None
+
+
+def _in_range(number: float, rule: Rule) -> bool:
+    return (
+        math.isfinite(number)
+        and (rule.low is None or number >= rule.low)
+        and (rule.above is None or number > rule.above)
+        and (rule.high is None or number <= rule.high)
+    )
+
+
+def _describe(rule: Rule) -> str:
+    if rule.choices:
+        return "one of " + ", ".join(rule.choices)
+    names = {int: "an integer", float: "a number", str: "a text", tuple: "integers"}
+    text = names[rule.kind]
+    if rule.low is not None and rule.high is not None:
+        text += f" from {rule.low:g} to {rule.high:g}"
+    elif rule.low is not None:
+        text += f" of at least {rule.low:g}"
+    if rule.above is not None:
+        text += f" above {rule.above:g}"
+        text += f" and at most {rule.high:g}" if rule.high is not None else ""
+    return text + (" or None" if rule.optional else "")
+
+
+def _check_together(flat: Mapping[str, Any]) -> None:
+    """Checks that concern two keys at once."""
+    batch_size = flat["train.batch_size"]
+    num_examples = flat["penalty.num_examples"]
+    if num_examples is not None and num_examples > batch_size:
+        raise ConfigError(
+            f"penalty.num_examples ({num_examples}) exceeds train.batch_size "
+            f"({batch_size})"
+        )
+    if flat["penalty.draw"] != "labels" and flat["penalty.name"] not in (
+        "none",
+        "fisher",
+    ):
+        raise ConfigError(
+            f"penalty.draw={flat['penalty.draw']} needs penalty.name=fisher, "
+            f"got {flat['penalty.name']!r}"
+        )
+    epochs = flat["optimizer.decay_epochs"]
+    if list(epochs) != sorted(set(epochs)):
+        raise ConfigError(f"optimizer.decay_epochs must increase, got {epochs}")
+    if flat["mixup.beta"] and flat["sam.radius"]:
+        raise ConfigError("mixup.beta and sam.radius cannot both be on")

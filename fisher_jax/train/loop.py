@@ -1,0 +1,293 @@
+"""The loop: steps, records, checkpoints, and an orderly end whatever happens.
+
+When something is written never changes what is computed: batches, draws and updates
+are functions of (configuration, step), so a continued run repeats the same bits.
+"""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import orbax.checkpoint as ocp
+from jaxtyping import Array, Key, PyTree
+from tensorboardX import SummaryWriter
+
+from fisher_jax import measure
+from fisher_jax.data.batches import batch_indices
+from fisher_jax.train import checkpoints
+from fisher_jax.train.checkpoints import Best, Snapshot
+from fisher_jax.train.progress import Display
+from fisher_jax.train.records import Record, append_record
+from fisher_jax.train.signals import StopNow, StopSignals
+from fisher_jax.train.state import TrainState
+from fisher_jax.train.step import StepMetrics, is_penalty_update
+
+
+class Schedule(NamedTuple):
+    """When things happen, in steps counted from 0 and epochs counted from 0."""
+
+    num_epochs: int
+    steps_per_epoch: int
+    penalty_every: int
+    penalty_first_step: int | None  # None: no penalty
+    measure_every_epochs: int
+    measure_every_steps: int
+    checkpoint_every_epochs: int
+    checkpoint_min_seconds: float
+
+    @property
+    def total_steps(self) -> int:
+        """Steps of the whole run."""
+        return self.num_epochs * self.steps_per_epoch
+
+
+class Run(NamedTuple):
+    """All that a run computes with; made from a configuration in one place, run.py."""
+
+    seed: int
+    batch_size: int
+    schedule: Schedule
+    penalty_coefficient: float
+    fisher_batch: int | None  # B of the training Fisher penalty; None: another or none
+    train_step: Callable[..., tuple[TrainState, StepMetrics]]
+    training_batch: Callable[..., tuple[Array, Array]]
+    eval_apply: Callable[[PyTree, PyTree, Any], Array]
+    splits: measure.Splits
+    probe: measure.Probe
+    measure_settings: measure.MeasureSettings
+    augment_key: Key[Array, ""]
+    measure_key: Key[Array, ""]
+
+
+class Session(NamedTuple):
+    """What surrounds one process's part of a run: its files, its person, its end."""
+
+    metrics_path: Path
+    records: list[Record]  # those of earlier sessions, extended as the run goes
+    manager: ocp.CheckpointManager
+    writer: SummaryWriter
+    display: Display
+    stop: StopSignals
+
+
+class Diverged(ArithmeticError):
+    """Loss or parameters are not finite; the text says at which step."""
+
+
+class Stopped(Exception):  # noqa: N818 (not an error: a signal asked for it)
+    """A signal asked for an end and the state is saved; holds the step."""
+
+    def __init__(self, step: int):
+        """Keeps the number of steps that are done and saved."""
+        super().__init__(f"stopped after step {step}")
+        self.step = step
+
+
+def train(run: Run, snapshot: Snapshot, session: Session) -> Snapshot:
+    """Runs from the snapshot's step to the end.
+
+    Raises:
+        Diverged: the last good checkpoint stays.
+        Stopped: a signal has arrived and a checkpoint is written.
+        UserError: a file could not be written.
+    """
+    schedule = run.schedule
+    clock = _Clock(session.records)
+    start = int(snapshot.state.step)
+    snapshot = _record_if_due(run, snapshot, start, session, clock)
+    saved_at = time.monotonic()
+    for step in range(start, schedule.total_steps):
+        previous, done = snapshot.metrics, step + 1
+        state, metrics = take_step(run, snapshot.state, step)
+        snapshot = Snapshot(state, metrics, snapshot.best)
+        # This waits for the step before, while the new one is already under way.
+        _check_finite(previous, step - 1)
+        session.display.show_step(done)
+        snapshot = _record_if_due(run, snapshot, done, session, clock)
+        is_last = done == schedule.total_steps
+        since_save = time.monotonic() - saved_at
+        if is_last or session.stop.received or _is_save_due(schedule, done, since_save):
+            _check_finite(metrics, step)
+            checkpoints.save(session.manager, snapshot, done)
+            saved_at = time.monotonic()
+        if session.stop.received:
+            checkpoints.finish(session.manager)
+            raise Stopped(done)
+    checkpoints.finish(session.manager)
+    return snapshot
+
+
+def take_step(
+    run: Run, state: TrainState, step: int
+) -> tuple[TrainState, StepMetrics]:
+    """Dispatches one step, a function of (state, step); donates the state."""
+    indices = batch_indices(
+        run.seed, step, run.splits.train.labels.shape[0], run.batch_size
+    )
+    inputs, labels = run.training_batch(
+        run.splits.train, indices, run.augment_key, np.int32(step)
+    )
+    first = run.schedule.penalty_first_step
+    return run.train_step(
+        state,
+        inputs,
+        labels,
+        run.penalty_coefficient,
+        update_penalty=first is not None
+        and is_penalty_update(step, first, run.schedule.penalty_every),
+    )
+
+
+def is_record_due(schedule: Schedule, done: int) -> bool:
+    """Whether a record is written once ``done`` steps are done."""
+    every = schedule.measure_every_steps
+    return is_epoch_record_due(schedule, done) or bool(every and done % every == 0)
+
+
+def is_epoch_record_due(schedule: Schedule, done: int) -> bool:
+    """Whether that record also scores the splits: at the end of measured epochs."""
+    epoch, rest = divmod(done, schedule.steps_per_epoch)
+    due = epoch % schedule.measure_every_epochs == 0
+    return rest == 0 and (due or epoch == schedule.num_epochs)
+
+
+def _is_save_due(schedule: Schedule, done: int, seconds: float) -> bool:
+    epoch, rest = divmod(done, schedule.steps_per_epoch)
+    due = rest == 0 and epoch % schedule.checkpoint_every_epochs == 0
+    return due and seconds >= schedule.checkpoint_min_seconds
+
+
+def _check_finite(metrics: StepMetrics, step: int) -> None:
+    if not bool(metrics.is_finite):
+        loss = float(metrics.loss)
+        what = "the parameters are" if np.isfinite(loss) else f"the loss ({loss}) is"
+        raise Diverged(f"{what} not finite at step {step}")
+
+
+class _Clock:
+    """Seconds of the run, earlier sessions included, and of training alone."""
+
+    def __init__(self, records: list[Record]):
+        before = float(records[-1]["time"] or 0.0) if records else 0.0
+        self._origin = time.monotonic() - before
+        self.mark, self.marked_step = time.monotonic(), -1
+
+    def seconds(self) -> float:
+        return time.monotonic() - self._origin
+
+    def steps_per_second(self, step: int) -> float | None:
+        """Since the last mark; None where no mark was set in this session."""
+        if not 0 <= self.marked_step < step:
+            return None
+        return (step - self.marked_step) / (time.monotonic() - self.mark)
+
+    def set_mark(self, step: int) -> None:
+        self.mark, self.marked_step = time.monotonic(), step
+
+
+def _record_if_due(
+    run: Run, snapshot: Snapshot, step: int, session: Session, clock: "_Clock"
+) -> Snapshot:
+    """Measures, writes and shows a record where one is due and not there yet.
+
+    A signal breaks measuring off: the snapshot is returned as it came, is saved, and
+    the continued run measures it.
+    """
+    is_there = bool(session.records) and session.records[-1]["step"] == step
+    if is_there or session.stop.received or not is_record_due(run.schedule, step):
+        return snapshot
+    _check_finite(snapshot.metrics, step - 1)
+    speed = clock.steps_per_second(step)
+    try:
+        with session.stop.interruptible():
+            values = measure_state(run, snapshot.state)
+    except StopNow:
+        return snapshot
+    epoch = step / run.schedule.steps_per_epoch
+    record: Record = {
+        "step": step,
+        "epoch": int(epoch) if epoch.is_integer() else round(epoch, 6),
+        "time": clock.seconds(),
+        "time/steps_per_second": speed,
+    }
+    if step:
+        record["minibatch/loss"] = float(snapshot.metrics.loss)
+        record["minibatch/accuracy"] = float(snapshot.metrics.accuracy)
+    record |= values
+    _write_record(record, session)
+    session.records.append(record)
+    session.display.show_record(record)
+    clock.set_mark(step)
+    return snapshot._replace(
+        state=_forget_penalty_sum(snapshot.state),
+        best=_better(snapshot.best, snapshot.state, record),
+    )
+
+
+def _write_record(record: Record, session: Session) -> None:
+    append_record(session.metrics_path, record)
+    for name, value in record.items():
+        if "/" in name and value is not None:
+            session.writer.add_scalar(name, value, record["step"])
+    session.writer.flush()
+
+
+def measure_state(run: Run, state: TrainState) -> dict[str, float]:
+    """Returns what is measured at this state's step, by metric name."""
+    step = int(state.step)
+    logits_fn = jax.tree_util.Partial(run.eval_apply, state.batch_stats)
+    settings, probe, train = run.measure_settings, run.probe, run.splits.train
+    fisher_key, hessian_key = jax.random.split(
+        jax.random.fold_in(run.measure_key, step)
+    )
+    values: dict[str, float] = {}
+    is_epoch = is_epoch_record_due(run.schedule, step)
+    if is_epoch:
+        values |= measure.measure_scores(
+            logits_fn, state.params, run.splits, batch_size=settings.batch_size
+        )
+    if probe.fisher_ids.size:
+        values |= measure.measure_fisher(
+            logits_fn, state.params, train, probe.fisher_ids, fisher_key, settings
+        )
+    if is_epoch and settings.hessian_probes:
+        values |= measure.measure_hessian(
+            logits_fn, state.params, train, probe.hessian_ids, hessian_key, settings
+        )
+    if is_epoch and probe.noisy_ids.size:
+        values |= measure.measure_gradients(
+            logits_fn, state.params, train, probe.clean_ids, probe.noisy_ids
+        )
+    if run.schedule.penalty_first_step is not None and step:
+        values["penalty/value"] = float(state.penalty_value)
+    if run.fisher_batch is not None:
+        values |= measure.online_fisher(
+            float(state.penalty_sum), int(state.penalty_count), run.fisher_batch
+        )
+    return values
+
+
+def _forget_penalty_sum(state: TrainState) -> TrainState:
+    """Starts the mean of the penalty's values anew, after a record."""
+    zeros = jax.device_put(
+        (jnp.zeros_like(state.penalty_sum), jnp.zeros_like(state.penalty_count)),
+        (state.penalty_sum.sharding, state.penalty_count.sharding),
+    )
+    return state.replace(penalty_sum=zeros[0], penalty_count=zeros[1])
+
+
+def _better(best: Best | None, state: TrainState, record: Record) -> Best | None:
+    """The state's parameters if their validation accuracy is a new best."""
+    accuracy = record.get("validation/accuracy")
+    if best is None or accuracy is None:
+        return best
+    if np.float32(accuracy) <= np.float32(best.accuracy):
+        return best
+    # A copy, because the next step reuses the state's memory.
+    copied = jax.tree.map(jnp.copy, (state.params, state.batch_stats))
+    scalars = (jnp.float32(accuracy), jnp.int32(state.step))
+    return Best(*jax.device_put(scalars, best.accuracy.sharding), *copied)

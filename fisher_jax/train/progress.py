@@ -1,0 +1,152 @@
+"""What a person sees while a run goes on: a bar on a terminal, lines elsewhere."""
+
+import time
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Any, Self
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from fisher_jax.train.records import Record
+
+
+def print_header(
+    console: Console, config: Mapping[str, Any], facts: Mapping[str, Any]
+) -> None:
+    """Prints the configuration and what follows from it, as two tables side by side."""
+    table = Table.grid(padding=(0, 2))
+    left, right = Table.grid(padding=(0, 1)), Table.grid(padding=(0, 1))
+    for column, content in ((left, config), (right, facts)):
+        for key, value in content.items():
+            column.add_row(f"[dim]{key}[/dim]", str(value))
+    table.add_row(left, right)
+    console.print(table)
+
+
+class Display:
+    """Shows steps and records; use as a context manager around the loop."""
+
+    def __init__(self, console: Console, total_steps: int, steps_per_epoch: int):
+        """Shows nothing yet.
+
+        Args:
+            console: where to write; a bar if it is a terminal, else plain lines.
+            total_steps: of the whole run, steps before a resume included.
+            steps_per_epoch: to show epochs.
+        """
+        self._console = console
+        self._total = total_steps
+        self._steps_per_epoch = steps_per_epoch
+        self._latest = "waiting for the first step"
+        self._started = time.monotonic()
+        self._first_step: int | None = None
+        self._next_refresh = 0.0
+        self._progress = Progress(
+            TextColumn("epoch {task.fields[epoch]:>5}"),
+            BarColumn(bar_width=20),
+            TextColumn("{task.percentage:>3.0f}%"),
+            TextColumn("{task.fields[latest]}"),
+            TextColumn("{task.fields[speed]}"),
+            TimeRemainingColumn(compact=True, elapsed_when_finished=True),
+            console=console,
+            auto_refresh=False,
+        )
+        self._task = self._progress.add_task(
+            "", total=total_steps, epoch="0", latest=self._latest, speed=""
+        )
+
+    def __enter__(self) -> Self:
+        """Starts the bar."""
+        if self._console.is_terminal:
+            self._progress.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Leaves the bar as it stands."""
+        if self._console.is_terminal:
+            self._progress.stop()
+
+    def show_step(self, steps_done: int) -> None:
+        """Moves the bar; drawn at most ten times a second."""
+        now = time.monotonic()
+        if self._first_step is None:
+            self._first_step, self._started = steps_done, now
+        if not self._console.is_terminal or now < self._next_refresh:
+            return
+        self._next_refresh = now + 0.1
+        self._refresh(steps_done)
+
+    def show_record(self, record: Record) -> None:
+        """Shows the numbers of a record: in the bar, or as a line."""
+        self._latest = describe(record)
+        steps_done = int(record["step"] or 0)
+        if self._console.is_terminal:
+            self._refresh(steps_done)
+            return
+        left = self._seconds_left(steps_done)
+        ending = f"  {_clock(left)} left" if left is not None else ""
+        epochs = self._total // self._steps_per_epoch
+        self._console.print(
+            f"epoch {record['epoch']:g}/{epochs}  {self._latest}"
+            f"  {self._speed(steps_done)}{ending}",
+            soft_wrap=True,
+            highlight=False,
+        )
+
+    def _refresh(self, steps_done: int) -> None:
+        self._progress.update(
+            self._task,
+            completed=steps_done,
+            epoch=f"{steps_done / self._steps_per_epoch:.1f}",
+            latest=self._latest,
+            speed=self._speed(steps_done),
+        )
+        self._progress.refresh()
+
+    def _speed(self, steps_done: int) -> str:
+        if self._first_step is None or steps_done <= self._first_step:
+            return ""
+        seconds = time.monotonic() - self._started
+        return f"{(steps_done - self._first_step) / seconds:.1f} steps/s"
+
+    def _seconds_left(self, steps_done: int) -> float | None:
+        if self._first_step is None or steps_done <= self._first_step:
+            return None
+        seconds = time.monotonic() - self._started
+        pace = seconds / (steps_done - self._first_step)
+        return pace * (self._total - steps_done)
+
+
+def describe(record: Record) -> str:
+    """Returns "loss 0.41  train 88.1%  test 85.0%  Tr(F) 812 ± 9" for a record."""
+    parts = []
+    for name, label in (("train/loss", "loss"), ("minibatch/loss", "batch loss")):
+        value = record.get(name)
+        if value is not None:
+            parts.append(f"{label} {value:.3g}")
+            break
+    for name in ("train", "validation", "test"):
+        value = record.get(f"{name}/accuracy")
+        if value is not None:
+            parts.append(f"{name} {100 * value:.1f}%")
+    noisy = record.get("train/noisy_accuracy")
+    if noisy is not None:
+        parts.append(f"noisy {100 * noisy:.0f}%")
+    for name, label in (("trace/fisher", "Tr(F)"), ("trace/hessian", "Tr(H)")):
+        value, error = record.get(name), record.get(f"{name}_sem")
+        if value is not None:
+            parts.append(f"{label} {value:.4g}" + (f" ± {error:.2g}" if error else ""))
+    return "  ".join(parts)
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

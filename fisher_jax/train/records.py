@@ -1,0 +1,238 @@
+"""The files of a run directory: config.json, metrics.jsonl, result.json, the lock."""
+
+import fcntl
+import json
+import math
+import os
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import IO, Any
+
+from fisher_jax.errors import UserError, one_line
+from fisher_jax.train.config import flatten
+
+Record = dict[str, float | int | None]
+
+FINISHED = "finished"
+DIVERGED = "diverged"
+
+
+def open_workdir(workdir: str) -> tuple[Path, IO[str]]:
+    """Makes the run directory and locks it for this process.
+
+    Returns:
+        The directory and the open lock file; the lock lasts until it is closed.
+
+    Raises:
+        UserError: it cannot be made or written, or another process runs in it.
+    """
+    directory = Path(workdir)
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        lock = (directory / ".lock").open("w")
+    except OSError as error:
+        raise UserError(f"cannot write to workdir {workdir!r}: {error}") from error
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        lock.close()
+        raise UserError(
+            f"another process is running in workdir {workdir!r}"
+        ) from error
+    return directory, lock
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Writes a JSON file whole or not at all.
+
+    Raises:
+        UserError: it cannot be written; a file that was there before stays as it was.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with temporary.open("w") as file:
+            json.dump(content, file, indent=2, default=str)
+            file.write("\n")
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise UserError(f"cannot write {path}: {error}") from error
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Reads a JSON object.
+
+    Raises:
+        UserError: the file is not one.
+    """
+    try:
+        content = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise UserError(f"cannot read {path}: {one_line(error)}") from error
+    if not isinstance(content, dict):
+        raise UserError(f"cannot read {path}: not a JSON object")
+    return content
+
+
+def check_same_config(directory: Path, config: Mapping[str, Any]) -> bool:
+    """Returns whether a run of this configuration has been here before.
+
+    Args:
+        config: flat, as JSON holds it.
+
+    Raises:
+        UserError: another configuration's run is here, or files of a run without its
+            config.json.
+    """
+    path = directory / "config.json"
+    if not path.exists():
+        left = [n for n in ("metrics.jsonl", "checkpoints") if (directory / n).exists()]
+        if left:
+            raise UserError(
+                f"workdir {directory} holds {' and '.join(left)} but no config.json; "
+                "choose another workdir"
+            )
+        return False
+    earlier = flatten(read_json(path).get("config", {}))
+    changes = [
+        f"{key} {_shown(earlier, key)} there, {_shown(config, key)} here"
+        for key in sorted(earlier.keys() | config.keys())
+        if _shown(earlier, key) != _shown(config, key)
+    ]
+    if changes:
+        raise UserError(
+            f"workdir {directory} belongs to a run with another configuration: "
+            f"{'; '.join(changes)}. Choose another workdir"
+        )
+    return True
+
+
+def _shown(config: Mapping[str, Any], key: str) -> str:
+    return json.dumps(config[key]) if key in config else "absent"
+
+
+def keep_records(path: Path, last_step: int) -> list[Record]:
+    """Cuts metrics.jsonl back to what a checkpoint of ``last_step`` knows.
+
+    Later lines and a half-written last one are recomputed by the continued run, bit
+    for bit. The file is replaced atomically.
+
+    Returns:
+        The records that stay, in order.
+
+    Raises:
+        UserError: the file cannot be read or written, or a line before the last is
+            not a record.
+    """
+    if not path.exists():
+        return []
+    lines = path.read_bytes().splitlines(keepends=True)
+    kept: list[bytes] = []
+    records: list[Record] = []
+    for number, line in enumerate(lines, start=1):
+        try:
+            record = json.loads(line)
+            step = record["step"]
+        except (ValueError, TypeError, KeyError) as error:
+            if number == len(lines):
+                break
+            raise UserError(f"{path} line {number} is not a record") from error
+        if step > last_step:
+            break
+        kept.append(line if line.endswith(b"\n") else line + b"\n")
+        records.append(record)
+    temporary = path.with_name(".metrics.jsonl.new")
+    try:
+        temporary.write_bytes(b"".join(kept))
+        temporary.replace(path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise UserError(f"cannot write {path}: {error}") from error
+    return records
+
+
+def append_record(path: Path, record: Record) -> None:
+    """Appends one line, whole; non-finite numbers become null, as JSON has none.
+
+    Raises:
+        UserError: it cannot be written; no part of the line stays.
+    """
+    line = json.dumps({k: _finite(v) for k, v in record.items()}) + "\n"
+    size = path.stat().st_size if path.exists() else 0
+    try:
+        with path.open("ab", buffering=0) as file:
+            written = file.write(line.encode())
+            if written != len(line.encode()):
+                raise OSError("no space left on the device")
+    except OSError as error:
+        if path.exists():
+            os.truncate(path, size)
+        raise UserError(
+            f"cannot write {path}: {error}; make space and run the same command again"
+        ) from error
+
+
+def _finite(value: float | int | None) -> float | int | None:
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def summarise(
+    records: Sequence[Record], status: str, steps: int, steps_per_epoch: int,
+    early_loss: float,
+) -> dict[str, Any]:
+    """Returns result.json from a run's records; absent quantities are None.
+
+    ``max_fisher_trace`` is taken after epoch 1, because with batch norm Tr(F)
+    explodes at initialisation (paper, section 3). ``early_fisher_trace`` is Tr(F) at
+    the first epoch whose training loss is below ``early_loss`` (the paper's epsilon).
+    """
+    by_test = _best(records, "test/accuracy")
+    by_validation = _best(records, "validation/accuracy")
+    traced = [r for r in records if r.get("trace/hessian") is not None]
+    early = next(
+        (r for r in records if _below(r.get("train/loss"), early_loss)), Record()
+    )
+    speeds = list(_present(records, "time/steps_per_second"))
+    return {
+        "status": status,
+        "test_accuracy": _last(records, "test/accuracy"),
+        "best_test_accuracy": by_test.get("test/accuracy"),
+        "best_validation_accuracy": by_validation.get("validation/accuracy"),
+        "test_accuracy_at_best_validation": by_validation.get("test/accuracy"),
+        "final_train_accuracy": _last(records, "train/accuracy"),
+        "final_train_clean_accuracy": _last(records, "train/clean_accuracy"),
+        "final_train_noisy_accuracy": _last(records, "train/noisy_accuracy"),
+        "max_fisher_trace": max(
+            _present([r for r in records if (r["epoch"] or 0) >= 1], "trace/fisher"),
+            default=None,
+        ),
+        "early_fisher_trace": early.get("trace/fisher"),
+        "hessian_trace_at_best_test": _best(traced, "test/accuracy").get(
+            "trace/hessian"
+        ),
+        "seconds_per_epoch": (
+            steps_per_epoch / statistics.median(speeds) if speeds else None
+        ),
+        "steps": steps,
+    }
+
+
+def _present(records: Iterable[Record], name: str) -> Iterable[float]:
+    return (v for r in records if (v := r.get(name)) is not None)
+
+
+def _last(records: Sequence[Record], name: str) -> float | None:
+    return next(iter(_present(reversed(records), name)), None)
+
+
+def _best(records: Sequence[Record], name: str) -> Record:
+    """The first record with the highest value, or an empty one."""
+    having = [r for r in records if r.get(name) is not None]
+    return max(having, key=lambda r: r[name] or 0.0, default=Record())
+
+
+def _below(value: float | None, bound: float) -> bool:
+    return value is not None and value < bound

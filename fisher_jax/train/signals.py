@@ -1,0 +1,61 @@
+"""Signals that ask a run to stop: noted, so that it can save before it ends."""
+
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
+EXIT_PREEMPTED, EXIT_INTERRUPTED = 75, 130
+
+
+class StopNow(BaseException):
+    """Raised in the main thread inside ``interruptible``, when a signal arrives."""
+
+
+class StopSignals:
+    """Which stop signals have arrived, and whether to break off at once.
+
+    Before the loop starts nothing is unsaved, so a signal ends the process there and
+    then with the exit code it would have had later.
+    """
+
+    def __init__(self) -> None:
+        """Notes nothing until ``install``."""
+        self.received: list[int] = []
+        self._is_running = False
+        self._is_interruptible = False
+
+    def install(self) -> None:
+        """Takes over SIGTERM, SIGUSR1 and SIGINT for the rest of the process."""
+        for number in STOP_SIGNALS:
+            signal.signal(number, self._note)
+
+    def start_noting(self) -> None:
+        """From here on there is something to save: signals are noted, not obeyed."""
+        self._is_running = True
+
+    @property
+    def exit_code(self) -> int:
+        """130 after Ctrl-C, else 75."""
+        is_interrupt = bool(self.received) and self.received[0] == signal.SIGINT
+        return EXIT_INTERRUPTED if is_interrupt else EXIT_PREEMPTED
+
+    @contextmanager
+    def interruptible(self) -> Iterator[None]:
+        """Inside, a signal raises StopNow: for long work that can be done again."""
+        self._is_interruptible = True
+        try:
+            yield
+        finally:
+            self._is_interruptible = False
+
+    def _note(self, number: int, frame: Any) -> None:
+        is_second_interrupt = number == signal.SIGINT and bool(self.received)
+        self.received.append(number)
+        if not self._is_running or is_second_interrupt:
+            os._exit(self.exit_code)
+        if self._is_interruptible:
+            self._is_interruptible = False
+            raise StopNow
