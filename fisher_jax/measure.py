@@ -17,7 +17,7 @@ from jaxtyping import Array, Bool, Float, Int, Key, PyTree
 
 from fisher_jax.curvature.fisher import fisher_trace, minibatch_fisher_trace
 from fisher_jax.curvature.hessian import hessian_trace
-from fisher_jax.curvature.trees import inner_product
+from fisher_jax.curvature.trees import inner
 from fisher_jax.data.device import DeviceSplit, examples_at
 from fisher_jax.losses import cross_entropy
 
@@ -210,13 +210,13 @@ def measure_gradients(
         _mean_gradient(logits_fn, params, *_examples_at(train, ids))
         for ids in (clean_ids, noisy_ids)
     )
-    clean_norm = float(inner_product(clean, clean)) ** 0.5
-    noisy_norm = float(inner_product(noisy, noisy)) ** 0.5
+    clean_norm = float(inner(clean, clean)) ** 0.5
+    noisy_norm = float(inner(noisy, noisy)) ** 0.5
     product = clean_norm * noisy_norm
     return {
         "gradient/clean_norm": clean_norm,
         "gradient/noisy_norm": noisy_norm,
-        "gradient/cosine": _ratio(float(inner_product(clean, noisy)), product),
+        "gradient/cosine": _ratio(float(inner(clean, noisy)), product),
     }
 
 

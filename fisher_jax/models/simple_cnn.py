@@ -18,7 +18,7 @@ class SimpleCNN(nn.Module):
     images fit. Initialised as Keras does: Glorot-uniform weights, zero biases.
 
     Parameters: 361,898 for 32x32x3, 10 classes, ``keras`` (of them 295,040 in
-    dense128); 98,922 for 8x8x1, 10 classes, ``same``.
+    dense128); 99,178 for 8x8x1, 10 classes, ``same``.
 
     Raises:
         ValueError: the images are too small for the padding.

@@ -56,6 +56,8 @@ def checksum(tree: PyTree) -> UInt32[Array, " leaves"]:
     for leaf in jax.tree.leaves(tree):
         if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
             leaf = jax.random.key_data(leaf)
+        if leaf.dtype == jnp.bool_:
+            leaf = leaf.astype(jnp.uint8)
         width = min(32, 8 * leaf.dtype.itemsize)
         words = jax.lax.bitcast_convert_type(leaf, jnp.dtype(f"uint{width}"))
         words = words.astype(jnp.uint32).reshape(-1)

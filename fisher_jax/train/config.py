@@ -9,6 +9,7 @@ import difflib
 import importlib.util
 import json
 import math
+import re
 import sys
 import traceback
 from collections.abc import Mapping, Sequence
@@ -18,6 +19,9 @@ from typing import Any, NamedTuple
 from ml_collections import ConfigDict
 
 from fisher_jax.errors import UserError, one_line
+
+
+_OVERRIDE = re.compile(r"--?config\.([^=]+)(?:=(.*))?", re.DOTALL)
 
 
 class ConfigError(UserError):
@@ -91,6 +95,27 @@ SCHEMA: dict[str, Rule] = {
     "checkpoint.min_seconds": Rule(float, low=0),
     "checkpoint.keep": Rule(int, low=1),
 }
+
+
+def split_overrides(
+    argv: Sequence[str],
+) -> tuple[list[str], list[tuple[str, str]]]:
+    """Takes the ``--config.a.b=v`` and ``--config.a.b v`` arguments out of argv.
+
+    Returns:
+        The other arguments, and pairs (key, text) in order.
+    """
+    rest: list[str] = []
+    overrides: list[tuple[str, str]] = []
+    arguments = iter(argv)
+    for argument in arguments:
+        match = _OVERRIDE.fullmatch(argument)
+        if match is None:
+            rest.append(argument)
+        else:
+            key, text = match.groups()
+            overrides.append((key, next(arguments, "") if text is None else text))
+    return rest, overrides
 
 
 def nearest(name: str, choices: Sequence[str]) -> str:

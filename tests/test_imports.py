@@ -1,0 +1,89 @@
+"""Imports point down only: curvature <- penalties <- train <- main (design)."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+# What each part may import of ours; a part may always import itself and errors.
+ALLOWED = {
+    "errors": set(),
+    "version": set(),
+    "losses": set(),
+    "curvature": set(),
+    "penalties": {"curvature"},
+    "baselines": {"curvature"},
+    "models": set(),
+    "data": set(),
+    "parallel": set(),
+    "measure": {"curvature", "data", "losses"},
+    "report": set(),
+    "train": {
+        "baselines",
+        "curvature",
+        "data",
+        "losses",
+        "measure",
+        "models",
+        "parallel",
+        "penalties",
+    },
+}
+
+
+def imported_parts(path: Path) -> set[str]:
+    """Returns the second words of all ``fisher_jax.X`` imports in a file."""
+    parts = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+        else:
+            continue
+        parts |= {n.split(".")[1] for n in names if n.startswith("fisher_jax.")}
+    return parts
+
+
+def part_of(path: Path) -> str:
+    return path.relative_to(ROOT / "fisher_jax").parts[0].removesuffix(".py")
+
+
+SOURCES = [
+    path
+    for path in sorted((ROOT / "fisher_jax").rglob("*.py"))
+    if path != ROOT / "fisher_jax" / "__init__.py"
+]
+
+
+def test_every_part_has_a_rule():
+    assert {part_of(path) for path in SOURCES} <= set(ALLOWED)
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_imports_point_down(path):
+    part = part_of(path)
+    assert imported_parts(path) - {part, "errors", "version"} <= ALLOWED[part]
+
+
+def test_an_upward_import_would_be_seen(tmp_path):
+    source = tmp_path / "module.py"
+    source.write_text("from fisher_jax.train import loop\nimport fisher_jax.data\n")
+    assert imported_parts(source) == {"train", "data"}
+
+
+def test_curvature_knows_jax_and_nothing_else():
+    known = {"jax", "jaxtyping", "matfree", "numpy"}
+    standard = {"collections", "functools", "typing", "math", "operator", "itertools"}
+    for path in (ROOT / "fisher_jax" / "curvature").glob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Import):
+                modules = [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom):
+                modules = [node.module or ""]
+            else:
+                continue
+            for module in modules:
+                assert module.split(".")[0] in known | standard | {"fisher_jax"}, path

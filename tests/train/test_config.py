@@ -1,0 +1,163 @@
+import json
+
+import pytest
+
+from experiments import base
+from fisher_jax.train.config import (
+    SCHEMA,
+    ConfigError,
+    flat_config,
+    load_config,
+    split_overrides,
+)
+
+BASE = "experiments/base.py"
+
+
+@pytest.fixture(autouse=True)
+def _in_the_checkout(monkeypatch, request):
+    monkeypatch.chdir(request.config.rootpath)
+
+
+def test_base_lists_exactly_the_keys_of_the_schema():
+    assert set(flat_config(base.get_config())) == set(SCHEMA)
+
+
+@pytest.mark.parametrize("name", ["digits_fp", "cifar10_simplecnn_fp"])
+def test_every_variant_of_every_experiment_loads(name):
+    module = __import__(f"experiments.{name}", fromlist=["VARIANTS"])
+    for variant in module.VARIANTS:
+        load_config(f"experiments/{name}.py:{variant}")
+
+
+def test_overrides_take_the_type_of_their_key():
+    config = load_config(
+        BASE,
+        [
+            ("penalty.coefficient", "1"),
+            ("dataset.num_train", "200"),
+            ("dataset.num_train", "None"),
+            ("optimizer.decay_epochs", "(150, 225)"),
+            ("dataset.data_dir", "/a=b"),
+        ],
+    )
+    assert config.penalty.coefficient == 1.0
+    assert isinstance(config.penalty.coefficient, float)
+    assert config.dataset.num_train is None
+    assert config.optimizer.decay_epochs == (150, 225)
+    assert config.dataset.data_dir == "/a=b"
+
+
+@pytest.mark.parametrize("text", ["150,225", "[150, 225]", "(150,225)"])
+def test_epochs_can_be_written_in_three_ways(text):
+    config = load_config(BASE, [("optimizer.decay_epochs", text)])
+    assert config.optimizer.decay_epochs == (150, 225)
+
+
+def test_no_epochs_and_one_epoch():
+    for text, expected in (("()", ()), ("", ()), ("30", (30,))):
+        config = load_config(BASE, [("optimizer.decay_epochs", text)])
+        assert config.optimizer.decay_epochs == expected
+
+
+@pytest.mark.parametrize(
+    ("key", "text", "said"),
+    [
+        ("penalty.coeficient", "1", "did you mean 'penalty.coefficient'?"),
+        ("nothing.like.it", "1", "unknown key 'nothing.like.it'"),
+        ("penalty.name", "fischer", "did you mean 'fisher'?"),
+        ("penalty.coefficient", "lots", "a number of at least 0, got 'lots'"),
+        ("penalty.coefficient", "-0.1", "at least 0"),
+        ("penalty.coefficient", "nan", "at least 0"),
+        ("optimizer.learning_rate", "inf", "above 0"),
+        ("train.num_epochs", "1.5", "an integer of at least 1, got '1.5'"),
+        ("train.num_epochs", "0", "at least 1"),
+        ("train.num_epochs", "None", "an integer"),
+        ("dataset.label_noise", "1.5", "from 0 to 1"),
+        ("dataset.num_train", "-3", "at least 1 or None"),
+        ("optimizer.decay_epochs", "225,150", "must increase"),
+        ("optimizer.decay_epochs", "a,b", "integers"),
+        ("optimizer.decay_epochs", "1.5", "integers"),
+        ("optimizer.decay_epochs", "__import__('os')", "integers"),
+        ("penalty.num_examples", "500", "exceeds train.batch_size"),
+        ("model.padding", "valid", "one of same, keras"),
+        ("seed", "-1", "from 0"),
+    ],
+)
+def test_bad_values_are_named_with_what_would_do(key, text, said):
+    with pytest.raises(ConfigError) as error:
+        load_config(BASE, [(key, text)])
+    assert said in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_rfp_needs_the_fisher_penalty():
+    overrides = [("penalty.name", "gradient"), ("penalty.draw", "rademacher")]
+    with pytest.raises(ConfigError, match=r"needs penalty\.name=fisher"):
+        load_config(BASE, overrides)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("def get_config():\n    return 1 / 0\n", r"line 2.*ZeroDivisionError"),
+        ("def get_config(:\n", "SyntaxError"),
+        ("x = 1\n", "no function get_config"),
+        ("def get_config():\n    return {}\n", "must return a ConfigDict"),
+        ("import sys\nsys.exit(0)\n", "SystemExit"),
+        (
+            "from experiments import base\ndef get_config():\n"
+            "    c = base.get_config()\n    c.penaltyy = 1\n    return c\n",
+            'Did you mean "penalty"',
+        ),
+        (
+            "from experiments import base\ndef get_config():\n"
+            "    c = base.get_config()\n    c.dataset.num_train = 'many'\n"
+            "    return c\n",
+            r"dataset.num_train must be an integer of at least 1 or None",
+        ),
+        (
+            "from ml_collections import ConfigDict\ndef get_config():\n"
+            "    return ConfigDict({'seed': 1})\n",
+            "lacks the key 'dataset.name'",
+        ),
+    ],
+)
+def test_broken_experiment_files_get_one_line(tmp_path, text, said):
+    path = tmp_path / "experiment.py"
+    path.write_text(text)
+    with pytest.raises(ConfigError, match=said) as error:
+        load_config(str(path))
+    assert "\n" not in str(error.value)
+
+
+def test_a_missing_file_names_the_nearest():
+    with pytest.raises(ConfigError, match=r"did you mean 'experiments/digits_fp.py'"):
+        load_config("experiments/digit_fp.py")
+
+
+def test_an_unknown_variant_is_refused():
+    with pytest.raises(ConfigError, match="unknown variant 'fpp'"):
+        load_config("experiments/digits_fp.py:fpp")
+
+
+def test_a_saved_config_runs_no_code_and_gives_the_same(tmp_path):
+    config = load_config("experiments/digits_fp.py:rfp", [("seed", "3")])
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps({"config": config.to_dict()}))
+    assert flat_config(load_config(str(path))) == flat_config(config)
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"config": 3}', '{"seed": 1}', "\0"])
+def test_a_broken_saved_config_gets_one_line(tmp_path, text):
+    path = tmp_path / "config.json"
+    path.write_text(text)
+    with pytest.raises(ConfigError):
+        load_config(str(path))
+
+
+def test_overrides_are_taken_out_of_the_command_line():
+    argv = ["main.py", "--config=a.py", "--config.seed=1", "-config.a.b", "x", "--v"]
+    rest, overrides = split_overrides(argv)
+    assert rest == ["main.py", "--config=a.py", "--v"]
+    assert overrides == [("seed", "1"), ("a.b", "x")]

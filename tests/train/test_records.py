@@ -1,0 +1,181 @@
+import json
+import math
+import resource
+import signal
+
+import pytest
+
+from fisher_jax.errors import UserError
+from fisher_jax.train import records
+
+
+def write_lines(path, rows):
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+# Five epochs of ten steps; every summary below is worked out by hand from these.
+ROWS = [
+    {"step": 0, "epoch": 0, "train/loss": 2.3, "test/accuracy": 0.1,
+     "validation/accuracy": 0.1, "trace/fisher": 900.0, "trace/hessian": 1.0},
+    {"step": 10, "epoch": 1, "train/loss": 1.3, "test/accuracy": 0.5,
+     "validation/accuracy": 0.6, "trace/fisher": 300.0, "trace/hessian": 2.0,
+     "time/steps_per_second": 10.0},
+    {"step": 15, "epoch": 1.5, "trace/fisher": 350.0},
+    {"step": 20, "epoch": 2, "train/loss": 1.1, "test/accuracy": 0.7,
+     "validation/accuracy": 0.6, "trace/fisher": 200.0,
+     "time/steps_per_second": 20.0},
+    {"step": 30, "epoch": 3, "train/loss": 0.9, "test/accuracy": 0.6,
+     "validation/accuracy": 0.5, "trace/fisher": 100.0, "trace/hessian": 4.0,
+     "train/accuracy": 0.8, "train/clean_accuracy": 0.9, "train/noisy_accuracy": 0.3,
+     "time/steps_per_second": 50.0},
+]  # fmt: skip
+
+
+def test_summary_by_hand():
+    summary = records.summarise(ROWS, "finished", 30, 10, early_loss=1.2)
+    assert summary == {
+        "status": "finished",
+        "test_accuracy": 0.6,
+        "best_test_accuracy": 0.7,
+        "best_validation_accuracy": 0.6,
+        # Epochs 1 and 2 tie; the first counts, as early stopping would have it.
+        "test_accuracy_at_best_validation": 0.5,
+        "final_train_accuracy": 0.8,
+        "final_train_clean_accuracy": 0.9,
+        "final_train_noisy_accuracy": 0.3,
+        # Not the 900 of initialisation.
+        "max_fisher_trace": 350.0,
+        "early_fisher_trace": 200.0,
+        # The best test epoch has no Tr(H); epoch 3 is the best of those that have.
+        "hessian_trace_at_best_test": 4.0,
+        "seconds_per_epoch": 0.5,
+        "steps": 30,
+    }
+
+
+def test_summary_of_nothing_is_none_throughout():
+    summary = records.summarise([], "diverged", 0, 10, early_loss=1.2)
+    assert summary.pop("status") == "diverged"
+    assert summary.pop("steps") == 0
+    assert set(summary.values()) == {None}
+
+
+def test_loss_never_below_epsilon_gives_no_early_trace():
+    assert records.summarise(ROWS, "", 30, 10, 0.1)["early_fisher_trace"] is None
+
+
+def test_records_after_the_checkpoint_are_cut(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    write_lines(path, ROWS)
+    kept = records.keep_records(path, last_step=15)
+    assert [row["step"] for row in kept] == [0, 10, 15]
+    assert path.read_text().count("\n") == 3
+    assert records.keep_records(path, last_step=15) == kept
+
+
+def test_without_a_checkpoint_all_records_go(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    write_lines(path, ROWS)
+    assert records.keep_records(path, last_step=-1) == []
+    assert path.read_text() == ""
+
+
+@pytest.mark.parametrize("cut", [1, 5, 20])
+def test_a_half_written_last_line_is_dropped(tmp_path, cut):
+    path = tmp_path / "metrics.jsonl"
+    write_lines(path, ROWS[:2])
+    path.write_bytes(path.read_bytes()[:-cut])
+    kept = records.keep_records(path, last_step=100)
+    # A line that lacks only its line break is whole.
+    assert [row["step"] for row in kept] == ([0, 10] if cut == 1 else [0])
+    assert path.read_bytes().endswith(b"\n")
+
+
+def test_a_broken_line_in_the_middle_is_not_passed_over(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    path.write_text('{"step": 0}\nnot json\n{"step": 2}\n')
+    with pytest.raises(UserError, match="line 2"):
+        records.keep_records(path, last_step=100)
+
+
+def test_non_finite_numbers_become_null(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    row = {"step": 1, "a": math.nan, "b": math.inf, "c": 1.5, "d": None}
+    records.append_record(path, row)
+    expected = {"step": 1, "a": None, "b": None, "c": 1.5, "d": None}
+    assert json.loads(path.read_text()) == expected
+
+
+@pytest.fixture
+def no_file_above_40_bytes():
+    """The kernel's own limit: writes stop part of the way, as on a full disk."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (40, before[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    signal.signal(signal.SIGXFSZ, handler)
+
+
+@pytest.mark.usefixtures("no_file_above_40_bytes")
+def test_a_record_that_cannot_be_written_leaves_no_part(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    records.append_record(path, {"step": 1, "a": 1.0})
+    before = path.read_bytes()
+    with pytest.raises(UserError, match="make space"):
+        records.append_record(path, {"step": 2, "a": 0.123456789})
+    assert path.read_bytes() == before
+
+
+@pytest.mark.usefixtures("no_file_above_40_bytes")
+def test_json_that_cannot_be_written_leaves_the_old_file(tmp_path):
+    path = tmp_path / "result.json"
+    records.write_json(path, {"a": 1})
+    with pytest.raises(UserError, match="cannot write"):
+        records.write_json(path, {"a": "x" * 100})
+    assert records.read_json(path) == {"a": 1}
+    assert [p.name for p in tmp_path.iterdir()] == ["result.json"]
+
+
+def test_numbers_survive_to_the_last_bit(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    value = 0.1 + 0.2
+    records.append_record(path, {"step": 1, "x": value})
+    assert json.loads(path.read_text())["x"] == value
+
+
+def test_json_is_written_whole_or_not_at_all(tmp_path):
+    path = tmp_path / "result.json"
+    records.write_json(path, {"a": 1})
+    with pytest.raises(TypeError):
+        records.write_json(path, {(1, 2): 3})
+    assert records.read_json(path) == {"a": 1}
+    assert [p.name for p in tmp_path.iterdir()] == ["result.json"]
+
+
+def test_the_second_process_in_a_workdir_is_refused(tmp_path):
+    directory, lock = records.open_workdir(str(tmp_path / "run"))
+    with lock, pytest.raises(UserError, match="another process"):
+        records.open_workdir(str(directory))
+    _, again = records.open_workdir(str(directory))
+    again.close()
+
+
+def test_a_workdir_that_cannot_be_made(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="cannot write to workdir"):
+        records.open_workdir(str(tmp_path / "file" / "run"))
+
+
+def test_another_configuration_is_refused_with_its_keys(tmp_path):
+    assert not records.check_same_config(tmp_path, {"a.b": 1})
+    records.write_json(tmp_path / "config.json", {"config": {"a": {"b": 1, "c": 2}}})
+    assert records.check_same_config(tmp_path, {"a.b": 1, "a.c": 2})
+    with pytest.raises(UserError, match=r"a\.b 1 there, 5 here; a\.c 2 there, absent"):
+        records.check_same_config(tmp_path, {"a.b": 5})
+
+
+def test_files_of_a_run_without_config_are_refused(tmp_path):
+    (tmp_path / "metrics.jsonl").write_text("")
+    with pytest.raises(UserError, match=r"no config\.json"):
+        records.check_same_config(tmp_path, {})
