@@ -18,8 +18,8 @@ from pathlib import Path
 
 import numpy as np
 
-from fisher_jax.data.errors import first_line
 from fisher_jax.data.image_set import ImageSet, Source
+from fisher_jax.errors import one_line
 
 _FORMAT = 1
 _ALIGNMENT = 64
@@ -115,7 +115,7 @@ def write_cache(path: Path, source: Source) -> None:
             "written (%s); FISHER_JAX_CACHE_DIR names another folder",
             source.name,
             path,
-            first_line(error),
+            one_line(error),
         )
 
 
@@ -150,7 +150,7 @@ def read_cache(path: Path) -> Source | None:
         _logger.warning(
             "the data cache %s is damaged (%s) and is made again",
             path,
-            first_line(error),
+            one_line(error),
         )
         return None
 

@@ -133,13 +133,25 @@ def missing_error(name: str, data_dir: Path) -> DataError:
                 f"{name} is not prepared in {data_dir} but in the folder above: use "
                 f"dataset.data_dir={parent}"
             )
-    if _parse_name(name).dataset not in _builder_names():
+    if not is_known(name):
         return unknown_error(name, data_dir)
     absent = "" if data_dir.is_dir() else " (no such folder)"
     return DataError(
         f"{name} is not prepared in {data_dir}{absent}; run: "
         f"{prepare_command(name, data_dir)}"
     )
+
+
+def is_known(name: str) -> bool:
+    """Says whether TFDS can prepare a set of this name; imports TFDS.
+
+    Args:
+        name: "name", "name/config", "name:1.2.3" or "name/config:1.2.3".
+
+    Raises:
+        DataError: Where the name has another form.
+    """
+    return _parse_name(name).dataset in _builder_names()
 
 
 def unknown_error(name: str, data_dir: Path) -> DataError:

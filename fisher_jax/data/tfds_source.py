@@ -17,13 +17,14 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import UInt8
 
-from fisher_jax.data.errors import DataError, first_line
+from fisher_jax.data.errors import DataError
 from fisher_jax.data.image_set import ImageSet, Source
 from fisher_jax.data.tfds_folder import prepare_command
+from fisher_jax.errors import one_line
 
 Progress = Callable[[int, int], None]
 
-_REMEDY = "copy or prepare the data set again"
+_REMEDY = "delete the folder, then copy or prepare the data set again"
 _RECORDS_PER_READ = 2048
 _RECORDS_PER_TASK = 64
 # Below this many pixels an image threads fight over the interpreter lock: on two
@@ -121,9 +122,7 @@ def file_formats(prepared_dir: Path) -> list[str]:
     except FileNotFoundError as error:
         raise DataError(f"{path} is missing; {_REMEDY}") from error
     except (OSError, ValueError, AttributeError) as error:
-        raise DataError(
-            f"{path} is damaged ({first_line(error)}); {_REMEDY}"
-        ) from error
+        raise DataError(f"{path} is damaged ({one_line(error)}); {_REMEDY}") from error
 
 
 def _open_builder(name: str, prepared_dir: Path) -> Any:
@@ -145,7 +144,7 @@ def _open_builder(name: str, prepared_dir: Path) -> Any:
     except Exception as error:
         raise DataError(
             f"{prepared_dir}: dataset_info.json, features.json or label names are "
-            f"damaged ({first_line(error)}); {_REMEDY}"
+            f"damaged ({one_line(error)}); {_REMEDY}"
         ) from error
 
 
@@ -233,7 +232,7 @@ def _examples(shard: _Shard) -> Iterator[list[_Example]]:
         except (RuntimeError, IndexError) as error:
             raise DataError(
                 f"{shard.path} is damaged at record {_first_damaged(shard, start)} "
-                f"({first_line(error)}); {_REMEDY}"
+                f"({one_line(error)}); {_REMEDY}"
             ) from error
         examples = []
         for position, record in enumerate(records, start):
@@ -335,7 +334,7 @@ def _decode(example: _Example, num_channels: int) -> UInt8[np.ndarray, "h w c"]:
     # Pillow's decoders raise OSError, SyntaxError, ValueError, struct.error and more.
     except Exception as error:
         raise DataError(
-            f"{example.place} cannot be decoded as an image ({first_line(error)}); "
+            f"{example.place} cannot be decoded as an image ({one_line(error)}); "
             f"{_REMEDY}"
         ) from error
     return pixels if pixels.ndim == 3 else pixels[:, :, None]

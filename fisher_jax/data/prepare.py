@@ -1,0 +1,145 @@
+"""Downloads and prepares a TFDS set: python -m fisher_jax.data.prepare NAME.
+
+Preparing image sets needs TensorFlow (``pip install 'fisher_jax[prepare]'``); reading
+the result does not, so it can be done once, anywhere, and copied.
+"""
+
+import argparse
+import importlib.util
+import logging
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from fisher_jax.data.errors import DataError
+from fisher_jax.data.tfds_folder import (
+    find_prepared,
+    is_known,
+    prepare_command,
+    resolve_data_dir,
+    unknown_error,
+)
+from fisher_jax.data.tfds_source import file_formats
+from fisher_jax.errors import one_line
+
+# TFDS retries 10 times with doubling pauses, over three minutes without a network.
+_MAX_RETRIES = 5
+_MAX_FILES_NAMED = 4
+
+
+def prepare(name: str, data_dir: Path, manual_dir: Path | None = None) -> Path:
+    """Prepares a TFDS set as array_record files, unless it is prepared already.
+
+    Args:
+        name: "name", "name/config" or "name:1.2.3" as TFDS knows it.
+        data_dir: The set goes to data_dir/name[/config]/version, downloads to
+            data_dir/downloads, which a later call uses again.
+        manual_dir: A folder in which archives already are, under the names that TFDS
+            gives them. None: data_dir/downloads/manual.
+
+    Returns:
+        The prepared folder.
+
+    Raises:
+        DataError: Where the name is unknown, TensorFlow is missing, the set is there
+            in another format, or downloading or preparing fails.
+    """
+    if name == "digits":
+        raise DataError("digits comes with scikit-learn and needs no preparing")
+    if prepared_dir := find_prepared(name, data_dir):
+        formats = file_formats(prepared_dir)
+        if "array_record" in formats:
+            return prepared_dir
+        raise DataError(
+            f"{prepared_dir} holds {name} as {formats[0]} files; to have array_record "
+            f"files too, run: {prepare_command(name, 'OTHER_FOLDER')}"
+        )
+    if not is_known(name):
+        raise unknown_error(name, data_dir)
+    if manual_dir is not None and not manual_dir.is_dir():
+        raise DataError(f"--manual_dir={manual_dir} is not a folder")
+    if importlib.util.find_spec("tensorflow") is None:
+        raise DataError(
+            f"preparing {name} needs TensorFlow: pip install 'fisher_jax[prepare]'"
+        )
+    return _download_and_prepare(name, data_dir, manual_dir)
+
+
+def _download_and_prepare(name: str, data_dir: Path, manual_dir: Path | None) -> Path:
+    """Prepares a set that is known and not there yet."""
+    # TensorFlow reads this when it is imported.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    logging.getLogger("urllib3").setLevel(logging.ERROR)
+    import tensorflow_datasets as tfds
+    from tensorflow_datasets.core.download import downloader
+
+    downloader.MAX_RETRIES = _MAX_RETRIES
+    builder = None
+    try:
+        builder = tfds.builder(
+            name, data_dir=os.fspath(data_dir), file_format="array_record"
+        )
+        builder.download_and_prepare(
+            download_config=tfds.download.DownloadConfig(
+                manual_dir=manual_dir, try_download_gcs=False
+            )
+        )
+    # Each of TFDS's 400 builders may raise anything, and so may its downloader.
+    except Exception as error:
+        reason = f"{type(error).__name__}: {one_line(error)}"
+        hint = _archive_hint(builder, manual_dir or data_dir / "downloads" / "manual")
+        raise DataError(f"preparing {name} failed: {reason}{hint}") from error
+    return Path(builder.data_dir)
+
+
+def _archive_hint(builder: Any, manual_dir: Path) -> str:
+    """Says which archives would be taken from where instead of being downloaded."""
+    url_infos = (builder.url_infos or {}) if builder is not None else {}
+    if not url_infos:
+        return ""
+    files = [f"{info.filename} ({url})" for url, info in url_infos.items()]
+    named = ", ".join(files[:_MAX_FILES_NAMED])
+    more = len(files) - _MAX_FILES_NAMED
+    return (
+        f"; archives that you already have are taken from {manual_dir} "
+        f"(--manual_dir names another folder): {named}"
+        + (f" and {more} more" if more > 0 else "")
+    )
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command line; returns the exit code, 2 where preparing fails."""
+    parser = argparse.ArgumentParser(
+        prog="python -m fisher_jax.data.prepare",
+        description="Download a TFDS set and prepare it for training.",
+    )
+    parser.add_argument("name", help="TFDS name, such as cifar100 or svhn_cropped")
+    parser.add_argument(
+        "--data_dir", help="where prepared sets are (default: ~/tensorflow_datasets)"
+    )
+    parser.add_argument(
+        "--manual_dir", type=Path, help="where archives are that you already have"
+    )
+    arguments = parser.parse_args(argv)
+    try:
+        data_dir = resolve_data_dir(arguments.data_dir)
+        was_prepared = find_prepared(arguments.name, data_dir) is not None
+        prepared_dir = prepare(arguments.name, data_dir, arguments.manual_dir)
+    except DataError as error:
+        print(error, file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted; the same command uses what is downloaded", file=sys.stderr)
+        return 130
+    if was_prepared:
+        print(f"{arguments.name} is already prepared in {prepared_dir}")
+    else:
+        print(f"{arguments.name} is prepared in {prepared_dir}")
+    print(f"train on it with --config.dataset.data_dir={data_dir}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
