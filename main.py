@@ -39,14 +39,15 @@ def main(argv: Sequence[str]) -> int:
     if not flags.FLAGS["verbosity"].present:
         logging.set_verbosity(logging.WARNING)
     try:
-        for name in ("config", "workdir"):
-            if not flags.FLAGS[name].value:
-                raise UserError(f"--{name} is missing; see python main.py --help")
-        config = load_config(_CONFIG.value, split_overrides(argv)[1])
+        file, workdir = _CONFIG.value, _WORKDIR.value
+        if not file or not workdir:
+            missing = "workdir" if file else "config"
+            raise UserError(f"--{missing} is missing; see python main.py --help")
+        config = load_config(file, split_overrides(argv)[1])
         # Only now: importing JAX takes seconds, a mistyped key should not.
         from fisher_jax.train.run import run
 
-        return run(config, _WORKDIR.value, argv)
+        return run(config, workdir, argv)
     except UserError as error:
         print(f"error: {one_line(error)}", file=sys.stderr)
         return 2

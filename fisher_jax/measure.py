@@ -6,7 +6,7 @@ statistics. Values are floats under the metric names of a run's metrics.jsonl.
 such as running statistics), so that new constants do not compile anew.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -66,9 +66,9 @@ class _Sums(NamedTuple):
     """Sums over the valid examples of one batch."""
 
     loss: Float[Array, ""]
-    count: Int[Array, ""]
+    examples: Int[Array, ""]
     correct: Int[Array, ""]
-    noisy_count: Int[Array, ""]
+    noisy_examples: Int[Array, ""]
     noisy_correct: Int[Array, ""]
 
 
@@ -112,13 +112,13 @@ def score(
         filled = np.zeros(batch_size, np.int32)
         filled[: chosen.size] = chosen
         sums.append(_score_batch(logits_fn, params, split, filled, chosen.size))
-    total = _Sums(*(np.sum(np.array(column, np.float64)) for column in zip(*sums)))
-    clean_correct = total.correct - total.noisy_correct
+    totals = np.sum(np.array(jax.device_get(sums), np.float64), axis=0)
+    loss, examples, correct, noisy_examples, noisy_correct = totals.tolist()
     return Scores(
-        loss=total.loss / total.count,
-        accuracy=total.correct / total.count,
-        clean_accuracy=_ratio(clean_correct, total.count - total.noisy_count),
-        noisy_accuracy=_ratio(total.noisy_correct, total.noisy_count),
+        loss=loss / examples,
+        accuracy=correct / examples,
+        clean_accuracy=_ratio(correct - noisy_correct, examples - noisy_examples),
+        noisy_accuracy=_ratio(noisy_correct, noisy_examples),
     )
 
 
@@ -290,8 +290,8 @@ def _score_batch(
     is_noisy = split.is_noisy[indices] & is_valid
     return _Sums(
         loss=jnp.sum(jnp.where(is_valid, cross_entropy(logits, labels), 0.0)),
-        count=jnp.sum(is_valid),
+        examples=jnp.sum(is_valid),
         correct=jnp.sum(is_correct),
-        noisy_count=jnp.sum(is_noisy),
+        noisy_examples=jnp.sum(is_noisy),
         noisy_correct=jnp.sum(is_correct & is_noisy),
     )

@@ -32,7 +32,7 @@ def split_over_devices(mesh: Mesh) -> NamedSharding:
 
 
 def check_divides(name: str, size: int, mesh: Mesh) -> None:
-    """Raises UserError unless the devices divide ``size``, the value of key ``name``."""
+    """Raises UserError unless the devices divide ``size``, the key ``name``."""
     if size % mesh.size:
         lower, upper = size - size % mesh.size, size + mesh.size - size % mesh.size
         nearest = f"{lower} or {upper}" if lower else f"{upper}"

@@ -20,7 +20,6 @@ from ml_collections import ConfigDict
 
 from fisher_jax.errors import UserError, one_line
 
-
 _OVERRIDE = re.compile(r"--?config\.([^=]+)(?:=(.*))?", re.DOTALL)
 
 

@@ -78,7 +78,7 @@ class Diverged(ArithmeticError):
     """Loss or parameters are not finite; the text says at which step."""
 
 
-class Stopped(Exception):  # noqa: N818 (not an error: a signal asked for it)
+class Stopped(Exception):
     """A signal asked for an end and the state is saved; holds the step."""
 
     def __init__(self, step: int):
@@ -121,9 +121,7 @@ def train(run: Run, snapshot: Snapshot, session: Session) -> Snapshot:
     return snapshot
 
 
-def take_step(
-    run: Run, state: TrainState, step: int
-) -> tuple[TrainState, StepMetrics]:
+def take_step(run: Run, state: TrainState, step: int) -> tuple[TrainState, StepMetrics]:
     """Dispatches one step, a function of (state, step); donates the state."""
     indices = batch_indices(
         run.seed, step, run.splits.train.labels.shape[0], run.batch_size

@@ -37,9 +37,7 @@ def open_workdir(workdir: str) -> tuple[Path, IO[str]]:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
         lock.close()
-        raise UserError(
-            f"another process is running in workdir {workdir!r}"
-        ) from error
+        raise UserError(f"another process is running in workdir {workdir!r}") from error
     return directory, lock
 
 
@@ -182,7 +180,10 @@ def _finite(value: float | int | None) -> float | int | None:
 
 
 def summarise(
-    records: Sequence[Record], status: str, steps: int, steps_per_epoch: int,
+    records: Sequence[Record],
+    status: str,
+    steps: int,
+    steps_per_epoch: int,
     early_loss: float,
 ) -> dict[str, Any]:
     """Returns result.json from a run's records; absent quantities are None.

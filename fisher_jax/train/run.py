@@ -41,10 +41,10 @@ from fisher_jax.train.state import (
     make_eval_apply,
 )
 from fisher_jax.train.step import PenaltySettings, StepMetrics, StepSettings, train_step
+from fisher_jax.version import __version__
 
 EXIT_FINISHED, EXIT_DIVERGED = 0, 3
 PACKAGES = (
-    "fisher_jax",
     "jax",
     "jaxlib",
     "flax",
@@ -138,9 +138,7 @@ def build(config: ConfigDict, data: Data, mesh: Mesh) -> tuple[loop.Run, Snapsho
     )
     rate = config.optimizer
     optimizer = sgd(
-        step_decay(
-            rate.learning_rate, rate.decay_factor, rate.decay_epochs, per_epoch
-        ),
+        step_decay(rate.learning_rate, rate.decay_factor, rate.decay_epochs, per_epoch),
         rate.momentum,
         rate.weight_decay,
     )
@@ -241,8 +239,8 @@ def _device_splits(config: ConfigDict, data: Data, mesh: Mesh) -> measure.Splits
     def put(split: ImageSet, is_noisy: np.ndarray | None = None) -> DeviceSplit:
         if is_noisy is None:
             is_noisy = np.zeros(split.labels.shape, bool)
-        values = DeviceSplit(split.images, split.labels, is_noisy, mean, std)
-        return jax.device_put(values, parallel.replicated(mesh))
+        values = (split.images, split.labels, is_noisy, mean, std)
+        return DeviceSplit(*jax.device_put(values, parallel.replicated(mesh)))
 
     train_ids = _random_order(config.seed, "scored examples", data)
     return measure.Splits(
@@ -274,7 +272,8 @@ def _take(images: ImageSet, ids: np.ndarray) -> ImageSet:
 
 def _no_best(state: TrainState) -> Best:
     like = jax.tree.map(jnp.copy, (state.params, state.batch_stats))
-    scalars = jax.device_put((jnp.float32(-1), jnp.int32(0)), state.step.sharding)
+    sharding = state.penalty_value.sharding
+    scalars = jax.device_put((jnp.float32(-1), jnp.int32(0)), sharding)
     return Best(*scalars, *like)
 
 
@@ -285,9 +284,12 @@ def _facts(data: Data, plan: loop.Run, state: TrainState) -> dict[str, Any]:
         "parameters": f"{count_parameters(state.params):,}",
         "images": f"{height}x{width}x{channels}, {data.source.num_classes} classes",
         "training examples": data.train.labels.size,
-        "validation examples": 0 if data.validation is None else data.validation.labels.size,
+        "validation examples": 0
+        if data.validation is None
+        else data.validation.labels.size,
         "test examples": data.source.test.labels.size,
-        "steps": f"{plan.schedule.total_steps} ({plan.schedule.steps_per_epoch} an epoch)",
+        "steps": plan.schedule.total_steps,
+        "steps an epoch": plan.schedule.steps_per_epoch,
         "label_noise_hash": data.noise_hash,
         "label_noise_effective_rate": data.effective_noise_rate,
         "device_kind": jax.devices()[0].device_kind,
@@ -304,6 +306,7 @@ def _config_json(
         "argv": list(argv),
         "versions": {
             "python": platform.python_version(),
+            "fisher_jax": __version__,
             **{name: version(name) for name in PACKAGES},
         },
         "git_commit": _git_commit(),
@@ -371,18 +374,26 @@ def _run_to_end(
         except loop.Diverged as error:
             manager.wait_until_finished()
             status, code = records.DIVERGED, EXIT_DIVERGED
-            steps = kept[-1]["step"] if kept else 0
+            steps = int(kept[-1]["step"] or 0) if kept else 0
             left = manager.latest_step()
             console.print(
                 f"Diverged: {error}. "
-                + ("No checkpoint." if left is None else f"Last good checkpoint: {left}.")
+                + (
+                    "No checkpoint."
+                    if left is None
+                    else f"Last good checkpoint: {left}."
+                )
             )
         except loop.Stopped as stopped:
             command = "the same command continues from there"
             console.print(f"Saved at step {stopped.step}; {command}.")
             return stop.exit_code
     result = records.summarise(
-        kept, status, int(steps or 0), schedule.steps_per_epoch, config.measure.early_loss
+        kept,
+        status,
+        steps,
+        schedule.steps_per_epoch,
+        config.measure.early_loss,
     )
     records.write_json(directory / "result.json", result)
     _print_result(console, result, directory)

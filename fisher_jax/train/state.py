@@ -76,7 +76,7 @@ def make_eval_apply(
         batch_stats: PyTree, params: PyTree, inputs: Any
     ) -> Float[Array, "B C"]:
         variables = {"params": params, "batch_stats": batch_stats}
-        return model.apply(variables, inputs, train=False)
+        return jnp.asarray(model.apply(variables, inputs, train=False))
 
     return eval_apply
 

@@ -49,7 +49,7 @@ class StepKeys(NamedTuple):
     mixup: Key[Array, ""]
 
 
-def step_keys(key: Key[Array, ""], step: Int[Array, ""]) -> StepKeys:
+def step_keys(key: Key[Array, ""], step: Int[Array, ""] | int) -> StepKeys:
     """Folds the global step into the run's key, so that any step can be redone."""
     return StepKeys(*jax.random.split(jax.random.fold_in(key, step)))
 

@@ -1,0 +1,52 @@
+"""The README does what it says: its Python runs, its files and commands exist."""
+
+import re
+import shlex
+
+import pytest
+
+from fisher_jax.train.config import load_config, split_overrides
+
+
+@pytest.fixture(scope="module")
+def readme(request):
+    return (request.config.rootpath / "README.md").read_text()
+
+
+def blocks(readme, language):
+    return re.findall(rf"```{language}\n(.*?)```", readme, re.DOTALL)
+
+
+def test_the_python_runs_and_gives_what_it_names(readme):
+    (code,) = blocks(readme, "python")
+    names = {}
+    exec(code, names)
+    assert float(names["trace"]) > 0
+    assert float(names["sem"]) > 0
+    assert names["gradient"].keys() == names["params"].keys()
+
+
+def test_every_main_command_has_a_valid_configuration(readme, request, monkeypatch):
+    monkeypatch.chdir(request.config.rootpath)
+    shell = "\n".join(blocks(readme, "sh")).replace("\\\n", " ")
+    commands = [line for line in shell.splitlines() if line.startswith("python main")]
+    assert len(commands) >= 3
+    for command in commands:
+        rest, overrides = split_overrides(shlex.split(command)[2:])
+        flags = dict(argument.lstrip("-").split("=", 1) for argument in rest)
+        assert flags.keys() == {"config", "workdir"}
+        load_config(flags["config"], overrides)
+
+
+def test_every_make_target_and_file_exists(readme, request):
+    root = request.config.rootpath
+    makefile = (root / "Makefile").read_text()
+    for target in re.findall(r"\bmake ([a-z-]+)", readme):
+        assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
+    for path in re.findall(r"\b(?:experiments|constraints)/[\w.]+", readme):
+        assert (root / path).exists(), path
+
+
+def test_two_commands_come_first(readme):
+    assert blocks(readme, "sh")[0].split()[:2] == ["make", "demo"]
+    assert "make test" in blocks(readme, "sh")[0]

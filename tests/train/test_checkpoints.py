@@ -1,0 +1,226 @@
+import shutil
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from flax import linen as nn
+
+from fisher_jax.errors import UserError
+from fisher_jax.train import checkpoints
+from fisher_jax.train.checkpoints import Best, Snapshot
+from fisher_jax.train.state import create_state
+from fisher_jax.train.step import StepMetrics
+
+
+class Linear(nn.Module):
+    """The smallest model with the call that the training loop expects."""
+
+    @nn.compact
+    def __call__(self, inputs, train=False):
+        return nn.Dense(3)(inputs.reshape(inputs.shape[0], -1))
+
+
+def make_snapshot(step: int) -> Snapshot:
+    state = create_state(Linear(), optax.sgd(0.1, 0.9), (2, 2, 1), seed=step,
+                         with_penalty=True)  # fmt: skip
+    state = state.replace(step=jnp.int32(step), penalty_sum=jnp.float32(step / 3))
+    best = Best(jnp.float32(0.5), jnp.int32(step), state.params, {})
+    metrics = StepMetrics(jnp.float32(1.5), jnp.float32(0.25), jnp.bool_(True))
+    return Snapshot(state, metrics, best)
+
+
+def values(snapshot: Snapshot) -> list[np.ndarray]:
+    return [np.asarray(leaf) for leaf in jax.tree.leaves(checkpoints._tree(snapshot))]
+
+
+def assert_same(a: Snapshot, b: Snapshot) -> None:
+    for x, y in zip(values(a), values(b), strict=True):
+        np.testing.assert_array_equal(x, y)
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    """A folder with checkpoints of steps 10 and 20; tests damage copies of it."""
+    directory = tmp_path_factory.mktemp("saved") / "checkpoints"
+    with checkpoints.open_manager(directory, keep=2) as manager:
+        for step in (5, 10, 20):
+            checkpoints.save(manager, make_snapshot(step), step)
+        checkpoints.finish(manager)
+    return directory
+
+
+@pytest.fixture
+def directory(saved, tmp_path):
+    return shutil.copytree(saved, tmp_path / "checkpoints")
+
+
+def restore(directory):
+    warnings: list[str] = []
+    with checkpoints.open_manager(directory, keep=2) as manager:
+        like = make_snapshot(1)
+        return checkpoints.restore_latest(manager, like, warnings.append), warnings
+
+
+def test_the_last_two_are_kept_and_the_newest_comes_back(directory):
+    assert {p.name for p in directory.iterdir()} >= {"10", "20"}
+    assert not (directory / "5").exists()
+    snapshot, warnings = restore(directory)
+    assert_same(snapshot, make_snapshot(20))
+    assert warnings == []
+    # Training goes on with it: the key is a key again, the optimizer state a state.
+    assert jax.random.uniform(snapshot.state.key).shape == ()
+    snapshot.state.apply_gradients(grads=snapshot.state.params)
+
+
+def test_nothing_saved_gives_nothing(tmp_path):
+    assert restore(tmp_path / "checkpoints") == (None, [])
+
+
+def files_of(directory, step):
+    return sorted(p for p in (directory / str(step)).rglob("*") if p.is_file())
+
+
+def damage_truncate(files):
+    for path in files:
+        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def damage_empty(files):
+    for path in files:
+        path.write_bytes(b"")
+
+
+def damage_delete_half(files):
+    for path in files[::2]:
+        path.unlink()
+
+
+def damage_delete_data(files):
+    for path in files:
+        if path.parent.name == "d":
+            path.unlink()
+
+
+@pytest.mark.parametrize(
+    "damage", [damage_truncate, damage_empty, damage_delete_half, damage_delete_data]
+)
+def test_a_damaged_newest_gives_the_one_before(directory, damage):
+    damage(files_of(directory, 20))
+    snapshot, warnings = restore(directory)
+    assert_same(snapshot, make_snapshot(10))
+    assert "20 is damaged" in warnings[0]
+    assert "continuing from step 10" in warnings[1]
+    assert (directory.parent / checkpoints.DAMAGED / "20").exists()
+    # The run reaches step 20 again and saves it under the same name.
+    with checkpoints.open_manager(directory, keep=2) as manager:
+        checkpoints.save(manager, make_snapshot(20), 20)
+        checkpoints.finish(manager)
+    assert_same(restore(directory)[0], make_snapshot(20))
+
+
+def test_a_flipped_bit_is_never_believed(directory):
+    """Wherever a bit flips, what comes back is one of the two true states."""
+    generator = np.random.default_rng(0)
+    fell_back = 0
+    for path in files_of(directory, 20):
+        intact = path.read_bytes()
+        if not intact:
+            continue
+        for _ in range(3):
+            position = int(generator.integers(8 * len(intact)))
+            flipped = bytearray(intact)
+            flipped[position // 8] ^= 1 << (position % 8)
+            path.write_bytes(flipped)
+            with checkpoints.open_manager(directory, keep=2) as manager:
+                read, _ = checkpoints._read(manager, 20, make_snapshot(1))
+            path.write_bytes(intact)
+            if read is None:
+                fell_back += 1
+            else:
+                assert_same(read, make_snapshot(20))
+    assert fell_back > 0
+
+
+def test_all_damaged_is_an_error_and_deletes_nothing(directory):
+    for step in (10, 20):
+        damage_truncate(files_of(directory, step))
+    before = {p: p.read_bytes() for p in directory.rglob("*") if p.is_file()}
+    with pytest.raises(UserError, match=r"all checkpoints .* damaged \(steps 10, 20"):
+        restore(directory)
+    after = {p: p.read_bytes() for p in directory.rglob("*") if p.is_file()}
+    assert after == before
+
+
+def test_saving_does_not_see_what_happens_to_the_memory_afterwards(tmp_path):
+    """The next step reuses the state's buffers while the write is still going on."""
+    overwrite = jax.jit(
+        lambda tree: jax.tree.map(lambda x: x * 0 + 7, tree), donate_argnums=0
+    )
+    directory = tmp_path / "checkpoints"
+    snapshot = make_snapshot(20)
+    big = {"w": jnp.arange(4_000_000, dtype=jnp.float32)}
+    snapshot = snapshot._replace(state=snapshot.state.replace(batch_stats=big))
+    expected = values(snapshot)
+    with checkpoints.open_manager(directory, keep=2) as manager:
+        checkpoints.save(manager, snapshot, 20)
+        overwrite(snapshot.state.batch_stats)["w"].block_until_ready()
+        checkpoints.finish(manager)
+        like = make_snapshot(1)
+        zeros = {"w": jnp.zeros(4_000_000)}
+        like = like._replace(state=like.state.replace(batch_stats=zeros))
+        restored, reason = checkpoints._read(manager, 20, like)
+    assert reason == ""
+    for x, y in zip(values(restored), expected, strict=True):
+        np.testing.assert_array_equal(x, y)
+
+
+def test_any_single_flipped_bit_changes_the_checksum():
+    leaf = np.random.default_rng(0).normal(size=37).astype(np.float32)
+    before = np.asarray(checkpoints.checksum({"x": leaf}))
+    for position in range(32 * leaf.size):
+        words = leaf.view(np.uint32).copy()
+        words[position // 32] ^= np.uint32(1 << (position % 32))
+        after = np.asarray(checkpoints.checksum({"x": words.view(np.float32)}))
+        assert after != before
+
+
+@pytest.mark.parametrize(
+    "leaf",
+    [
+        jnp.ones(3, jnp.bfloat16),
+        jnp.ones(3, jnp.bool_),
+        jnp.ones((), jnp.int32),
+        jnp.ones((2, 0)),
+        jax.random.key(0),
+    ],
+    ids=lambda leaf: str(leaf.dtype),
+)
+def test_the_checksum_takes_every_dtype(leaf):
+    assert checkpoints.checksum({"x": leaf}).shape == (1,)
+
+
+def test_another_runs_parameters(directory):
+    like = make_snapshot(1).state.params
+    params = checkpoints.read_parameters(str(directory.parent), like)
+    expected = make_snapshot(20).state.params
+    jax.tree.map(np.testing.assert_array_equal, params, expected)
+
+
+@pytest.mark.parametrize("case", ["absent", "empty", "damaged", "other model"])
+def test_parameters_that_cannot_be_had(directory, case, tmp_path):
+    like = make_snapshot(1).state.params
+    run = directory.parent
+    if case == "absent":
+        run = tmp_path / "nowhere"
+    elif case == "empty":
+        shutil.rmtree(directory)
+        directory.mkdir()
+    elif case == "damaged":
+        for step in (10, 20):
+            damage_empty(files_of(directory, step))
+    else:
+        like = {"other": jnp.zeros(3)}
+    with pytest.raises(UserError, match=r"train\.init_from"):
+        checkpoints.read_parameters(str(run), like)

@@ -1,0 +1,185 @@
+"""Resume, proved: from every step, a continued run equals an undisturbed one."""
+
+import json
+import shutil
+
+import jax
+import numpy as np
+import pytest
+from rich.console import Console
+from tensorboardX import SummaryWriter
+
+from experiments import base
+from fisher_jax import parallel
+from fisher_jax.train import checkpoints, loop, records, run
+from fisher_jax.train.progress import Display
+from fisher_jax.train.signals import StopSignals
+
+
+def small_config(**overrides):
+    config = base.get_config()
+    config.unlock()
+    config.dataset.num_train = 96
+    config.dataset.num_validation = 50
+    config.dataset.label_noise = 0.25
+    config.dataset.augment = "standard"
+    config.train.batch_size = 32
+    config.train.num_epochs = 2
+    config.optimizer.decay_epochs = (1,)
+    config.penalty.name = "fisher"
+    config.penalty.coefficient = 0.05
+    config.penalty.update_every = 2
+    config.penalty.num_examples = 8
+    config.measure.every_steps = 2
+    config.measure.fisher_examples = 16
+    config.measure.gradient_examples = 8
+    config.measure.train_examples = 40
+    config.checkpoint.min_seconds = 0.0
+    config.update_from_flattened_dict(overrides)
+    return config
+
+
+@pytest.fixture(scope="module")
+def plan():
+    """The run's functions, built once: compiled steps are shared by all cases."""
+    config = small_config()
+    mesh = parallel.make_mesh()
+    data = run.load_data(config)
+
+    def fresh():
+        return run.build(config, data, mesh)[1]
+
+    return run.build(config, data, mesh)[0], fresh
+
+
+class StopAfter(StopSignals):
+    """Behaves as if a signal came during step ``step``."""
+
+    def __init__(self, display, step):
+        super().__init__()
+        show = display.show_step
+
+        def show_and_stop(done):
+            show(done)
+            if done == step:
+                self.received.append(15)
+
+        display.show_step = show_and_stop
+
+
+def go_on(plan, directory, stop_after=None):
+    """One process's part of a run, as run.py does it; returns the snapshot."""
+    functions, fresh = plan
+    display = Display(
+        Console(quiet=True), functions.schedule.total_steps,
+        functions.schedule.steps_per_epoch,
+    )  # fmt: skip
+    stop = StopAfter(display, stop_after)
+    path = directory / "metrics.jsonl"
+    with (
+        checkpoints.open_manager(directory / "checkpoints", keep=2) as manager,
+        SummaryWriter(str(directory / "tensorboard")) as writer,
+    ):
+        snapshot = fresh()
+        restored = checkpoints.restore_latest(manager, snapshot, pytest.fail)
+        start = -1 if restored is None else int(restored.state.step)
+        kept = records.keep_records(path, start)
+        session = loop.Session(path, kept, manager, writer, display, stop)
+        return loop.train(functions, restored or snapshot, session)
+
+
+def without_time(path):
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    return [{k: v for k, v in row.items() if not k.startswith("time")} for row in rows]
+
+
+@pytest.fixture(scope="module")
+def undisturbed(plan, tmp_path_factory):
+    directory = tmp_path_factory.mktemp("undisturbed")
+    return go_on(plan, directory), directory
+
+
+def assert_same_end(snapshot, directory, undisturbed):
+    expected, expected_directory = undisturbed
+    for a, b in zip(
+        jax.tree.leaves(checkpoints._tree(snapshot)),
+        jax.tree.leaves(checkpoints._tree(expected)),
+        strict=True,
+    ):
+        np.testing.assert_array_equal(np.asarray(a), np.asarray(b))
+    assert without_time(directory / "metrics.jsonl") == without_time(
+        expected_directory / "metrics.jsonl"
+    )
+
+
+def test_a_run_repeats_itself(plan, undisturbed, tmp_path):
+    assert_same_end(go_on(plan, tmp_path), tmp_path, undisturbed)
+
+
+@pytest.mark.parametrize("step", [1, 2, 3, 4, 5, 6])
+def test_stopped_after_any_step(plan, undisturbed, tmp_path, step):
+    with pytest.raises(loop.Stopped) as stopped:
+        go_on(plan, tmp_path, stop_after=step)
+    assert stopped.value.step == step
+    assert_same_end(go_on(plan, tmp_path), tmp_path, undisturbed)
+
+
+def test_stopped_at_every_step_in_turn(plan, undisturbed, tmp_path):
+    for step in range(1, 7):
+        with pytest.raises(loop.Stopped):
+            go_on(plan, tmp_path, stop_after=step)
+    assert_same_end(go_on(plan, tmp_path), tmp_path, undisturbed)
+
+
+def test_killed_between_record_and_checkpoint(plan, undisturbed, tmp_path):
+    """The record of a step is on disk, its checkpoint is not: the line comes anew."""
+    go_on(plan, tmp_path)
+    shutil.rmtree(tmp_path / "checkpoints" / "6")
+    assert_same_end(go_on(plan, tmp_path), tmp_path, undisturbed)
+
+
+def test_killed_before_the_first_checkpoint(plan, undisturbed, tmp_path):
+    go_on(plan, tmp_path)
+    shutil.rmtree(tmp_path / "checkpoints")
+    assert_same_end(go_on(plan, tmp_path), tmp_path, undisturbed)
+
+
+def test_what_is_recorded_when(undisturbed):
+    rows = without_time(undisturbed[1] / "metrics.jsonl")
+    assert [row["step"] for row in rows] == [0, 2, 3, 4, 6]
+    assert [row["epoch"] for row in rows] == [0, 0.666667, 1, 1.333333, 2]
+    for row in rows:
+        at_epoch = row["step"] in (0, 3, 6)
+        assert ("test/accuracy" in row) == at_epoch
+        assert ("gradient/cosine" in row) == at_epoch
+        assert row["trace/fisher"] > 0
+        assert row["trace/fisher_sem"] > 0
+        assert (
+            ("minibatch/loss" in row) == ("penalty/value" in row) == (row["step"] > 0)
+        )
+    # Updates at steps 0, 2 and 4 fall into the records of steps 2, 3 and 6.
+    assert [row["step"] for row in rows if "trace/fisher_online" in row] == [2, 3, 6]
+
+
+def test_best_parameters_are_those_of_the_best_validation(plan, undisturbed):
+    snapshot, directory = undisturbed
+    rows = [r for r in without_time(directory / "metrics.jsonl")
+            if "validation/accuracy" in r]  # fmt: skip
+    best = max(rows, key=lambda row: row["validation/accuracy"])
+    assert int(snapshot.best.step) == best["step"]
+    np.testing.assert_allclose(
+        float(snapshot.best.accuracy), best["validation/accuracy"], rtol=1e-6
+    )
+
+
+def test_schedule_of_records():
+    schedule = loop.Schedule(
+        num_epochs=5, steps_per_epoch=4, penalty_every=1, penalty_first_step=None,
+        measure_every_epochs=2, measure_every_steps=0, checkpoint_every_epochs=1,
+        checkpoint_min_seconds=0.0,
+    )  # fmt: skip
+    due = [step for step in range(21) if loop.is_record_due(schedule, step)]
+    assert due == [0, 8, 16, 20]
+    every_three = schedule._replace(measure_every_steps=3)
+    due = [step for step in range(21) if loop.is_record_due(every_three, step)]
+    assert due == [0, 3, 6, 8, 9, 12, 15, 16, 18, 20]

@@ -1,0 +1,251 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from fisher_jax.baselines import mixup
+from flax import linen as nn
+
+from fisher_jax.losses import cross_entropy
+from fisher_jax.train.optimizer import sgd
+from fisher_jax.train.state import create_state
+from fisher_jax.train.step import (
+    PenaltySettings,
+    StepSettings,
+    is_penalty_update,
+    penalty_function,
+    step_keys,
+    train_step,
+)
+
+BATCH, CLASSES = 6, 3
+SHAPE = (4, 4, 1)
+NAMES = ("fisher", "fisher_single", "gradient", "random_label", "input_gradient")
+
+
+class SmallNet(nn.Module):
+    """A convolution, batch norm where asked for, ReLU, a dense layer."""
+
+    batch_norm: bool = False
+
+    @nn.compact
+    def __call__(self, inputs, train=False):
+        hidden = nn.Conv(3, (3, 3))(inputs)
+        if self.batch_norm:
+            hidden = nn.BatchNorm(use_running_average=not train, momentum=0.9)(hidden)
+        hidden = nn.relu(hidden)
+        return nn.Dense(CLASSES)(hidden.reshape(hidden.shape[0], -1))
+
+
+@pytest.fixture
+def batch():
+    generator = np.random.default_rng(0)
+    inputs = jnp.asarray(generator.normal(size=(BATCH, *SHAPE)), jnp.float32)
+    return inputs, jnp.asarray(generator.integers(0, CLASSES, BATCH), jnp.int32)
+
+
+def make_state(batch_norm=False, with_penalty=True):
+    optimizer = sgd(optax.constant_schedule(0.1), momentum=0.9, weight_decay=0.0)
+    return create_state(SmallNet(batch_norm), optimizer, SHAPE, 0, with_penalty)
+
+
+def logits_of(state):
+    return lambda params, inputs: state.apply_fn({"params": params}, inputs)
+
+
+def naive_penalty(name, logits_fn, params, inputs, labels, key):
+    """Each penalty from its definition in the paper, differentiated twice by grad."""
+
+    def mean_loss(p, x, y):
+        return jnp.mean(cross_entropy(logits_fn(p, x), y))
+
+    def squared_norm(tree):
+        return sum(jnp.sum(leaf**2) for leaf in jax.tree.leaves(tree))
+
+    logits = jax.lax.stop_gradient(logits_fn(params, inputs))
+    if name == "input_gradient":
+        total = jax.grad(lambda x: len(labels) * mean_loss(params, x, labels))(inputs)
+        return squared_norm(total) / len(labels)
+    if name == "fisher_single":
+        inputs, logits = inputs[:1], logits[:1]
+    if name in ("fisher", "fisher_single"):
+        gumbel = jax.random.gumbel(key, logits.shape)
+        labels = jnp.argmax(logits + gumbel, axis=-1)
+    if name == "random_label":
+        pytest.skip("its draw is the penalty's own; its value is tested in penalties")
+    return squared_norm(jax.grad(mean_loss)(params, inputs, labels))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_step_adds_alpha_times_the_penaltys_gradient(name, batch):
+    inputs, labels = batch
+    state = make_state()
+    logits_fn = logits_of(state)
+    key = step_keys(state.key, state.step).penalty
+    penalty = jax.grad(
+        lambda p: naive_penalty(name, logits_fn, p, inputs, labels, key)
+    )(state.params)
+    plain = jax.grad(lambda p: jnp.mean(cross_entropy(logits_fn(p, inputs), labels)))(
+        state.params
+    )
+    expected = jax.tree.map(
+        lambda p, g, h: p - 0.1 * (g + 0.7 * h), state.params, plain, penalty
+    )
+    settings = StepSettings(PenaltySettings(name))
+    new, metrics = train_step(
+        state, inputs, labels, 0.7, settings=settings, update_penalty=True
+    )
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6),
+        new.params,
+        expected,
+    )
+    np.testing.assert_allclose(
+        new.penalty_value,
+        naive_penalty(name, logits_fn, state.params, inputs, labels, key),
+        rtol=1e-5,
+    )
+    assert new.step == 1
+    assert metrics.is_finite
+
+
+def test_the_latest_gradient_is_reused_between_updates(batch):
+    """Ten steps at f = 4 from step 3 on, against the paper's text as a Python loop."""
+    inputs, labels = batch
+    settings = StepSettings(PenaltySettings("fisher", draw="rademacher"))
+    state = make_state()
+    params, velocity = state.params, jax.tree.map(jnp.zeros_like, state.params)
+    stale = jax.tree.map(jnp.zeros_like, params)
+    logits_fn = logits_of(state)
+    updates = []
+    for step in range(10):
+        update = is_penalty_update(step, first_step=3, update_every=4)
+        updates += [step] if update else []
+        if update:
+            key = step_keys(state.key, jnp.int32(step)).penalty
+            penalty_fn = penalty_function(
+                settings.penalty, logits_fn, inputs, labels, key
+            )
+            stale = jax.grad(penalty_fn)(params)
+        plain = jax.grad(
+            lambda p: jnp.mean(cross_entropy(logits_fn(p, inputs), labels))
+        )(params)
+        velocity = jax.tree.map(
+            lambda v, g, h: 0.9 * v + g + 0.5 * h, velocity, plain, stale
+        )
+        params = jax.tree.map(lambda p, v: p - 0.1 * v, params, velocity)
+        state, _ = train_step(
+            state, inputs, labels, 0.5, settings=settings, update_penalty=update
+        )
+    assert updates == [3, 7]
+    assert state.penalty_count == 2
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6),
+        state.params,
+        params,
+    )
+
+
+def test_the_penalty_sees_only_its_examples(batch):
+    inputs, labels = batch
+    settings = PenaltySettings("gradient", num_examples=2)
+    state, _ = train_step(
+        make_state(), inputs, labels, 1.0, settings=StepSettings(settings),
+        update_penalty=True,
+    )  # fmt: skip
+    alone = naive_penalty(
+        "gradient", logits_of(make_state()), make_state().params, inputs[:2],
+        labels[:2], None,
+    )  # fmt: skip
+    np.testing.assert_allclose(state.penalty_value, alone, rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_running_statistics_move_once_a_step_whatever_the_penalty(name, batch):
+    inputs, labels = batch
+    plain, _ = train_step(
+        make_state(batch_norm=True, with_penalty=False), inputs, labels, 0.0,
+        settings=StepSettings(), update_penalty=False,
+    )  # fmt: skip
+    state = make_state(batch_norm=True)
+    penalised, _ = train_step(
+        state, inputs, labels, 0.1, settings=StepSettings(PenaltySettings(name)),
+        update_penalty=True,
+    )  # fmt: skip
+    jax.tree.map(
+        np.testing.assert_array_equal, penalised.batch_stats, plain.batch_stats
+    )
+    moved = jax.tree.map(
+        lambda a, b: bool(jnp.any(a != b)), plain.batch_stats, state.batch_stats
+    )
+    assert all(jax.tree.leaves(moved))
+
+
+def test_mixup_trains_on_the_mixed_loss(batch):
+    inputs, labels = batch
+    state = make_state(with_penalty=False)
+    settings = StepSettings(mixup_beta=0.8)
+    _, metrics = train_step(
+        state, inputs, labels, 0.0, settings=settings, update_penalty=False
+    )
+    mixed = mixup(step_keys(state.key, state.step).mixup, inputs, labels, 0.8)
+    logits = logits_of(state)(state.params, mixed.inputs)
+    expected = mixed.weight * cross_entropy(logits, labels) + (
+        1 - mixed.weight
+    ) * cross_entropy(logits, mixed.partner_labels)
+    np.testing.assert_allclose(metrics.loss, expected.mean(), rtol=1e-6)
+
+
+def test_sam_descends_along_the_gradient_at_the_worst_neighbour(batch):
+    inputs, labels = batch
+    state = make_state(with_penalty=False)
+    logits_fn = logits_of(state)
+
+    def loss_fn(params):
+        return jnp.mean(cross_entropy(logits_fn(params, inputs), labels))
+
+    gradient = jax.grad(loss_fn)(state.params)
+    norm = optax.tree.norm(gradient)
+    worst = jax.tree.map(lambda p, g: p + 0.3 * g / norm, state.params, gradient)
+    expected = jax.tree.map(
+        lambda p, g: p - 0.1 * g, state.params, jax.grad(loss_fn)(worst)
+    )
+    new, metrics = train_step(
+        state, inputs, labels, 0.0, settings=StepSettings(sam_radius=0.3),
+        update_penalty=False,
+    )  # fmt: skip
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6),
+        new.params,
+        expected,
+    )
+    np.testing.assert_allclose(metrics.loss, loss_fn(state.params), rtol=1e-6)
+
+
+@pytest.mark.parametrize("where", ["inputs", "params"])
+def test_what_is_not_finite_is_reported(where, batch):
+    inputs, labels = batch
+    state = make_state(with_penalty=False)
+    if where == "inputs":
+        inputs = inputs.at[0, 0, 0, 0].set(jnp.nan)
+    else:
+        state = state.replace(params=jax.tree.map(lambda p: p * jnp.inf, state.params))
+    _, metrics = train_step(
+        state, inputs, labels, 0.0, settings=StepSettings(), update_penalty=False
+    )
+    assert not metrics.is_finite
+
+
+def test_keys_depend_on_seed_and_step_alone():
+    def bits(seed, step):
+        keys = step_keys(jax.random.key(seed), jnp.int32(step))
+        return [tuple(jax.random.key_data(key).tolist()) for key in keys]
+
+    assert bits(0, 5) == bits(0, 5)
+    drawn = [b for seed in (0, 1) for step in (0, 1) for b in bits(seed, step)]
+    assert len(set(drawn)) == len(drawn)
+
+
+def test_updates_start_at_the_first_step():
+    steps = [step for step in range(20) if is_penalty_update(step, 6, 5)]
+    assert steps == [6, 11, 16]
