@@ -5,6 +5,7 @@ describes the arrays, the arrays' bytes. It is written under another name and th
 renamed, so a reader finds a whole file or none, however many processes start at once.
 """
 
+import contextlib
 import hashlib
 import json
 import logging
@@ -122,8 +123,10 @@ def write_cache(path: Path, source: Source) -> None:
 def _remove_abandoned(folder: Path) -> None:
     """Removes what processes that were killed while writing left behind."""
     for partial in folder.glob("*.partial"):
-        if partial.stat().st_mtime < time.time() - _SECONDS_UNTIL_ABANDONED:
-            partial.unlink(missing_ok=True)
+        # Another process may finish its file, or remove it, at any moment.
+        with contextlib.suppress(FileNotFoundError):
+            if partial.stat().st_mtime < time.time() - _SECONDS_UNTIL_ABANDONED:
+                partial.unlink()
 
 
 def read_cache(path: Path) -> Source | None:

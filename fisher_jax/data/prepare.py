@@ -21,7 +21,7 @@ from fisher_jax.data.tfds_folder import (
     resolve_data_dir,
     unknown_error,
 )
-from fisher_jax.data.tfds_source import file_formats
+from fisher_jax.data.tfds_source import file_format
 from fisher_jax.errors import one_line
 
 # TFDS retries 10 times with doubling pauses, over three minutes without a network.
@@ -49,11 +49,10 @@ def prepare(name: str, data_dir: Path, manual_dir: Path | None = None) -> Path:
     if name == "digits":
         raise DataError("digits comes with scikit-learn and needs no preparing")
     if prepared_dir := find_prepared(name, data_dir):
-        formats = file_formats(prepared_dir)
-        if "array_record" in formats:
+        if (found := file_format(prepared_dir)) == "array_record":
             return prepared_dir
         raise DataError(
-            f"{prepared_dir} holds {name} as {formats[0]} files; to have array_record "
+            f"{prepared_dir} holds {name} as {found} files; to have array_record "
             f"files too, run: {prepare_command(name, 'OTHER_FOLDER')}"
         )
     if not is_known(name):

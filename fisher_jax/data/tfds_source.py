@@ -104,8 +104,8 @@ def _splits(builder: Any) -> str:
     return ", ".join(builder.info.splits) or "none at all"
 
 
-def file_formats(prepared_dir: Path) -> list[str]:
-    """Returns the formats that a prepared folder's records are in, its main one first.
+def file_format(prepared_dir: Path) -> str:
+    """Returns the format of a prepared folder's files: array_record, tfrecord, ...
 
     Args:
         prepared_dir: data_dir/name[/config]/version.
@@ -115,10 +115,8 @@ def file_formats(prepared_dir: Path) -> list[str]:
     """
     path = prepared_dir / "dataset_info.json"
     try:
-        info = json.loads(path.read_text())
         # Sets from before TFDS could write other formats do not say theirs.
-        main_format = info.get("fileFormat", "tfrecord")
-        return [main_format, *info.get("alternativeFileFormats", [])]
+        return json.loads(path.read_text()).get("fileFormat", "tfrecord")
     except FileNotFoundError as error:
         raise DataError(f"{path} is missing; {_REMEDY}") from error
     except (OSError, ValueError, AttributeError) as error:
@@ -127,10 +125,9 @@ def file_formats(prepared_dir: Path) -> list[str]:
 
 def _open_builder(name: str, prepared_dir: Path) -> Any:
     """Returns TFDS's description of a prepared folder, checked to be readable."""
-    formats = file_formats(prepared_dir)
-    if "array_record" not in formats:
+    if (found := file_format(prepared_dir)) != "array_record":
         raise DataError(
-            f"{prepared_dir} holds {formats[0]} files, which only TensorFlow reads; "
+            f"{prepared_dir} holds {found} files, which only TensorFlow reads; "
             f"prepare array_record files in another folder: "
             f"{prepare_command(name, 'OTHER_FOLDER')}"
         )
@@ -139,7 +136,7 @@ def _open_builder(name: str, prepared_dir: Path) -> Any:
     import tensorflow_datasets as tfds
 
     try:
-        return tfds.builder_from_directory(prepared_dir, file_format="array_record")
+        return tfds.builder_from_directory(prepared_dir)
     # TFDS lets through whatever protobuf, json and its own classes raise.
     except Exception as error:
         raise DataError(
@@ -160,7 +157,8 @@ def _image_format(prepared_dir: Path, features: Any) -> _Format:
     ):
         raise DataError(
             f"{prepared_dir} is not an image-classification set: it needs the features "
-            f"image (Image) and label (ClassLabel) and has {', '.join(known) or 'none'}"
+            "image (Image) and label (ClassLabel) and has "
+            + (", ".join(sorted(known)) or "none")
         )
     if image.np_dtype != np.uint8 or image.shape[-1] not in _MODES:
         raise DataError(
@@ -169,6 +167,11 @@ def _image_format(prepared_dir: Path, features: Any) -> _Format:
         )
     if not label.num_classes:
         raise DataError(f"{prepared_dir} does not say how many classes there are")
+    if len(label.names) != label.num_classes:
+        raise DataError(
+            f"{prepared_dir / 'label.labels.txt'} names {len(label.names)} classes, "
+            f"features.json {label.num_classes}; {_REMEDY}"
+        )
     return _Format(image.shape[-1], label.num_classes, tuple(label.names))
 
 
@@ -181,10 +184,10 @@ def _checked_shards(prepared_dir: Path, builder: Any, split: str) -> list[_Shard
         path = instruction.filename
         if not os.path.isfile(path):
             raise DataError(f"{path} is missing; {_REMEDY}")
-        # A damaged file opens without an error and says that it holds no records.
+        # A damaged file opens without an error and says that it holds no records;
+        # only closing it would raise, so readers are left to close themselves.
         reader = array_record_module.ArrayRecordReader(path)
         num_records, expected = reader.num_records(), instruction.examples_in_shard
-        reader.close()
         if num_records != expected:
             raise DataError(
                 f"{path} is truncated or damaged: {num_records} of {expected} examples "
@@ -245,7 +248,6 @@ def _examples(shard: _Shard) -> Iterator[list[_Example]]:
                 raise DataError(f"{place} has no image and label; {_REMEDY}") from error
             examples.append(_Example(place, encoded, label))
         yield examples
-    reader.close()
 
 
 def _first_damaged(shard: _Shard, start: int) -> int:
@@ -259,8 +261,6 @@ def _first_damaged(shard: _Shard, start: int) -> int:
             reader.read([position])
         except (RuntimeError, IndexError):
             return position
-        finally:
-            reader.close()
     return start
 
 
@@ -271,7 +271,13 @@ def _read_split(
     num_examples = _num_examples(shards)
     first = next(_examples(shards[0]._replace(stop=shards[0].start + 1)))[0]
     shape = _decode(first, image_format.num_channels).shape
-    images = np.empty((num_examples, *shape), np.uint8)
+    try:
+        images = np.empty((num_examples, *shape), np.uint8)
+    except MemoryError as error:
+        raise DataError(
+            f"{shards[0].path}: the {num_examples} images of its split do not fit in "
+            f"memory ({one_line(error)})"
+        ) from error
     labels = np.empty(num_examples, np.int32)
     is_threaded = shape[0] * shape[1] >= _PIXELS_WORTH_THREADS
     num_done = 0

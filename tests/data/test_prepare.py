@@ -1,0 +1,213 @@
+import importlib.util
+import io
+import subprocess
+import sys
+import tarfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow_datasets as tfds
+
+from fisher_jax.data import prepare as prepare_module
+from fisher_jax.data.errors import DataError
+from fisher_jax.data.prepare import main, prepare
+from fisher_jax.data.sources import load_source
+from tests.data.conftest import (
+    image_feature,
+    label_feature,
+    write_description,
+    write_set,
+)
+
+ROOT = Path(__file__).parents[2]
+HAS_TENSORFLOW = importlib.util.find_spec("tensorflow") is not None
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [sys.executable, "-m", "fisher_jax.data.prepare", *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=ROOT,
+    )
+
+
+@pytest.mark.skipif(HAS_TENSORFLOW, reason="TensorFlow is installed here")
+def test_missing_tensorflow(tmp_path):
+    process = run("cifar100", f"--data_dir={tmp_path}")
+    assert process.returncode == 2
+    message = "preparing cifar100 needs TensorFlow: pip install 'fisher_jax[prepare]'\n"
+    assert process.stderr == message
+    assert process.stdout == ""
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_unknown_name(tmp_path):
+    process = run("cifr100", f"--data_dir={tmp_path}")
+    assert process.returncode == 2
+    assert process.stderr.count("\n") == 1
+    assert "the nearest are cifar100" in process.stderr
+
+
+def test_already_prepared(tmp_path):
+    write_set(tmp_path)
+    process = run("tiny", f"--data_dir={tmp_path}")
+    assert process.returncode == 0, process.stderr
+    assert process.stdout.startswith(
+        f"tiny is already prepared in {tmp_path / 'tiny' / '1.0.0'}\n"
+    )
+    assert f"--config.dataset.data_dir={tmp_path}" in process.stdout
+    assert process.stderr == ""
+
+
+def test_prepared_in_another_format(tmp_path):
+    folder = tmp_path / "tiny" / "1.0.0"
+    folder.mkdir(parents=True)
+    features = {"image": image_feature((4, 4, 3)), "label": label_feature(5)}
+    write_description(folder, "tiny", {"train": [[b""]]}, features, "tfrecord")
+    with pytest.raises(DataError, match=f"{folder} holds tiny as tfrecord files"):
+        prepare("tiny", tmp_path)
+
+
+def test_digits_need_no_preparing(tmp_path, capsys):
+    assert main(["digits", f"--data_dir={tmp_path}"]) == 2
+    assert "digits comes with scikit-learn" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["cifar10", "--data_dir=gs://bucket"], "gs://bucket is not a local folder"),
+        (["cifar10", "--manual_dir=/absent"], "--manual_dir=/absent is not a folder"),
+        (["../cifar10"], "is not a name of a data set"),
+    ],
+)
+def test_bad_arguments(tmp_path, monkeypatch, capsys, arguments, message):
+    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path))
+    assert main(arguments) == 2
+    captured = capsys.readouterr()
+    assert message in captured.err
+    assert captured.err.count("\n") == 1
+    assert captured.out == ""
+
+
+@pytest.fixture
+def pretended_tensorflow(monkeypatch):
+    real = importlib.util.find_spec
+    monkeypatch.setattr(
+        prepare_module.importlib.util,
+        "find_spec",
+        lambda name: object() if name == "tensorflow" else real(name),
+    )
+
+
+@pytest.mark.usefixtures("pretended_tensorflow")
+def test_a_failed_download_names_the_archive_and_where_it_may_be(
+    tmp_path, monkeypatch, capsys
+):
+    def fail(*arguments, **options):
+        raise ConnectionError("no route\nto host")
+
+    builder = tfds.image_classification.Cifar100
+    monkeypatch.setattr(builder, "download_and_prepare", fail)
+    assert main(["cifar100", f"--data_dir={tmp_path}"]) == 2
+    message = capsys.readouterr().err
+    assert message.count("\n") == 1
+    assert "preparing cifar100 failed: ConnectionError: no route to host" in message
+    assert str(tmp_path / "downloads" / "manual") in message
+    assert "cifar-100-binary.tar.gz (https://www.cs.toronto.edu/" in message
+    main(["cifar100", f"--data_dir={tmp_path}", f"--manual_dir={tmp_path}"])
+    assert f"are taken from {tmp_path} (" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("pretended_tensorflow")
+def test_an_unknown_version_or_configuration_is_one_line(tmp_path, capsys):
+    for name in ("cifar10:0.0.7", "cifar10_corrupted/nothing"):
+        assert main([name, f"--data_dir={tmp_path}"]) == 2
+        message = capsys.readouterr().err
+        assert message.startswith(f"preparing {name} failed: ")
+        assert message.count("\n") == 1
+
+
+@pytest.mark.usefixtures("pretended_tensorflow")
+def test_interrupted(tmp_path, monkeypatch, capsys):
+    def interrupt(*arguments, **options):
+        raise KeyboardInterrupt
+
+    builder = tfds.image_classification.Cifar100
+    monkeypatch.setattr(builder, "download_and_prepare", interrupt)
+    assert main(["cifar100", f"--data_dir={tmp_path}"]) == 130
+    assert "the same command uses what is downloaded" in capsys.readouterr().err
+
+
+# --- A real preparation ---------------------------------------------------------------
+
+
+def write_cifar10_archive(path: Path) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Writes a small archive in CIFAR-10's official binary layout."""
+    generator = np.random.default_rng(0)
+    parts = {}
+    with tarfile.open(path, "w:gz") as archive:
+
+        def add(name: str, content: bytes) -> None:
+            member = tarfile.TarInfo(f"cifar-10-batches-bin/{name}")
+            member.size = len(content)
+            archive.addfile(member, io.BytesIO(content))
+
+        names = [*(f"data_batch_{i}.bin" for i in range(1, 6)), "test_batch.bin"]
+        for name in names:
+            labels = generator.integers(0, 10, 20, dtype=np.uint8)
+            planes = generator.integers(0, 256, (20, 3, 32, 32), dtype=np.uint8)
+            rows = np.concatenate([labels[:, None], planes.reshape(20, -1)], axis=1)
+            add(name, rows.tobytes())
+            parts[name] = (planes.transpose(0, 2, 3, 1), labels)
+        add("batches.meta.txt", "\n".join(f"class {i}" for i in range(10)).encode())
+    train = [parts[name] for name in names[:5]]
+    images, labels = (np.concatenate(arrays) for arrays in zip(*train, strict=True))
+    return {"train": (images, labels), "test": parts["test_batch.bin"]}
+
+
+def rows(images: np.ndarray, labels: np.ndarray) -> list[bytes]:
+    return sorted(
+        image.tobytes() + bytes([label])
+        for image, label in zip(images, labels, strict=True)
+    )
+
+
+@pytest.mark.skipif(
+    not HAS_TENSORFLOW, reason="SKIPPED LOUDLY: preparing for real needs TensorFlow"
+)
+def test_prepared_for_real_from_an_archive(tmp_path, monkeypatch, capsys):
+    """The whole way, from the official layout to arrays; only the checksum is ours."""
+    manual_dir, data_dir = tmp_path / "archives", tmp_path / "data"
+    manual_dir.mkdir()
+    archive = manual_dir / "cifar-10-binary.tar.gz"
+    written = write_cifar10_archive(archive)
+    checksums = tfds.core.download.checksums
+    url_info = checksums.compute_url_info(archive)
+    url = "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz"
+    monkeypatch.setattr(tfds.image_classification.Cifar10, "url_infos", {url: url_info})
+    arguments = ["cifar10", f"--data_dir={data_dir}", f"--manual_dir={manual_dir}"]
+    assert main(arguments) == 0
+    assert f"cifar10 is prepared in {data_dir}/cifar10/" in capsys.readouterr().out
+    source = load_source("cifar10", str(data_dir), str(tmp_path / "cache"))
+    assert rows(*source.train) == rows(*written["train"])
+    assert rows(*source.test) == rows(*written["test"])
+    assert source.label_names[3] == "class 3"
+    assert main(arguments) == 0
+    assert "already prepared" in capsys.readouterr().out
+
+
+@pytest.mark.skipif(
+    not HAS_TENSORFLOW, reason="SKIPPED LOUDLY: preparing for real needs TensorFlow"
+)
+def test_an_archive_with_another_checksum(tmp_path, capsys):
+    write_cifar10_archive(tmp_path / "cifar-10-binary.tar.gz")
+    arguments = ["cifar10", f"--data_dir={tmp_path}", f"--manual_dir={tmp_path}"]
+    assert main(arguments) == 2
+    message = capsys.readouterr().err.splitlines()[-1]
+    assert "NonMatchingChecksumError" in message
+    assert "cifar-10-binary.tar.gz, has wrong checksum" in message
+    assert not list(tmp_path.glob("cifar10/3*"))
