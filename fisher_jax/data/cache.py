@@ -61,7 +61,8 @@ def cache_path(cache_dir: Path, name: str, prepared_dir: Path) -> Path:
 
     state = [repr((_FORMAT, name, prepared_dir.name, PIL.__version__))]
     for path in sorted(prepared_dir.rglob("*")):
-        stat = path.stat()
+        # A link to nowhere counts by itself; reading the set will say what it lacks.
+        stat = path.stat() if path.exists() else path.lstat()
         relative = path.relative_to(prepared_dir).as_posix()
         state.append(repr((relative, stat.st_size, stat.st_mtime_ns)))
     digest = hashlib.blake2b("\n".join(state).encode(), digest_size=16).hexdigest()

@@ -5,6 +5,7 @@ start that hits the cache skip the import of TFDS and keeps the choice of folder
 so the cache's key, independent of the TFDS version that is installed.
 """
 
+import contextlib
 import difflib
 import os
 import re
@@ -69,27 +70,35 @@ def find_prepared(name: str, data_dir: Path) -> Path | None:
         The version's folder; None where the set is not there.
 
     Raises:
-        DataError: Where the name has another form, or several configurations are
-            prepared and the name says none.
+        DataError: Where the name has another form, a folder cannot be read, or
+            several configurations are prepared and the name says none.
     """
-    parsed = _parse_name(name)
-    set_dir = data_dir / parsed.dataset
-    if parsed.config is not None:
-        return _pick_version(set_dir / parsed.config, parsed.version)
-    if prepared_dir := _pick_version(set_dir, parsed.version):
-        return prepared_dir
-    versions = {
-        config_dir.name: prepared_dir
-        for config_dir in _folders(set_dir)
-        if (prepared_dir := _pick_version(config_dir, parsed.version))
-    }
-    if len(versions) > 1:
-        choices = ", ".join(f"{parsed.dataset}/{config}" for config in sorted(versions))
+    try:
+        found = _find_versions(_parse_name(name), data_dir)
+    except OSError as error:
+        raise DataError(f"{error.filename} cannot be read: {error.strerror}") from error
+    if len(found) > 1:
+        choices = ", ".join(
+            f"{path.parent.parent.name}/{path.parent.name}" for path in found
+        )
         raise DataError(
             f"dataset.name={name} is prepared in several configurations in {data_dir}: "
             f"name one of {choices}"
         )
-    return next(iter(versions.values()), None)
+    return found[0] if found else None
+
+
+def _find_versions(name: _Name, data_dir: Path) -> list[Path]:
+    """Returns the folders that a name may mean, one for each configuration."""
+    set_dir = data_dir / name.dataset
+    if name.config is not None:
+        candidates = [set_dir / name.config]
+    elif _pick_version(set_dir, name.version):
+        candidates = [set_dir]
+    else:
+        candidates = sorted(_folders(set_dir))
+    versions = [_pick_version(folder, name.version) for folder in candidates]
+    return [version for version in versions if version is not None]
 
 
 def _parse_name(name: str) -> _Name:
@@ -128,11 +137,13 @@ def missing_error(name: str, data_dir: Path) -> DataError:
         data_dir: The folder where it was looked for.
     """
     for parent in (data_dir.parent, data_dir.parent.parent):
-        if find_prepared(name, parent):
-            return DataError(
-                f"{name} is not prepared in {data_dir} but in the folder above: use "
-                f"dataset.data_dir={parent}"
-            )
+        # Looking there is only a courtesy, so what goes wrong there is no matter.
+        with contextlib.suppress(DataError):
+            if find_prepared(name, parent):
+                return DataError(
+                    f"{name} is not prepared in {data_dir} but in the folder above: "
+                    f"use dataset.data_dir={parent}"
+                )
     if not is_known(name):
         return unknown_error(name, data_dir)
     absent = "" if data_dir.is_dir() else " (no such folder)"

@@ -119,7 +119,9 @@ def file_format(prepared_dir: Path) -> str:
         return json.loads(path.read_text()).get("fileFormat", "tfrecord")
     except FileNotFoundError as error:
         raise DataError(f"{path} is missing; {_REMEDY}") from error
-    except (OSError, ValueError, AttributeError) as error:
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror}") from error
+    except (ValueError, AttributeError) as error:
         raise DataError(f"{path} is damaged ({one_line(error)}); {_REMEDY}") from error
 
 
@@ -182,8 +184,7 @@ def _checked_shards(prepared_dir: Path, builder: Any, split: str) -> list[_Shard
     shards = []
     for instruction in builder.info.splits[split].file_instructions:
         path = instruction.filename
-        if not os.path.isfile(path):
-            raise DataError(f"{path} is missing; {_REMEDY}")
+        _check_readable(path)
         # A damaged file opens without an error and says that it holds no records;
         # only closing it would raise, so readers are left to close themselves.
         reader = array_record_module.ArrayRecordReader(path)
@@ -198,6 +199,17 @@ def _checked_shards(prepared_dir: Path, builder: Any, split: str) -> list[_Shard
     if not shards:
         raise DataError(f"{prepared_dir} has no examples in split {split}; {_REMEDY}")
     return shards
+
+
+def _check_readable(path: str) -> None:
+    """Raises DataError where a file cannot be opened; array_record does not say why."""
+    try:
+        with open(path, "rb"):
+            pass
+    except FileNotFoundError as error:
+        raise DataError(f"{path} is missing; {_REMEDY}") from error
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror}") from error
 
 
 def _test_shards(

@@ -2,7 +2,10 @@
 
 import io
 import json
-from collections.abc import Callable
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +16,6 @@ from tensorflow_datasets.proto import tf_example_pb2
 
 SHARED_TFDS_DATA = Path(__file__).parents[3] / "shared" / "tfds_data"
 
-ImageBytes = Callable[[np.ndarray], bytes]
-
 
 @pytest.fixture
 def cifar10_data_dir() -> Path:
@@ -22,6 +23,31 @@ def cifar10_data_dir() -> Path:
     if not (SHARED_TFDS_DATA / "cifar10").is_dir():
         pytest.skip(f"SKIPPED LOUDLY: no real CIFAR-10 in {SHARED_TFDS_DATA}")
     return SHARED_TFDS_DATA
+
+
+@pytest.fixture
+def public_dir() -> Iterator[Path]:
+    """A temporary folder that every user may enter, unlike tmp_path."""
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o755)
+        yield Path(folder)
+
+
+@pytest.fixture
+def unprivileged() -> Callable[[], AbstractContextManager[None]]:
+    """A context in which even root's tests meet file permissions."""
+
+    @contextmanager
+    def context() -> Iterator[None]:
+        user = os.geteuid()
+        if user == 0:
+            os.seteuid(65534)
+        try:
+            yield
+        finally:
+            os.seteuid(user)
+
+    return context
 
 
 def encode(image: np.ndarray, image_format: str = "PNG") -> bytes:

@@ -85,6 +85,15 @@ def test_damage_is_found_where_a_cache_of_the_sound_set_exists(tmp_path):
         load(tmp_path)
 
 
+def test_a_link_to_nowhere(tmp_path):
+    write_set(tmp_path)
+    path = tmp_path / "tiny/1.0.0/tiny-test.array_record-00000-of-00001"
+    path.unlink()
+    path.symlink_to(tmp_path / "nowhere")
+    with pytest.raises(DataError, match=f"{path} is missing"):
+        load(tmp_path)
+
+
 def test_without_a_writable_cache_it_decodes_every_time(tmp_path, num_decoded, caplog):
     write_set(tmp_path)
     in_the_way = tmp_path / "file"

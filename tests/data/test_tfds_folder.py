@@ -64,6 +64,16 @@ def test_a_missing_folder_holds_nothing(tmp_path):
     assert find_prepared("plain", tmp_path / "absent") is None
 
 
+def test_a_folder_that_may_not_be_read(public_dir, unprivileged):
+    folder = public_dir / "plain"
+    (folder / "1.0.0").mkdir(parents=True)
+    folder.chmod(0)
+    with unprivileged(), pytest.raises(DataError, match="cannot be read: Permission"):
+        find_prepared("plain", public_dir)
+    folder.chmod(0o755)
+    assert find_prepared("plain", public_dir) == folder / "1.0.0"
+
+
 def test_remedy_for_a_known_set(tmp_path):
     message = str(missing_error("cifar100", tmp_path))
     command = f"python -m fisher_jax.data.prepare cifar100 --data_dir={tmp_path}"

@@ -175,6 +175,16 @@ def test_missing_file(tmp_path):
         read(tmp_path)
 
 
+@pytest.mark.parametrize("file", ["dataset_info.json", TRAIN_0, TEST])
+def test_file_that_may_not_be_read(public_dir, unprivileged, file):
+    write_set(public_dir)
+    path = public_dir / "tiny" / "1.0.0" / file
+    path.chmod(0)
+    with unprivileged(), pytest.raises(DataError) as caught:
+        read(public_dir)
+    assert str(caught.value) == f"{path} cannot be read: Permission denied"
+
+
 def test_flipped_bytes_in_a_record_are_found_by_number(tmp_path):
     """The file's own hashes notice; the message says which record it is."""
     sizes = {"train": (200,), "test": (3,)}
