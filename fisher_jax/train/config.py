@@ -309,6 +309,11 @@ def _check_together(flat: Mapping[str, Any]) -> None:
             f"penalty.draw={flat['penalty.draw']} needs penalty.name=fisher, "
             f"got {flat['penalty.name']!r}"
         )
+    if (flat["penalty.name"], flat["penalty.method"]) == (
+        "input_gradient",
+        "finite_difference",
+    ):
+        raise ConfigError("penalty.name=input_gradient has penalty.method=exact only")
     epochs = flat["optimizer.decay_epochs"]
     if list(epochs) != sorted(set(epochs)):
         raise ConfigError(f"optimizer.decay_epochs must increase, got {epochs}")

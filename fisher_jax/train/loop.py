@@ -286,6 +286,6 @@ def _better(best: Best | None, state: TrainState, record: Record) -> Best | None
     if np.float32(accuracy) <= np.float32(best.accuracy):
         return best
     # A copy, because the next step reuses the state's memory.
-    copied = jax.tree.map(jnp.copy, (state.params, state.batch_stats))
-    scalars = (jnp.float32(accuracy), jnp.int32(state.step))
-    return Best(*jax.device_put(scalars, best.accuracy.sharding), *copied)
+    copied = jax.tree.map(jnp.copy, (state.step, state.params, state.batch_stats))
+    accuracy = jax.device_put(jnp.float32(accuracy), best.accuracy.sharding)
+    return Best(accuracy, *copied)

@@ -194,7 +194,7 @@ def penalty_function(
             logits_fn, params, inputs, key, method=method
         ),
         "input_gradient": lambda params: penalties.input_gradient_penalty(
-            logits_fn, params, inputs, labels, method=method
+            logits_fn, params, inputs, labels
         ),
     }
     if settings.name not in functions:

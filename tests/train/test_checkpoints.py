@@ -123,23 +123,23 @@ def test_a_damaged_newest_gives_the_one_before(directory, damage):
 def test_a_flipped_bit_is_never_believed(directory):
     """Wherever a bit flips, what comes back is one of the two true states."""
     generator = np.random.default_rng(0)
+    like, expected = make_snapshot(1), make_snapshot(20)
     fell_back = 0
     for path in files_of(directory, 20):
         intact = path.read_bytes()
         if not intact:
             continue
-        for _ in range(3):
-            position = int(generator.integers(8 * len(intact)))
-            flipped = bytearray(intact)
-            flipped[position // 8] ^= 1 << (position % 8)
-            path.write_bytes(flipped)
-            with checkpoints.open_manager(directory, keep=2) as manager:
-                read, _ = checkpoints._read(manager, 20, make_snapshot(1))
-            path.write_bytes(intact)
-            if read is None:
-                fell_back += 1
-            else:
-                assert_same(read, make_snapshot(20))
+        position = int(generator.integers(8 * len(intact)))
+        flipped = bytearray(intact)
+        flipped[position // 8] ^= 1 << (position % 8)
+        path.write_bytes(flipped)
+        with checkpoints.open_manager(directory, keep=2) as manager:
+            read, _ = checkpoints._read(manager, 20, like)
+        path.write_bytes(intact)
+        if read is None:
+            fell_back += 1
+        else:
+            assert_same(read, expected)
     assert fell_back > 0
 
 

@@ -15,11 +15,12 @@ from fisher_jax.train.step import (
     is_penalty_update,
     penalty_function,
     step_keys,
-    train_step,
 )
+from fisher_jax.train.step import train_step as eager_train_step
 
 BATCH, CLASSES = 6, 3
 SHAPE = (4, 4, 1)
+train_step = jax.jit(eager_train_step, static_argnames=("settings", "update_penalty"))
 NAMES = ("fisher", "fisher_single", "gradient", "random_label", "input_gradient")
 
 

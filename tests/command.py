@@ -1,0 +1,90 @@
+"""Runs the real ``main.py`` in a process of its own, as a user does."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[1]
+
+# Digits with label noise and RFP, a few seconds in all: 8 steps an epoch, an update of
+# the penalty every 3 steps, a checkpoint at every epoch.
+SMALL = (
+    "--config=experiments/digits_fp.py:rfp",
+    "--config.dataset.num_train=128",
+    "--config.dataset.num_validation=64",
+    "--config.train.batch_size=16",
+    "--config.penalty.update_every=3",
+    "--config.measure.fisher_examples=32",
+    "--config.measure.gradient_examples=16",
+    "--config.checkpoint.min_seconds=0",
+)
+
+
+def start(
+    *arguments: str, environment: dict[str, str] | None = None
+) -> subprocess.Popen[str]:
+    """Starts main.py; output is piped, standard error into standard output."""
+    return subprocess.Popen(
+        [sys.executable, str(ROOT / "main.py"), *arguments],
+        cwd=ROOT,
+        env={**os.environ, **(environment or {})},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        stdin=subprocess.DEVNULL,
+        text=True,
+    )
+
+
+def run(
+    *arguments: str, environment: dict[str, str] | None = None, timeout: float = 180
+) -> tuple[int, str]:
+    """Runs main.py to its end; returns exit code and output."""
+    process = start(*arguments, environment=environment)
+    try:
+        output, _ = process.communicate(timeout=timeout)
+    finally:
+        process.kill()
+    return process.returncode, output
+
+
+def signal_when(
+    process: subprocess.Popen[str],
+    number: int,
+    condition: Callable[[], bool],
+    timeout: float = 120,
+) -> tuple[int, str]:
+    """Sends a signal as soon as the condition holds (or the process has ended)."""
+    deadline = time.monotonic() + timeout
+    while process.poll() is None and not condition():
+        assert time.monotonic() < deadline, "the moment for the signal never came"
+        time.sleep(0.001)
+    process.send_signal(number)
+    output, _ = process.communicate(timeout=timeout)
+    return process.returncode, output
+
+
+def records(workdir: Path) -> list[dict[str, Any]]:
+    """The lines of metrics.jsonl without their time fields."""
+    path = workdir / "metrics.jsonl"
+    lines = path.read_text().splitlines() if path.exists() else []
+    return [
+        {k: v for k, v in json.loads(line).items() if not k.startswith("time")}
+        for line in lines
+    ]
+
+
+def result(workdir: Path) -> dict[str, Any]:
+    """result.json without the one field that is a time."""
+    content = json.loads((workdir / "result.json").read_text())
+    content.pop("seconds_per_epoch")
+    return content
+
+
+def errors(output: str) -> Sequence[str]:
+    """The lines of the output that tell the user of an error."""
+    return [line for line in output.splitlines() if line.startswith("error: ")]
