@@ -1,8 +1,34 @@
 """Flax models, one file per architecture, and the literal dict of their names.
 
-No training, no data, no penalties here; a model maps images to logits.
+No training, no data, no penalties here; a model maps images to logits. Every class
+takes ``num_classes``, ``dtype`` (of the computation; parameters are float32) and the
+keys that MODEL_KEYS lists, all with the paper's value as their default.
 """
 
-from fisher_jax.models.simple_cnn import SimpleCNN
+from flax import linen as nn
 
-MODELS = {"simple_cnn": SimpleCNN}
+from fisher_jax.models.densenet import DenseNet
+from fisher_jax.models.fixup_resnet import FixupResNet
+from fisher_jax.models.resnet import ResNet
+from fisher_jax.models.simple_cnn import SimpleCNN
+from fisher_jax.models.vgg import VGG11
+from fisher_jax.models.wide_resnet import WideResNet
+
+MODELS: dict[str, type[nn.Module]] = {
+    "simple_cnn": SimpleCNN,
+    "vgg11": VGG11,
+    "densenet": DenseNet,
+    "wide_resnet": WideResNet,
+    "resnet": ResNet,
+    "fixup_resnet": FixupResNet,
+}
+
+# What else a model takes beside num_classes and dtype, as in config.model.
+MODEL_KEYS: dict[str, tuple[str, ...]] = {
+    "simple_cnn": ("padding",),
+    "vgg11": (),
+    "densenet": ("depth", "growth_rate"),
+    "wide_resnet": ("depth", "width", "normalisation"),
+    "resnet": ("depth", "normalisation"),
+    "fixup_resnet": (),
+}
