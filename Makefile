@@ -7,7 +7,7 @@ VERSION := $(shell $(PYTHON) -c 'import sys; print("%d%d" % sys.version_info[:2]
 CONSTRAINTS := constraints/$(if $(filter 311,$(VERSION)),py311,py312).txt
 STAMP := $(VENV)/.installed-py$(VERSION)
 
-.PHONY: install demo test test-all lint format clean
+.PHONY: help install demo bench test test-all lint format clean
 .DEFAULT_GOAL := help
 
 help:
@@ -16,6 +16,7 @@ help:
 	@echo "make test      lint, types and tests"
 	@echo "make test-all  the same with the slow tests"
 	@echo "make lint      ruff and mypy alone"
+	@echo "make bench     measurements of speed; DATA_DIR=... adds CIFAR-10"
 
 install: $(STAMP)
 
@@ -47,3 +48,7 @@ format: install
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
+
+# Ratios of times within one run, on the machine as it is. DATA_DIR: prepared TFDS sets.
+bench: install
+	$(BIN)/python -m benchmarks.loop_overhead $(DATA_DIR)

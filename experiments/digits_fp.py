@@ -35,6 +35,6 @@ def get_config(arg: str = "") -> ConfigDict:
     config = base.get_config()
     config.dataset.label_noise = 0.25
     config.train.num_epochs = 150
-    config.measure.fisher_examples = 1000
+    config.measure.fisher_examples = 250
     config.update_from_flattened_dict(VARIANTS[variant])
     return config

@@ -109,8 +109,7 @@ def score(
     sums = []
     for start in range(0, ids.size, batch_size):
         chosen = ids[start : start + batch_size]
-        filled = np.zeros(batch_size, np.int32)
-        filled[: chosen.size] = chosen
+        filled = _filled(chosen, batch_size)
         sums.append(_score_batch(logits_fn, params, split, filled, chosen.size))
     totals = np.sum(np.array(jax.device_get(sums), np.float64), axis=0)
     loss, examples, correct, noisy_examples, noisy_correct = totals.tolist()
@@ -206,8 +205,9 @@ def measure_gradients(
         a norm is zero. Gradients are of the mean cross-entropy with the labels that
         are trained on.
     """
+    size = max(clean_ids.size, noisy_ids.size)
     clean, noisy = (
-        _mean_gradient(logits_fn, params, *_examples_at(train, ids))
+        _mean_gradient(logits_fn, params, train, _filled(ids, size), ids.size)
         for ids in (clean_ids, noisy_ids)
     )
     clean_norm = float(inner(clean, clean)) ** 0.5
@@ -233,14 +233,15 @@ def online_fisher(
     return {"trace/fisher_online": num_examples * penalty_sum / penalty_count}
 
 
+def _filled(ids: Int[np.ndarray, " K"], size: int) -> Int[np.ndarray, " B"]:
+    """The ids, then zeros up to ``size``: one compiled form for every last batch."""
+    filled = np.zeros(size, np.int32)
+    filled[: ids.size] = ids
+    return filled
+
+
 def _ratio(numerator: float, denominator: float) -> float:
     return numerator / denominator if denominator else float("nan")
-
-
-def _mean_loss(
-    logits_fn: LogitsFn, params: PyTree, inputs: Any, labels: Int[Array, " B"]
-) -> Float[Array, ""]:
-    return jnp.mean(cross_entropy(logits_fn(params, inputs), labels))
 
 
 _examples_at = jax.jit(examples_at)
@@ -261,7 +262,7 @@ def _loss_hessian_trace(
     num_probes: int,
 ) -> Any:
     return hessian_trace(
-        lambda p: _mean_loss(logits_fn, p, inputs, labels),
+        lambda p: jnp.mean(cross_entropy(logits_fn(p, inputs), labels)),
         params,
         key,
         num_probes=num_probes,
@@ -270,9 +271,21 @@ def _loss_hessian_trace(
 
 @jax.jit
 def _mean_gradient(
-    logits_fn: LogitsFn, params: PyTree, inputs: Any, labels: Int[Array, " B"]
+    logits_fn: LogitsFn,
+    params: PyTree,
+    split: DeviceSplit,
+    indices: Int[Array, " B"],
+    num_valid: Int[Array, ""] | int,
 ) -> PyTree:
-    return jax.grad(lambda p: _mean_loss(logits_fn, p, inputs, labels))(params)
+    """The gradient of the mean cross-entropy of the first ``num_valid`` examples."""
+    inputs, labels = examples_at(split, indices)
+
+    def mean_loss(p: PyTree) -> Float[Array, ""]:
+        losses = cross_entropy(logits_fn(p, inputs), labels)
+        is_valid = jnp.arange(indices.shape[0]) < num_valid
+        return jnp.sum(jnp.where(is_valid, losses, 0.0)) / num_valid
+
+    return jax.grad(mean_loss)(params)
 
 
 @jax.jit

@@ -229,7 +229,7 @@ def _record_if_due(
 def _write_record(record: Record, session: Session) -> None:
     append_record(session.metrics_path, record)
     for name, value in record.items():
-        if "/" in name and value is not None:
+        if "/" in name and value is not None and np.isfinite(value):
             session.writer.add_scalar(name, value, record["step"])
     session.writer.flush()
 
