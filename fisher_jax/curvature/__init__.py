@@ -2,3 +2,37 @@
 
 Pure mathematics over callables and pytrees; knows jax and nothing else of ours.
 """
+
+from fisher_jax.curvature.class_space import sample_labels
+from fisher_jax.curvature.fisher import (
+    Estimate,
+    fisher_trace,
+    fisher_vector_product,
+    layer_fisher_traces,
+    minibatch_fisher_trace,
+    squared_gradient_norms,
+)
+from fisher_jax.curvature.hessian import (
+    Eigenvalue,
+    hessian_trace,
+    hessian_xtrace,
+    hvp,
+    largest_eigenvalue,
+    largest_fisher_eigenvalue,
+)
+
+__all__ = [
+    "Eigenvalue",
+    "Estimate",
+    "fisher_trace",
+    "fisher_vector_product",
+    "hessian_trace",
+    "hessian_xtrace",
+    "hvp",
+    "largest_eigenvalue",
+    "largest_fisher_eigenvalue",
+    "layer_fisher_traces",
+    "minibatch_fisher_trace",
+    "sample_labels",
+    "squared_gradient_norms",
+]

@@ -6,7 +6,6 @@ mesh axes the batch is split, and then sums are taken over all devices.
 """
 
 from collections.abc import Sequence
-from typing import Any
 
 import jax
 from jaxtyping import Array, PyTree
@@ -24,12 +23,7 @@ def names(axis_name: AxisName) -> tuple[str, ...]:
 def varying(tree: PyTree) -> frozenset[str]:
     """The mesh axes along which any leaf is known to differ between devices."""
     types = (jax.typeof(a) for a in jax.tree.leaves(tree))
-    return frozenset[str]().union(*(_axes_of(t) for t in types))
-
-
-def _axes_of(array_type: Any) -> frozenset[str]:
-    manual = getattr(array_type, "mat", None)
-    return frozenset() if manual is None else frozenset(manual.varying)
+    return frozenset(name for t in types for name in t.mat.varying)
 
 
 def vary(tree: PyTree, axis_names: Sequence[str]) -> PyTree:
@@ -48,13 +42,7 @@ def vary(tree: PyTree, axis_names: Sequence[str]) -> PyTree:
 
 def vary_like(tree: PyTree, reference: PyTree) -> PyTree:
     """Marks the leaves of ``tree`` as varying along the axes ``reference`` varies."""
-    return vary(tree, sorted(_all_axes(reference)))
-
-
-def _all_axes(reference: PyTree) -> frozenset[str]:
-    leaves = jax.tree.leaves(reference)
-    types = (a if isinstance(a, jax.ShapeDtypeStruct) else jax.typeof(a) for a in leaves)
-    return frozenset[str]().union(*(_axes_of(t) for t in types))
+    return vary(tree, sorted(varying(reference)))
 
 
 def size(axis_name: AxisName) -> int:

@@ -31,8 +31,15 @@ def evaluate(program: ClosedJaxpr, arguments: Sequence[Any], rule: Rule) -> list
     """Evaluates a traced program, equation by equation, under ``rule``.
 
     Nested ``jit`` calls are entered; loops, conditionals, custom derivatives and
-    rematerialised blocks are evaluated as they stand.
+    rematerialised blocks are evaluated as they stand. Equal equations with the same
+    operands are evaluated once.
     """
+    return _evaluate(program, arguments, rule, {})
+
+
+def _evaluate(
+    program: ClosedJaxpr, arguments: Sequence[Any], rule: Rule, done: dict[Any, Any]
+) -> list[Any]:
     jaxpr = program.jaxpr
     variables = [*jaxpr.constvars, *jaxpr.invars]
     values = dict(zip(variables, [*program.consts, *arguments], strict=True))
@@ -42,27 +49,52 @@ def evaluate(program: ClosedJaxpr, arguments: Sequence[Any], rule: Rule) -> list
 
     for equation in jaxpr.eqns:
         operands = [read(v) for v in equation.invars]
-        results = rule(equation, operands)
+        key = _identity(equation, operands)
+        results = done[key][1] if key in done else rule(equation, operands)
         if results is None and equation.primitive is jit_p:
-            results = evaluate(equation.params["jaxpr"], operands, rule)
+            results = _evaluate(equation.params["jaxpr"], operands, rule, done)
         if results is None:
             keywords = equation.primitive.get_bind_params(equation.params)
             results = equation.primitive.bind(*operands, **keywords)
             if not equation.primitive.multiple_results:
                 results = [results]
+        if key is not None:
+            # The operands are kept with the results: an identity is only good for as
+            # long as its object lives.
+            done[key] = (operands, results)
         values.update(zip(equation.outvars, results, strict=True))
     return [read(v) for v in jaxpr.outvars]
 
 
-def canonical_convolutions(function: _F) -> _F:
-    """``function`` with its convolutions in XLA:CPU's fast dimension order.
+def _identity(equation: JaxprEqn, operands: Sequence[Any]) -> Any:
+    """What two equations must share to have the same value; None if unknown."""
+    if equation.effects:
+        return None
+    read = tuple(
+        (repr(v.val), v.aval) if isinstance(v, Literal) else id(operand)
+        for v, operand in zip(equation.invars, operands, strict=True)
+    )
+    try:
+        params = tuple(sorted(equation.params.items()))
+        hash((params, read))
+    except TypeError:
+        return None
+    return equation.primitive, params, read
 
-    The values are the same up to rounding. Apply it to what a loop's body computes,
-    after differentiation: derivatives of a canonical convolution are not canonical.
+
+def loop_body(function: _F) -> _F:
+    """``function`` as it should stand in the body of a loop on this backend.
+
+    On CPU its convolutions are brought into XLA's fast dimension order, everywhere
+    equal subexpressions are merged: XLA merges them too, but in a loop only after it
+    has moved some of them out, when it no longer knows them to be equal. The values
+    are the same up to rounding. Apply it to what the body computes, after
+    differentiation: derivatives of a canonical convolution are not canonical.
     """
+    canonical = jax.default_backend() == "cpu"
 
     def rule(equation: JaxprEqn, operands: Sequence[Any]) -> list[Any] | None:
-        if equation.primitive is conv_general_dilated_p:
+        if canonical and equation.primitive is conv_general_dilated_p:
             return [_canonical_convolution(*operands, **equation.params)]
         return None
 
@@ -110,7 +142,7 @@ def map_slices(function: Callable[[Any], PyTree], slices: PyTree) -> PyTree:
     if jax.tree.leaves(slices)[0].shape[0] == 1:
         only = function(jax.tree.map(lambda a: a[0], slices))
         return jax.tree.map(lambda a: a[None], only)
-    return jax.lax.map(_loop_body(function), slices)
+    return jax.lax.map(loop_body(function), slices)
 
 
 def sum_slices(function: Callable[[Any], PyTree], slices: PyTree) -> PyTree:
@@ -120,19 +152,12 @@ def sum_slices(function: Callable[[Any], PyTree], slices: PyTree) -> PyTree:
     first = jax.tree.map(lambda a: a[0], slices)
     shapes = jax.eval_shape(function, first)
     zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
-    body = _loop_body(function)
+    body = loop_body(function)
 
     def add(total: PyTree, one: Any) -> tuple[PyTree, None]:
         return jax.tree.map(jnp.add, total, body(one)), None
 
-    return jax.lax.scan(add, axes.vary_like(zeros, shapes), slices)[0]
-
-
-def _loop_body(function: _F) -> _F:
-    # Elsewhere than on CPU every dimension order has a fast kernel.
-    if jax.default_backend() == "cpu":
-        return canonical_convolutions(function)
-    return function
+    return jax.lax.scan(add, axes.vary_like(zeros, slices), slices)[0]
 
 
 def split(

@@ -38,7 +38,9 @@ def accumulation_dtype(tree: PyTree) -> jnp.dtype:
 def inner(a: PyTree, b: PyTree) -> Float[Array, ""]:
     """Σ a·b over all leaves of two pytrees of the same structure."""
     dtype = accumulation_dtype((a, b))
-    products = jax.tree.map(lambda x, y: jnp.sum(x.astype(dtype) * y.astype(dtype)), a, b)
+    products = jax.tree.map(
+        lambda x, y: jnp.sum(x.astype(dtype) * y.astype(dtype)), a, b
+    )
     return sum(jax.tree.leaves(products), jnp.zeros((), dtype))
 
 
@@ -52,9 +54,7 @@ def squared_norm(tree: PyTree) -> Float[Array, ""]:
 
 def step(params: PyTree, scale: Float[Array, ""] | float, direction: PyTree) -> PyTree:
     """``params + scale · direction``, in the dtype of each leaf of ``params``."""
-    return jax.tree.map(
-        lambda p, d: p + (scale * d).astype(p.dtype), params, direction
-    )
+    return jax.tree.map(lambda p, d: p + (scale * d).astype(p.dtype), params, direction)
 
 
 def random_probe(key: PRNGKeyArray, params: PyTree, probes: Probes) -> PyTree:
@@ -76,6 +76,11 @@ def random_probe(key: PRNGKeyArray, params: PyTree, probes: Probes) -> PyTree:
     return jax.tree.unflatten(structure, drawn)
 
 
+def is_floating(array: Any) -> bool:
+    """Whether this is an array (or the shape of one) of real floating point."""
+    return hasattr(array, "dtype") and jnp.issubdtype(array.dtype, jnp.floating)
+
+
 def check_params(params: PyTree) -> None:
     """Refuses parameters that have no gradient.
 
@@ -88,9 +93,8 @@ def check_params(params: PyTree) -> None:
         raise ValueError("params: no arrays in it")
     for path, leaf in leaves:
         where = f"params{jax.tree_util.keystr(path)}"
-        dtype = getattr(leaf, "dtype", None)
-        if dtype is None or not jnp.issubdtype(dtype, jnp.floating):
-            kind = type(leaf).__name__ if dtype is None else dtype
+        if not is_floating(leaf):
+            kind = getattr(leaf, "dtype", type(leaf).__name__)
             raise TypeError(
                 f"{where}: expected a real floating-point array, got {kind}; "
                 "close over what is not differentiated"
@@ -105,10 +109,11 @@ def check_same_shapes(name: str, tree: PyTree, params: PyTree) -> None:
     Raises:
         ValueError: naming ``name`` and the first leaf that differs.
     """
-    if jax.tree.structure(tree) != jax.tree.structure(params):
+    expected: Any = jax.tree.structure(params)
+    got: Any = jax.tree.structure(tree)
+    if got != expected:
         raise ValueError(
-            f"{name}: expected the pytree structure of params, "
-            f"{jax.tree.structure(params)}, got {jax.tree.structure(tree)}"
+            f"{name}: expected the pytree structure of params, {expected}, got {got}"
         )
     pairs = zip(
         jax.tree_util.tree_leaves_with_path(tree), jax.tree.leaves(params), strict=True
@@ -128,8 +133,7 @@ def check_scalar_loss(loss_fn: Callable[[Any], Any], params: PyTree) -> None:
         TypeError: naming what ``loss_fn(params)`` returns.
     """
     loss = jax.eval_shape(loss_fn, params)
-    shape, dtype = getattr(loss, "shape", None), getattr(loss, "dtype", None)
-    if shape != () or not jnp.issubdtype(dtype, jnp.floating):
+    if getattr(loss, "shape", None) != () or not is_floating(loss):
         raise TypeError(
             "loss_fn: expected loss_fn(params) to be one floating-point scalar, "
             f"got {loss}"

@@ -1,0 +1,221 @@
+"""Logits, labels and the cotangents whose pullbacks have the Fisher as covariance.
+
+With J = ∂logits/∂θ and p = softmax(logits), F = E_x[Jᵀ (diag p − p pᵀ) J]. A random v
+in class space with E[v vᵀ] = diag p − p pᵀ gives E‖Jᵀ v‖² = Tr(F). Two such draws:
+
+* "labels": v = p − onehot(ŷ) with ŷ ~ p, the gradient of the cross-entropy of a
+  sampled label (the paper's; Jastrzebski et al. 2021, section 2).
+* "rademacher": v = S z with S = diag √p − p √pᵀ, S Sᵀ = diag p − p pᵀ, and z
+  independent signs: v_c = √p_c z_c − p_c Σ_k √p_k z_k.
+
+The noise z (for labels: Gumbel noise) does not depend on θ and is drawn for the whole
+batch at once, [num_draws, B, C], so that no result depends on how the batch is cut.
+"""
+
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, PyTree
+
+from fisher_jax.curvature import axes, trees
+
+Draw = Literal["labels", "rademacher"]
+DRAWS = ("labels", "rademacher")
+
+
+def at_least_float32(logits: Float[Array, "*B C"]) -> Float[Array, "*B C"]:
+    """Logits in the precision in which probabilities are computed."""
+    return logits.astype(trees.accumulation_dtype(logits))
+
+
+@trees.highest_precision
+def sample_labels(key: PRNGKeyArray, logits: Float[Array, "*B C"]) -> Int[Array, "*B"]:
+    """Labels ŷ ~ softmax(logits) by the Gumbel-max trick: argmax_c(logits + gumbel).
+
+    With the same key and the logits of the whole batch these are the labels drawn by
+    ``fisher_penalty(draw="labels")``, and by ``fisher_trace(draw="labels")``,
+    ``minibatch_fisher_trace`` and ``layer_fisher_traces(draw="labels")`` with one draw.
+
+    Args:
+        key: a PRNG key, typed or legacy.
+        logits: [..., C], any floating-point dtype; taken in at least float32.
+
+    Returns:
+        int32 labels [...]. They are constants for differentiation.
+
+    Raises:
+        TypeError: if logits are not floating point.
+        ValueError: if logits have no class axis.
+    """
+    if not jnp.issubdtype(jnp.result_type(logits), jnp.floating):
+        raise TypeError(f"logits: expected floating point, got {logits.dtype}")
+    if logits.ndim == 0 or logits.shape[-1] == 0:
+        raise ValueError(f"logits: expected [..., C] with C ≥ 1, got {logits.shape}")
+    logits = at_least_float32(logits)
+    return _argmax(logits, jax.random.gumbel(key, logits.shape, logits.dtype))
+
+
+def _argmax(
+    logits: Float[Array, "*B C"], noise: Float[Array, "*B C"]
+) -> Int[Array, "*B"]:
+    return jnp.argmax(jax.lax.stop_gradient(logits) + noise, axis=-1).astype(jnp.int32)
+
+
+def class_noise(
+    key: PRNGKeyArray | None,
+    draw: Draw,
+    logits: jax.ShapeDtypeStruct,
+    *,
+    num_draws: int = 1,
+    axis_name: axes.AxisName = None,
+) -> Float[Array, "draws B C"]:
+    """The noise from which ``random_cotangent`` makes its draws.
+
+    Args:
+        key: a PRNG key, the same on all devices.
+        draw: "labels" or "rademacher".
+        logits: shape [B, C] and dtype of the (local) logits.
+        num_draws: independent draws per example.
+        axis_name: inside shard_map, the mesh axes along which the batch is split: the
+            noise of the global batch is drawn and this device's rows returned.
+
+    Raises:
+        ValueError: if the key is missing or ``draw`` unknown.
+    """
+    trees.check_choice("draw", draw, DRAWS)
+    if key is None:
+        raise ValueError("key: a PRNG key is needed for random draws, got None")
+    sample = jax.random.gumbel if draw == "labels" else jax.random.rademacher
+    batch, classes = logits.shape
+    shape = (num_draws, batch * axes.size(axis_name), classes)
+    noise = sample(key, shape, trees.accumulation_dtype(logits))
+    return axes.own_rows(noise, axis_name, axis=1)
+
+
+def random_cotangent(
+    draw: Draw, logits: Float[Array, "*B C"], noise: Float[Array, "*B C"]
+) -> Float[Array, "*B C"]:
+    """v with E[v vᵀ] = diag p − p pᵀ, differentiable in logits.
+
+    Sampled labels are constants: ∂v/∂logits is then diag p − p pᵀ, symmetric. For
+    "rademacher" it is not symmetric. Both stay finite as p → 0: √p is the exponential
+    of half a log-probability.
+    """
+    logits = at_least_float32(logits)
+    if draw == "labels":
+        return label_cotangent(logits, _argmax(logits, noise))
+    root = jnp.exp(0.5 * jax.nn.log_softmax(logits))
+    total = jnp.sum(root * noise, axis=-1, keepdims=True)
+    return root * noise - root**2 * total
+
+
+def label_cotangent(
+    logits: Float[Array, "*B C"], labels: Int[Array, "*B"]
+) -> Float[Array, "*B C"]:
+    """∂ℓ/∂logits = p − onehot(label), ℓ the cross-entropy of one example."""
+    p = jax.nn.softmax(at_least_float32(logits))
+    return _deviation(p, jax.nn.one_hot(labels, p.shape[-1], dtype=jnp.bool_))
+
+
+def _deviation(p: Float[Array, "*B C"], onehot: Bool[Array, "*B C"]) -> Array:
+    """p − onehot, the label's entry as minus the sum of the others.
+
+    Late in training p_label rounds to one, and p_label − 1 to nothing but rounding.
+    """
+    others = jnp.where(onehot, 0, p)
+    return jnp.where(onehot, -jnp.sum(others, axis=-1, keepdims=True), others)
+
+
+def enumerated_cotangents(logits: Float[Array, " C"]) -> Float[Array, "C C"]:
+    """Rows v_c = √p_c (p − onehot(c)): Σ_c v_c v_cᵀ = diag p − p pᵀ exactly."""
+    log_p = jax.nn.log_softmax(at_least_float32(logits))
+    every_label = jnp.eye(log_p.size, dtype=jnp.bool_)
+    return jnp.exp(0.5 * log_p)[:, None] * _deviation(jnp.exp(log_p), every_label)
+
+
+def covariance_product(
+    logits: Float[Array, "*B C"], tangents: Float[Array, "*B C"]
+) -> Float[Array, "*B C"]:
+    """(diag p − p pᵀ) tangents, per example."""
+    p, centred = _centre(logits, tangents)
+    return p * centred
+
+
+def class_variance(
+    logits: Float[Array, "*B C"], tangents: Float[Array, "*B C"]
+) -> Float[Array, "*B"]:
+    """tangentsᵀ (diag p − p pᵀ) tangents ≥ 0, the variance over c ~ p, per example."""
+    p, centred = _centre(logits, tangents)
+    return jnp.sum(p * centred**2, axis=-1)
+
+
+def _centre(
+    logits: Float[Array, "*B C"], tangents: Float[Array, "*B C"]
+) -> tuple[Array, Array]:
+    """p, and the tangents minus their mean under p."""
+    p = jax.nn.softmax(at_least_float32(logits))
+    tangents = tangents.astype(p.dtype)
+    # Relative to the likeliest class first: its own deviation from the mean, of the
+    # order of 1 − p, would otherwise be lost in rounding when p is close to one.
+    likeliest = jnp.argmax(p, axis=-1, keepdims=True)
+    tangents = tangents - jnp.take_along_axis(tangents, likeliest, axis=-1)
+    return p, tangents - jnp.sum(p * tangents, axis=-1, keepdims=True)
+
+
+def cross_entropies(
+    logits: Float[Array, "*B C"], labels: Int[Array, "*B"]
+) -> Float[Array, "*B"]:
+    """−log p_label of every example, in nats."""
+    log_p = jax.nn.log_softmax(at_least_float32(logits))
+    return -jnp.take_along_axis(log_p, labels[..., None], axis=-1)[..., 0]
+
+
+def batch_size(inputs: PyTree) -> int:
+    """B of inputs [B, ...].
+
+    Raises:
+        ValueError: if there is no example, or leading axes differ.
+    """
+    shapes = [jnp.shape(a) for a in jax.tree.leaves(inputs)]
+    sizes = {s[0] if s else 0 for s in shapes}
+    if len(sizes) != 1 or sizes == {0}:
+        raise ValueError(
+            f"inputs: expected [B, ...] with one B ≥ 1, got shapes {shapes}"
+        )
+    return sizes.pop()
+
+
+def check_logits(logits: jax.ShapeDtypeStruct, batch: int) -> None:
+    """Refuses what is no [B, C] array of floating-point logits.
+
+    Raises:
+        TypeError: if logits_fn returns no array, or no floating point.
+        ValueError: if the shape is not [B, C].
+    """
+    if not trees.is_floating(logits):
+        raise TypeError(f"logits_fn: expected floating-point logits, got {logits}")
+    shape = logits.shape
+    if len(shape) != 2 or shape[0] != batch or shape[1] == 0:
+        raise ValueError(
+            f"logits_fn: expected logits [B, C] = [{batch}, C] for {batch} inputs, "
+            f"got shape {shape}"
+        )
+
+
+def check_labels(labels: Array, batch: int) -> None:
+    """Refuses what is no [B] array of integer labels.
+
+    Raises:
+        TypeError: if labels are not integers.
+        ValueError: if the shape is not [B].
+    """
+    if not jnp.issubdtype(jnp.result_type(labels), jnp.integer):
+        raise TypeError(
+            f"labels: expected integers [B] = [{batch}], got dtype "
+            f"{jnp.result_type(labels)} and shape {jnp.shape(labels)}"
+        )
+    if jnp.shape(labels) != (batch,):
+        raise ValueError(
+            f"labels: expected shape [B] = [{batch}], got {jnp.shape(labels)}"
+        )

@@ -1,0 +1,311 @@
+"""The Hessian of a scalar loss: products, trace, largest eigenvalue.
+
+``loss_fn(params) -> scalar`` is any twice differentiable pure function, batch and
+labels closed over; a mean over examples for the quantities of the paper. Products with
+the Hessian are forward-over-reverse, the Jacobian-vector product of the gradient
+(Pearlmutter 1994), which needs less time and memory than reverse-over-reverse. Wrap
+calls in ``jax.jit``; all options are static.
+"""
+
+from collections.abc import Callable
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.custom_batching
+import jax.flatten_util
+import jax.numpy as jnp
+from jaxtyping import Array, Float, PRNGKeyArray, PyTree
+from matfree import decomp, stochtrace
+
+from fisher_jax.curvature import axes, fisher, loops, trees
+from fisher_jax.curvature.fisher import Estimate
+from fisher_jax.curvature.norms import LogitsFn
+from fisher_jax.curvature.trees import Probes
+
+Method = Literal["reverse", "forward"]
+METHODS = ("reverse", "forward")
+LossFn = Callable[[Any], Float[Array, ""]]
+
+
+class Eigenvalue(NamedTuple):
+    """An eigenvalue estimate and how far it is from solving the eigenproblem.
+
+    Attributes:
+        value: the estimate λ = vᵀ A v of unit v, a scalar.
+        residual: ‖A v − λ v‖; some eigenvalue lies within it of ``value``.
+    """
+
+    value: Float[Array, ""]
+    residual: Float[Array, ""]
+
+
+@trees.highest_precision
+def hvp(loss_fn: LossFn, params: PyTree, vector: PyTree) -> PyTree:
+    """The product H vector of the loss's Hessian at params.
+
+    Args:
+        loss_fn: maps params to a scalar.
+        params: pytree of floating-point arrays.
+        vector: pytree like params; cast to its dtypes.
+
+    Returns:
+        A pytree like params.
+
+    Raises:
+        TypeError: a loss that is no scalar, or integer parameters.
+        ValueError: a vector of another structure or shape, or empty parameters.
+    """
+    trees.check_params(params)
+    trees.check_same_shapes("vector", vector, params)
+    trees.check_scalar_loss(loss_fn, params)
+    tangent = jax.tree.map(lambda v, p: jnp.asarray(v, p.dtype), vector, params)
+    return jax.jvp(jax.grad(loss_fn), (params,), (tangent,))[1]
+
+
+@trees.highest_precision
+def hessian_trace(
+    loss_fn: LossFn,
+    params: PyTree,
+    key: PRNGKeyArray,
+    *,
+    num_probes: int = 30,
+    probes: Probes = "gaussian",
+    method: Method = "reverse",
+) -> Estimate:
+    """Tr(H) by Hutchinson's estimator, (1/M) Σ_m z_mᵀ H z_m with E[z zᵀ] = I.
+
+    The paper's Tr(H) has M = 30 Gaussian probes (Jastrzebski et al. 2021, appendix B).
+
+    For a softmax classifier that is piecewise linear in each layer's weights (ReLU or
+    leaky ReLU, max or average pooling, no batch normalisation or evaluation mode) the
+    diagonals of the Hessian of the mean cross-entropy and of the Fisher agree, whatever
+    the labels: each logit is linear in one layer's weights at a time, so ∂²logit/∂θ_j²
+    is zero for every single parameter and only the Gauss–Newton term remains. There
+    ``fisher_trace(..., estimator="exact")`` on the same examples IS Tr(H), without any
+    error, and one draw of ``estimator="per_example"`` is far more precise than 30
+    probes. With smooth activations, weight normalisation, or a weight that is used
+    twice along one path, the two differ.
+
+    Args:
+        loss_fn: maps params to a scalar.
+        params: pytree of floating-point arrays.
+        key: a PRNG key. Probe m is drawn with fold_in(key, m), so the first probes do
+            not depend on their number.
+        num_probes: M.
+        probes: "gaussian", the paper's, or "rademacher", whose variance is smaller by
+            2 Σ_j H_jj².
+        method: "reverse": jvp of the gradient, which is computed once for all probes
+            and whose intermediate values are kept. "forward": z' H z as the second
+            derivative along z (jvp of jvp), without a backward pass; less memory and,
+            for few probes or on CPU, less time.
+
+    Returns:
+        Scalars ``mean`` and ``sem`` = std(z_mᵀ H z_m)/√M, NaN for a single probe.
+
+    Raises:
+        TypeError: a loss that is no scalar, or integer parameters.
+        ValueError: unknown probes or method, num_probes < 1, or empty parameters.
+    """
+    trees.check_choice("probes", probes, trees.PROBES)
+    trees.check_choice("method", method, METHODS)
+    trees.check_at_least_one("num_probes", num_probes)
+    trees.check_params(params)
+    trees.check_scalar_loss(loss_fn, params)
+    if method == "reverse":
+        _, product = jax.linearize(jax.grad(loss_fn), params)
+
+        def quadratic_form(probe: PyTree) -> Float[Array, ""]:
+            return trees.inner(probe, product(probe))
+
+    else:
+
+        def quadratic_form(probe: PyTree) -> Float[Array, ""]:
+            def slope(p: PyTree) -> Float[Array, ""]:
+                return jax.jvp(loss_fn, (p,), (probe,))[1]
+
+            second = jax.jvp(slope, (params,), (probe,))[1]
+            return second.astype(trees.accumulation_dtype(params))
+
+    def one_probe(probe_key: PRNGKeyArray) -> Float[Array, ""]:
+        return quadratic_form(trees.random_probe(probe_key, params, probes))
+
+    keys = fisher.probe_keys(key, num_probes)
+    return fisher.estimate_from_draws(loops.map_slices(one_probe, keys))
+
+
+@trees.highest_precision
+def hessian_xtrace(
+    loss_fn: LossFn, params: PyTree, key: PRNGKeyArray, *, num_products: int = 30
+) -> Estimate:
+    """Tr(H) by XTrace, which deflates a random low-rank range before Hutchinson.
+
+    Epperly, Tropp & Webber 2024, doi:10.1137/23M1548323, as implemented in matfree
+    (with resphering). Worth it where few eigenvalues carry the trace, as in trained
+    networks; it holds num_products vectors of the size of params. Exact when
+    num_products is at least the number of parameters.
+
+    Args:
+        loss_fn: maps params to a scalar.
+        params: pytree of floating-point arrays.
+        key: a PRNG key.
+        num_products: Hessian-vector products; an even number, half of them spent on the
+            range and half on the trace.
+
+    Returns:
+        Scalars ``mean`` and ``sem``, the spread of the leave-one-out estimates over
+        √(num_products/2), which only approximates the standard error as they are not
+        independent; 0 when exact.
+
+    Raises:
+        TypeError: a loss that is no scalar, or integer parameters.
+        ValueError: num_products odd or below four, or empty parameters.
+    """
+    trees.check_at_least_one("num_products", num_products)
+    if num_products < 4 or num_products % 2:
+        raise ValueError(
+            f"num_products: expected an even number from 4 on, got {num_products}"
+        )
+    trees.check_params(params)
+    trees.check_scalar_loss(loss_fn, params)
+    _, hessian_product = jax.linearize(jax.grad(loss_fn), params)
+    product, size, dtype = _flat_operator(hessian_product, params)
+    # More samples than parameters are refused by matfree, which from half as many on
+    # materialises the operator and is exact.
+    probes = jax.random.normal(key, (min(num_products // 2, size), size), dtype)
+    # matfree judges rank deficiency by an absolute threshold.
+    first = jnp.linalg.norm(product(probes[0]))
+    scale = jnp.where(first > 0, first, 1)
+    # One product at a time: all at once would hold the network that many times.
+    matvec = jax.custom_batching.sequential_vmap(lambda v: product(v) / scale)
+    estimates = stochtrace.leave_one_out_xtrace()(matvec, probes)
+    return fisher.estimate_from_draws(scale * estimates)
+
+
+@trees.highest_precision
+def largest_eigenvalue(
+    loss_fn: LossFn, params: PyTree, key: PRNGKeyArray, *, num_iterations: int = 20
+) -> Eigenvalue:
+    """The largest (algebraic) eigenvalue of the loss's Hessian, by Lanczos.
+
+    matfree's Lanczos iteration with full reorthogonalisation from a random start; it
+    holds num_iterations vectors of the size of params.
+
+    Args:
+        loss_fn: maps params to a scalar.
+        params: pytree of floating-point arrays.
+        key: a PRNG key for the start.
+        num_iterations: Hessian-vector products (one more for the residual); capped at
+            the number of parameters, where the result is exact.
+
+    Returns:
+        Scalars ``value`` and ``residual``.
+
+    Raises:
+        TypeError: a loss that is no scalar, or integer parameters.
+        ValueError: num_iterations < 1, or empty parameters.
+    """
+    trees.check_at_least_one("num_iterations", num_iterations)
+    trees.check_params(params)
+    trees.check_scalar_loss(loss_fn, params)
+    _, product = jax.linearize(jax.grad(loss_fn), params)
+    return _lanczos(product, params, key, num_iterations)
+
+
+@trees.highest_precision
+def largest_fisher_eigenvalue(
+    logits_fn: LogitsFn,
+    params: PyTree,
+    inputs: PyTree,
+    key: PRNGKeyArray,
+    *,
+    num_iterations: int = 20,
+    chunk_size: int | None = None,
+    axis_name: axes.AxisName = None,
+) -> Eigenvalue:
+    """The largest eigenvalue of the Fisher over the given examples, by Lanczos.
+
+    Products with F are exact, ``fisher_vector_product``; else as
+    ``largest_eigenvalue``.
+
+    Args:
+        logits_fn: maps params and inputs [B, ...] to logits [B, C].
+        params: pytree of floating-point arrays.
+        inputs: [B, ...].
+        key: a PRNG key for the start.
+        num_iterations: products with F (one more for the residual); capped at the
+            number of parameters.
+        chunk_size: examples in memory at a time, None for all.
+        axis_name: mesh axes along which the batch is split inside shard_map.
+
+    Returns:
+        Scalars ``value`` and ``residual``.
+
+    Raises:
+        TypeError: integer parameters or logits that are not floating point.
+        ValueError: num_iterations < 1, or as ``fisher_vector_product``.
+    """
+    trees.check_at_least_one("num_iterations", num_iterations)
+    trees.check_params(params)
+
+    def product(vector: PyTree) -> PyTree:
+        return fisher.fisher_vector_product(
+            logits_fn,
+            params,
+            inputs,
+            vector,
+            chunk_size=chunk_size,
+            axis_name=axis_name,
+        )
+
+    return _lanczos(product, params, key, num_iterations)
+
+
+def _lanczos(
+    tree_product: Callable[[PyTree], PyTree],
+    params: PyTree,
+    key: PRNGKeyArray,
+    num_iterations: int,
+) -> Eigenvalue:
+    """Largest Ritz pair of a symmetric operator on pytrees like params."""
+    product, size, dtype = _flat_operator(tree_product, params)
+    steps = min(num_iterations, size)
+    lanczos = decomp.tridiag_sym(steps, reortho="full", custom_vjp=False)
+    start = jax.random.normal(key, (size,), dtype)
+    basis, tridiagonal, *_ = lanczos(product, start)
+    basis, tridiagonal = _drop_breakdown(basis, tridiagonal)
+    _, vectors = jnp.linalg.eigh(tridiagonal)
+    ritz = vectors[:, -1] @ basis
+    ritz = ritz / jnp.linalg.norm(ritz)
+    image = product(ritz)
+    value = jnp.vdot(ritz, image)
+    return Eigenvalue(value, jnp.linalg.norm(image - value * ritz))
+
+
+def _drop_breakdown(
+    basis: Float[Array, "k n"], tridiagonal: Float[Array, "k k"]
+) -> tuple[Array, Array]:
+    """Keeps the steps before the Krylov space was exhausted.
+
+    The iteration then divides zero by zero and all that follows is NaN. Those steps get
+    a zero basis vector and an eigenvalue below all others.
+    """
+    diagonal = jnp.diagonal(tridiagonal)
+    # A step counts if its basis vector is a number: one product may be, the next not.
+    kept = jnp.cumprod(jnp.all(jnp.isfinite(basis), axis=1)).astype(bool)
+    kept = kept & jnp.isfinite(diagonal)
+    square = jnp.where(kept[:, None] & kept[None, :], tridiagonal, 0)
+    below = -2 * jnp.sum(jnp.abs(square)) - 1
+    square = square + jnp.diag(jnp.where(kept, 0, below))
+    return jnp.where(kept[:, None], basis, 0), square
+
+
+def _flat_operator(
+    product: Callable[[PyTree], PyTree], params: PyTree
+) -> tuple[Callable[[Array], Array], int, jnp.dtype]:
+    """A product on pytrees as one on vectors, fit for the body of a loop."""
+    flat, unravel = jax.flatten_util.ravel_pytree(params)
+
+    def flat_product(vector: Float[Array, " n"]) -> Float[Array, " n"]:
+        return jax.flatten_util.ravel_pytree(product(unravel(vector)))[0]
+
+    return loops.loop_body(flat_product), flat.size, flat.dtype

@@ -1,0 +1,442 @@
+"""The Fisher Penalty and its rivals: differentiable scalars, without a factor α.
+
+All but ``input_gradient_penalty`` are squared norms of a gradient over the batch,
+
+    penalty(θ) = ‖g(θ)‖²,  g(θ) = (1/B) J(θ)ᵀ v(θ),
+
+J = ∂logits/∂θ, v [B, C] a cotangent in class space. Their derivative is exact and never
+reverse-over-reverse. With l̇ = J g and the TRANSPOSED Jacobian of v in its logits,
+v̇ = (∂v/∂l)ᵀ l̇, it is
+
+    ∇penalty = 2 (∂g/∂θ)ᵀ g = 2 d/dε [(1/B) J(θ + ε g)ᵀ (v + ε v̇)] at ε = 0,
+
+one Jacobian-vector product of a gradient: about three gradients in all, value
+included. ``jax.grad``, ``jax.value_and_grad``, ``jax.jvp`` and higher derivatives in
+``params`` work, under ``jit`` and ``vmap`` too; the value alone costs one gradient.
+Derivatives in anything else (inputs, arrays that ``logits_fn`` closes over) are
+refused: stop their gradient. Labels and noise are constants.
+
+``logits_fn(params, inputs) -> logits`` sees the whole batch at once, so it may use the
+batch's statistics (batch normalisation in training mode). Matrix products are in full
+float32, sums in at least float32.
+
+On a device mesh every penalty means the global batch. Under ``jit`` with sharded arrays
+that is so by itself; inside ``jax.shard_map`` pass ``axis_name``, the mesh axes along
+which the batch is split, and the same key on every device.
+"""
+
+from collections.abc import Callable
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+from jax.custom_derivatives import SymbolicZero
+from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
+
+from fisher_jax.curvature import axes, class_space, trees
+from fisher_jax.curvature.class_space import Draw
+from fisher_jax.curvature.norms import LogitsFn
+
+Method = Literal["exact", "finite_difference"]
+METHODS = ("exact", "finite_difference")
+
+# From logits [B, C] and constants to a cotangent [B, C].
+Cotangent = Callable[[Array, Any], Float[Array, "B C"]]
+
+# ‖step‖ / ‖params‖ of the finite difference; see fisher_penalty.
+RELATIVE_STEP = {"float32": 1e-3, "float64": 1e-6}
+
+
+@trees.highest_precision
+def fisher_penalty(
+    logits_fn: LogitsFn,
+    params: PyTree,
+    inputs: PyTree,
+    key: PRNGKeyArray,
+    *,
+    draw: Draw = "labels",
+    method: Method = "exact",
+    axis_name: axes.AxisName = None,
+) -> Float[Array, ""]:
+    """‖(1/B) Σ_i J_iᵀ v_i‖² with random v_i, E[v vᵀ] = diag p − p pᵀ.
+
+    ``draw="labels"``: FP, the paper's Fisher Penalty (Jastrzebski et al. 2021, eq. 3
+    and 5): v_i = p_i − onehot(ŷ_i), the gradient on labels ŷ_i ~ p(y|x_i) drawn from
+    the model, one per example, and constants for differentiation. Its value is an
+    unbiased estimate of Tr(F)/B; its gradient is not one of ∇Tr(F)/B, because the
+    distribution of the labels changes with θ too.
+
+    ``draw="rademacher"``: RFP, the Reparameterised Fisher Penalty: v_i = S_i z_i with
+    S = diag √p − p √pᵀ and random signs z that do not depend on θ, while S is
+    differentiated. Value AND gradient are unbiased, at the same cost.
+
+    Where examples interact (batch normalisation in training mode) E[value] is no longer
+    Tr(F)/B.
+
+    Args:
+        logits_fn: maps params and inputs [B, ...] to logits [B, C].
+        params: pytree of floating-point arrays.
+        inputs: [B, ...].
+        key: a PRNG key. The labels are ``sample_labels(key, logits)``.
+        draw: "labels" or "rademacher".
+        method: "exact", or "finite_difference" for a gradient from the difference of
+            two gradients, at θ and θ + ε g: two gradients in all instead of three.
+            ε ‖g‖ is 1e-3 ‖θ‖ in float32 and 1e-6 ‖θ‖ in float64. For smooth networks
+            the relative error is of the order of 1e-3 and 1e-6. A ReLU network's
+            gradient jumps at its kinks, which the exact derivative does not see and
+            the difference does: on a small CNN with max-pooling, batch 128, the two
+            differ by 0.1 to 0.3 (relative norm) in training and by more than 0.8 at
+            initialisation, and a smaller step makes it worse. Only first derivatives.
+        axis_name: mesh axes along which the batch is split inside shard_map.
+
+    Returns:
+        A scalar, at least float32.
+
+    Raises:
+        TypeError: integer parameters, or logits that are not floating point.
+        ValueError: unknown draw or method, shapes that do not fit, no key, or a split
+            batch without axis_name.
+        NotImplementedError: when differentiated in anything but params.
+    """
+    logits = _check(logits_fn, params, inputs, axis_name)
+    noise = class_space.class_noise(key, draw, logits, axis_name=axis_name)[0]
+    return _squared_norm(
+        logits_fn,
+        lambda logits, z: class_space.random_cotangent(draw, logits, z),
+        params,
+        inputs,
+        noise,
+        method,
+        axis_name,
+    )
+
+
+@trees.highest_precision
+def single_example_fisher_penalty(
+    logits_fn: LogitsFn,
+    params: PyTree,
+    inputs: PyTree,
+    key: PRNGKeyArray,
+    *,
+    draw: Draw = "labels",
+    method: Method = "exact",
+) -> Float[Array, ""]:
+    """‖g(x_1, ŷ_1)‖² of the first example of the batch only.
+
+    Jastrzebski et al. 2021, eq. 6 ("FP exact"): an unbiased estimate of Tr(F) itself,
+    so B times larger than ``fisher_penalty``. ``logits_fn`` sees inputs [1, ...]. Else
+    as ``fisher_penalty``; inside shard_map take the first example yourself.
+
+    Args:
+        logits_fn: maps params and inputs [1, ...] to logits [1, C].
+        params: pytree of floating-point arrays.
+        inputs: [B, ...].
+        key: a PRNG key.
+        draw: "labels", the paper's, or "rademacher".
+        method: "exact" or "finite_difference".
+
+    Returns:
+        A scalar, at least float32.
+
+    Raises:
+        TypeError: as ``fisher_penalty``.
+        ValueError: as ``fisher_penalty``.
+        NotImplementedError: when differentiated in anything but params.
+    """
+    class_space.batch_size(inputs)
+    first = jax.tree.map(lambda a: a[:1], inputs)
+    return fisher_penalty(logits_fn, params, first, key, draw=draw, method=method)
+
+
+@trees.highest_precision
+def gradient_penalty(
+    logits_fn: LogitsFn,
+    params: PyTree,
+    inputs: PyTree,
+    labels: Int[Array, " B"],
+    *,
+    method: Method = "exact",
+    axis_name: axes.AxisName = None,
+) -> Float[Array, ""]:
+    """‖(1/B) Σ_i g(x_i, y_i)‖² with the true labels: GP of Jastrzebski et al. 2021.
+
+    Args:
+        logits_fn: maps params and inputs [B, ...] to logits [B, C].
+        params: pytree of floating-point arrays.
+        inputs: [B, ...].
+        labels: integers [B].
+        method: "exact" or "finite_difference"; see ``fisher_penalty``.
+        axis_name: mesh axes along which the batch is split inside shard_map.
+
+    Returns:
+        A scalar, at least float32.
+
+    Raises:
+        TypeError: integer parameters, labels that are not integers, or logits that are
+            not floating point.
+        ValueError: unknown method, shapes that do not fit, or a split batch without
+            axis_name.
+        NotImplementedError: when differentiated in anything but params.
+    """
+    logits = _check(logits_fn, params, inputs, axis_name)
+    class_space.check_labels(labels, logits.shape[0])
+    return _squared_norm(
+        logits_fn,
+        class_space.label_cotangent,
+        params,
+        inputs,
+        jnp.asarray(labels),
+        method,
+        axis_name,
+    )
+
+
+@trees.highest_precision
+def random_label_penalty(
+    logits_fn: LogitsFn,
+    params: PyTree,
+    inputs: PyTree,
+    key: PRNGKeyArray,
+    *,
+    method: Method = "exact",
+    axis_name: axes.AxisName = None,
+) -> Float[Array, ""]:
+    """‖(1/B) Σ_i g(x_i, ŷ_i)‖² with ŷ_i uniform over the classes.
+
+    GP_r of Jastrzebski et al. 2021, who print the derivative in x; it is in θ.
+
+    Args:
+        logits_fn: maps params and inputs [B, ...] to logits [B, C].
+        params: pytree of floating-point arrays.
+        inputs: [B, ...].
+        key: a PRNG key.
+        method: "exact" or "finite_difference"; see ``fisher_penalty``.
+        axis_name: mesh axes along which the batch is split inside shard_map.
+
+    Returns:
+        A scalar, at least float32.
+
+    Raises:
+        TypeError: integer parameters, or logits that are not floating point.
+        ValueError: unknown method, shapes that do not fit, no key, or a split batch
+            without axis_name.
+        NotImplementedError: when differentiated in anything but params.
+    """
+    logits = _check(logits_fn, params, inputs, axis_name)
+    if key is None:
+        raise ValueError("key: a PRNG key is needed for random labels, got None")
+    batch, classes = logits.shape
+    labels = jax.random.randint(key, (batch * axes.size(axis_name),), 0, classes)
+    return _squared_norm(
+        logits_fn,
+        class_space.label_cotangent,
+        params,
+        inputs,
+        axes.own_rows(labels, axis_name, axis=0),
+        method,
+        axis_name,
+    )
+
+
+@trees.highest_precision
+def input_gradient_penalty(
+    logits_fn: LogitsFn,
+    params: PyTree,
+    inputs: Float[Array, "B ..."],
+    labels: Int[Array, " B"],
+    *,
+    axis_name: axes.AxisName = None,
+) -> Float[Array, ""]:
+    """(1/B) Σ_i ‖∂ℓ(x_i, y_i)/∂x_i‖²: GP_x of Jastrzebski et al. 2021.
+
+    The paper leaves the reduction open; this is the mean over examples. Where examples
+    interact it is the gradient of the sum of losses in x_i. The derivative in params is
+    (2/B) d/dε ∇_θ Σ_i ℓ(x_i + ε u_i, y_i) with u_i = ∂ℓ_i/∂x_i, about two gradients.
+
+    Args:
+        logits_fn: maps params and inputs [B, ...] to logits [B, C].
+        params: pytree of floating-point arrays.
+        inputs: [B, ...], floating point.
+        labels: integers [B].
+        axis_name: mesh axes along which the batch is split inside shard_map.
+
+    Returns:
+        A scalar, at least float32.
+
+    Raises:
+        TypeError: integer parameters or inputs, labels that are not integers, or logits
+            that are not floating point.
+        ValueError: shapes that do not fit, or a split batch without axis_name.
+        NotImplementedError: when differentiated in anything but params.
+    """
+    logits = _check(logits_fn, params, inputs, axis_name)
+    class_space.check_labels(labels, logits.shape[0])
+    for leaf in jax.tree.leaves(inputs):
+        if not trees.is_floating(leaf):
+            raise TypeError(
+                f"inputs: expected floating point to differentiate in, got {leaf.dtype}"
+            )
+    params, inputs = axes.vary((params, inputs), axes.names(axis_name))
+    batch = logits.shape[0] * axes.size(axis_name)
+
+    def loss(function: LogitsFn, p: PyTree, x: PyTree, y: Array) -> Float[Array, ""]:
+        return class_space.cross_entropies(function(p, x), y).sum()
+
+    def value(function: LogitsFn, p: PyTree, x: PyTree, y: Array) -> Any:
+        slopes = jax.grad(lambda x: loss(function, p, x, y))(x)
+        return axes.total(trees.squared_norm(slopes) / batch, axis_name), slopes
+
+    def gradient(
+        function: LogitsFn, p: PyTree, x: PyTree, y: Array, slopes: PyTree
+    ) -> PyTree:
+        def parameter_gradient(x: PyTree) -> PyTree:
+            return jax.grad(lambda p: loss(function, p, x, y))(p)
+
+        change = jax.jvp(parameter_gradient, (x,), (slopes,))[1]
+        change = jax.tree.map(lambda c: (2 / batch) * c, change)
+        return axes.total(change, axis_name)
+
+    return _with_gradient(logits_fn, value, gradient, params, inputs, labels)
+
+
+def _check(
+    logits_fn: LogitsFn, params: PyTree, inputs: PyTree, axis_name: axes.AxisName
+) -> jax.ShapeDtypeStruct:
+    """Checks what every penalty takes; returns shape and dtype of the logits."""
+    trees.check_params(params)
+    batch = class_space.batch_size(inputs)
+    axes.check(inputs, axis_name)
+    logits = jax.eval_shape(logits_fn, params, inputs)
+    class_space.check_logits(logits, batch)
+    return logits
+
+
+def _squared_norm(
+    logits_fn: LogitsFn,
+    cotangent: Cotangent,
+    params: PyTree,
+    inputs: PyTree,
+    constants: Array,
+    method: Method,
+    axis_name: axes.AxisName,
+) -> Float[Array, ""]:
+    """‖(1/B) J(θ)ᵀ v(θ)‖² with its derivative rule; see the module's docstring."""
+    trees.check_choice("method", method, METHODS)
+    params, inputs = axes.vary((params, inputs), axes.names(axis_name))
+    batch = class_space.batch_size(inputs) * axes.size(axis_name)
+    derivative = _exact_change if method == "exact" else _difference
+
+    def pullback(function: LogitsFn, p: PyTree, x: PyTree, v: Array) -> PyTree:
+        logits, transpose = jax.vjp(lambda q: function(q, x), p)
+        return axes.total(transpose((v / batch).astype(logits.dtype))[0], axis_name)
+
+    def value(function: LogitsFn, p: PyTree, x: PyTree, constants: Array) -> Any:
+        g = pullback(function, p, x, cotangent(function(p, x), constants))
+        return trees.squared_norm(g), g
+
+    def gradient(
+        function: LogitsFn, p: PyTree, x: PyTree, constants: Array, g: PyTree
+    ) -> PyTree:
+        change = derivative(
+            lambda q: function(q, x),
+            lambda q, v: pullback(function, q, x, v),
+            lambda logits: cotangent(logits, constants),
+            p,
+            axes.vary_like(g, p),
+        )
+        return jax.tree.map(lambda c: 2 * c, change)
+
+    return _with_gradient(logits_fn, value, gradient, params, inputs, constants)
+
+
+def _exact_change(
+    logits_of: Callable[[PyTree], Array],
+    pullback: Callable[[PyTree, Array], PyTree],
+    cotangent_of: Callable[[Array], Array],
+    params: PyTree,
+    g: PyTree,
+) -> PyTree:
+    """(∂g/∂θ)ᵀ g: the change of the pullback along g and the transposed tangent."""
+    logits, change = jax.jvp(logits_of, (params,), (g,))
+    v, transpose = jax.vjp(cotangent_of, class_space.at_least_float32(logits))
+    (v_change,) = transpose(change.astype(v.dtype))
+    return jax.jvp(pullback, (params, v), (g, v_change))[1]
+
+
+def _difference(
+    logits_of: Callable[[PyTree], Array],
+    pullback: Callable[[PyTree, Array], PyTree],
+    cotangent_of: Callable[[Array], Array],
+    params: PyTree,
+    g: PyTree,
+) -> PyTree:
+    """``_exact_change`` by a forward difference along g."""
+    dtype = trees.accumulation_dtype(params)
+    norms = trees.squared_norm(params), trees.squared_norm(g)
+    length, speed = (jnp.sqrt(jnp.where(n > 0, n, 1)) for n in norms)
+    scale = RELATIVE_STEP[dtype.name] * length / speed
+    moved = trees.step(params, scale, g)
+    logits = class_space.at_least_float32(logits_of(params))
+    change = class_space.at_least_float32(logits_of(moved)) - logits
+    v, transpose = jax.vjp(cotangent_of, logits)
+    (v_change,) = transpose(change)
+    ahead = pullback(moved, v + v_change)
+    return jax.tree.map(
+        lambda a, b: ((a.astype(dtype) - b.astype(dtype)) / scale).astype(b.dtype),
+        ahead,
+        g,
+    )
+
+
+def _with_gradient(
+    logits_fn: LogitsFn,
+    value: Callable[..., tuple[Float[Array, ""], PyTree]],
+    gradient: Callable[..., PyTree],
+    params: PyTree,
+    inputs: PyTree,
+    constants: PyTree,
+) -> Float[Array, ""]:
+    """A scalar of params whose derivative is ``gradient``.
+
+    Args:
+        logits_fn: the network; arrays that it closes over become arguments.
+        value: maps a network, params, inputs and constants to the scalar and to what
+            ``gradient`` can use of the computation.
+        gradient: maps the same and that to the gradient in params.
+        params: where.
+        inputs: of the network.
+        constants: of the scalar.
+    """
+    # The rule is applied under whatever transformations are at work then; an array of
+    # another transformation must come to it as an argument and not by closure.
+    function, captured = jax.closure_convert(logits_fn, params, inputs)
+
+    @jax.custom_jvp
+    def scalar(p: PyTree, x: PyTree, c: PyTree, captured: list[Array]) -> Array:
+        return value(lambda q, y: function(q, y, *captured), p, x, c)[0]
+
+    @trees.highest_precision
+    def rule(primals: Any, tangents: Any) -> tuple[Array, Array]:
+        p, x, c, captured = primals
+        p_change, *others = tangents
+        if not all(isinstance(t, SymbolicZero) for t in jax.tree.leaves(others)):
+            raise NotImplementedError(
+                "penalty: differentiated in inputs or in an array that logits_fn "
+                "closes over; only derivatives in params are supported, so stop the "
+                "gradient of the rest with jax.lax.stop_gradient"
+            )
+
+        def bound(q: PyTree, y: PyTree) -> Array:
+            return function(q, y, *captured)
+
+        result, partial = value(bound, p, x, c)
+        slope = gradient(bound, p, x, c, partial)
+        p_change = jax.tree.map(_instantiate, p_change, p)
+        return result, trees.inner(slope, p_change).astype(result.dtype)
+
+    scalar.defjvp(rule, symbolic_zeros=True)
+    return scalar(params, inputs, constants, captured)
+
+
+def _instantiate(tangent: Any, primal: Array) -> Array:
+    return jnp.zeros_like(primal) if isinstance(tangent, SymbolicZero) else tangent
