@@ -1,6 +1,7 @@
-"""What the Fisher Penalty is compared with but is no penalty: mixup, SAM and kin.
+"""What penalties are compared with: mixup, SAM and the gradient-norm penalty.
 
-Pure functions: mixup changes a batch, the others return a gradient to descend along.
+Pure functions over callables and pytrees, like ``penalties``, but changes of the data
+or of the gradient rather than scalars to add to a loss.
 """
 
 from collections.abc import Callable
@@ -8,115 +9,152 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
+from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from fisher_jax.curvature import trees
 
+# loss_fn(params) -> scalar, or (scalar, aux) with has_aux=True.
+LossFn = Callable[[Any], Any]
+
 
 class Mixed(NamedTuple):
-    """A mixed batch; its loss is weight ℓ(labels) + (1 − weight) ℓ(partner_labels).
+    """A batch mixed with itself.
 
     Attributes:
-        inputs: weight · inputs + (1 − weight) · the partners' inputs, [B, ...].
-        labels: [B], as they came.
-        partner_labels: [B], those of each example's partner.
-        weight: λ, a scalar in [0, 1].
+        inputs: λ x_i + (1 − λ) x_π(i), [B, ...].
+        labels: y_i, as given, [B] or [B, C].
+        partner_labels: y_π(i).
+        weight: λ, a scalar.
     """
 
-    inputs: Float[Array, "B ..."]
-    labels: Int[Array, " B"]
-    partner_labels: Int[Array, " B"]
+    inputs: Array
+    labels: Array
+    partner_labels: Array
     weight: Float[Array, ""]
 
 
 def mixup(
-    key: PRNGKeyArray,
-    inputs: Float[Array, "B ..."],
-    labels: Int[Array, " B"],
-    beta: float,
+    key: PRNGKeyArray, inputs: Float[Array, "B ..."], labels: Array, beta: float
 ) -> Mixed:
-    """Mixes each example with a partner from the batch, Zhang et al. 2018.
+    """Mixes each example with a random partner of the batch.
 
-    λ ~ Beta(beta, beta), one for the batch, and partners by a random permutation, as
-    in the authors' code (arXiv:1710.09412). The paper's table 3 takes beta from
-    {0.2, 0.4, 0.8, 1.6, 3.2, 6.4}.
+    Zhang et al. 2018 (arXiv:1710.09412): λ ~ Beta(β, β), one λ per batch, partners by a
+    permutation π. Train on λ ℓ(x̃, y) + (1 − λ) ℓ(x̃, y_π), ``mixup_loss``; for
+    cross-entropy this is the loss on the mixed one-hot labels.
 
     Args:
         key: a PRNG key.
         inputs: [B, ...], floating point.
-        labels: integers [B].
-        beta: both parameters of the beta distribution, above 0.
+        labels: integers [B], or one-hot or soft labels [B, C].
+        beta: β > 0; 1 mixes uniformly, small values hardly.
+
+    Returns:
+        The mixed inputs in the dtype given, both sets of labels, and λ in at least
+        float32.
 
     Raises:
-        ValueError: beta is not above 0.
+        TypeError: inputs that are not floating point.
+        ValueError: beta ≤ 0, or as many labels as inputs are not given.
     """
-    if beta <= 0:
-        raise ValueError(f"beta must be above 0, got {beta}")
+    if not beta > 0:
+        raise ValueError(f"beta: expected a positive number, got {beta}")
+    if not trees.is_floating(inputs):
+        raise TypeError(f"inputs: expected floating point to mix, got {inputs.dtype}")
+    if labels.shape[:1] != inputs.shape[:1] or labels.ndim not in (1, 2):
+        raise ValueError(
+            f"labels: expected [B] or [B, C] for inputs {inputs.shape}, "
+            f"got {labels.shape}"
+        )
     weight_key, partner_key = jax.random.split(key)
-    weight = jax.random.beta(weight_key, beta, beta, dtype=inputs.dtype)
-    partners = jax.random.permutation(partner_key, inputs.shape[0])
-    mixed = weight * inputs + (1 - weight) * inputs[partners]
-    return Mixed(mixed, labels, labels[partners], weight)
+    dtype = trees.accumulation_dtype(inputs)
+    weight = jax.random.beta(weight_key, beta, beta, dtype=dtype)
+    partner = jax.random.permutation(partner_key, inputs.shape[0])
+    mixed = weight * inputs + (1 - weight) * inputs[partner]
+    return Mixed(mixed.astype(inputs.dtype), labels, labels[partner], weight)
 
 
-def sam_gradient(
-    loss_fn: Callable[[PyTree], Any],
-    params: PyTree,
-    radius: float,
-    *,
-    has_aux: bool = False,
-) -> tuple[Any, PyTree]:
-    """Sharpness-aware minimisation: ∇L(θ + ρ ∇L(θ)/‖∇L(θ)‖), Foret et al. 2021.
-
-    Two gradients; the dependence of the neighbour on θ is left out, as in eq. 3 of
-    arXiv:2010.01412. At a zero gradient the neighbour is θ itself.
-
-    Args:
-        loss_fn: params -> scalar, or (scalar, auxiliary values) with ``has_aux``.
-        params: pytree of floating-point arrays.
-        radius: ρ, at least 0.
-        has_aux: as in ``jax.value_and_grad``.
-
-    Returns:
-        What ``jax.value_and_grad(loss_fn, has_aux=has_aux)(params)`` returns, value
-        and auxiliary values at θ, with the gradient taken at the neighbour.
-    """
-    value, gradient = jax.value_and_grad(loss_fn, has_aux=has_aux)(params)
-    neighbour = _ascend(params, gradient, radius)
-    at_neighbour = jax.grad(loss_fn, has_aux=has_aux)(neighbour)
-    return value, at_neighbour[0] if has_aux else at_neighbour
-
-
-def gradient_norm_gradient(
-    loss_fn: Callable[[PyTree], Float[Array, ""]],
-    params: PyTree,
-    coefficient: float,
-    radius: float,
-) -> tuple[Float[Array, ""], PyTree]:
-    """The gradient of L + λ‖∇L‖ to first order, Zhao et al. 2022 (arXiv:2202.03599).
-
-    (1 − λ/r) ∇L(θ) + (λ/r) ∇L(θ + r ∇L/‖∇L‖): the norm's gradient H∇L/‖∇L‖ by a
-    finite difference of step r. λ = r gives SAM.
-
-    Args:
-        loss_fn: params -> scalar.
-        params: pytree of floating-point arrays.
-        coefficient: λ.
-        radius: r, above 0.
-
-    Returns:
-        L(θ) and the gradient.
-    """
-    value, gradient = jax.value_and_grad(loss_fn)(params)
-    at_neighbour = jax.grad(loss_fn)(_ascend(params, gradient, radius))
-    share = coefficient / radius
-    return value, jax.tree.map(
-        lambda here, there: (1 - share) * here + share * there, gradient, at_neighbour
+def mixup_loss(
+    loss_fn: Callable[[Array, Array], Array], outputs: Array, mixed: Mixed
+) -> Array:
+    """λ loss_fn(outputs, labels) + (1 − λ) loss_fn(outputs, partner_labels)."""
+    own = loss_fn(outputs, mixed.labels)
+    return mixed.weight * own + (1 - mixed.weight) * loss_fn(
+        outputs, mixed.partner_labels
     )
 
 
-def _ascend(params: PyTree, gradient: PyTree, radius: float) -> PyTree:
-    """θ + radius · gradient/‖gradient‖."""
-    squared = trees.squared_norm(gradient)
-    scale = jnp.where(squared > 0, radius * jax.lax.rsqrt(squared), 0.0)
-    return trees.step(params, scale, gradient)
+def sam_gradient(
+    loss_fn: LossFn, params: PyTree, radius: float, *, has_aux: bool = False
+) -> tuple[Any, PyTree]:
+    """The gradient of sharpness-aware minimisation, ∇L(θ + ρ ∇L(θ)/‖∇L(θ)‖).
+
+    Foret et al. 2021 (arXiv:2010.01412), their first-order approximation of the
+    gradient of max_{‖ε‖ ≤ ρ} L(θ + ε). Two gradients.
+
+    Args:
+        loss_fn: maps params to a scalar, or to (scalar, aux) with ``has_aux``.
+        params: pytree of floating-point arrays.
+        radius: ρ ≥ 0; at 0 this is the plain gradient.
+        has_aux: whether loss_fn returns auxiliary values.
+
+    Returns:
+        What ``jax.value_and_grad`` returns, (loss, gradient) or ((loss, aux),
+        gradient): loss and aux at params, the gradient at the perturbed point. Where
+        the gradient is zero, params are not perturbed.
+
+    Raises:
+        TypeError: integer parameters or a loss that is no scalar.
+        ValueError: radius < 0, or empty parameters.
+    """
+    value, _, ahead = _gradient_here_and_ahead(loss_fn, params, radius, has_aux)
+    return value, ahead
+
+
+def gradient_norm_gradient(
+    loss_fn: LossFn,
+    params: PyTree,
+    radius: float,
+    balance: float,
+    *,
+    has_aux: bool = False,
+) -> tuple[Any, PyTree]:
+    """The gradient of L + λ ‖∇L‖ to first order.
+
+    Zhao et al. 2022 (arXiv:2202.03599, algorithm 1): with g = ∇L(θ),
+    (1 − a) g + a ∇L(θ + r g/‖g‖), a = λ/r; a = 1 is SAM. Two gradients.
+
+    Args:
+        loss_fn: maps params to a scalar, or to (scalar, aux) with ``has_aux``.
+        params: pytree of floating-point arrays.
+        radius: r ≥ 0.
+        balance: a, the share of the gradient at the perturbed point.
+        has_aux: whether loss_fn returns auxiliary values.
+
+    Returns:
+        (loss, gradient) or ((loss, aux), gradient), as ``sam_gradient``.
+
+    Raises:
+        TypeError: integer parameters or a loss that is no scalar.
+        ValueError: radius < 0, or empty parameters.
+    """
+    value, here, ahead = _gradient_here_and_ahead(loss_fn, params, radius, has_aux)
+    mixed = jax.tree.map(lambda g, h: (1 - balance) * g + balance * h, here, ahead)
+    return value, mixed
+
+
+def _gradient_here_and_ahead(
+    loss_fn: LossFn, params: PyTree, radius: float, has_aux: bool
+) -> tuple[Any, PyTree, PyTree]:
+    """Loss (and aux) and gradient at params, and the gradient a radius uphill."""
+    if radius < 0:
+        raise ValueError(f"radius: expected 0 or more, got {radius}")
+    trees.check_params(params)
+    trees.check_scalar_loss(lambda p: loss_fn(p)[0] if has_aux else loss_fn(p), params)
+    value, here = jax.value_and_grad(loss_fn, has_aux=has_aux)(params)
+    square = trees.squared_norm(here)
+    # No division by zero, whose NaN a later where would not undo in a derivative.
+    length = jnp.sqrt(jnp.where(square > 0, square, 1))
+    ahead = jax.grad(loss_fn, has_aux=has_aux)(
+        trees.step(params, radius / length, here)
+    )
+    return value, here, ahead[0] if has_aux else ahead
