@@ -23,13 +23,14 @@ install: $(STAMP)
 $(STAMP): setup.cfg pyproject.toml $(CONSTRAINTS)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "error: Python 3.11 or newer is needed; try make PYTHON=python3.12"; exit 2; }
-	$(PYTHON) -m venv --clear $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
+	@echo "Installing into $(VENV) with $$($(PYTHON) --version) (a minute or two)"
+	@$(PYTHON) -m venv --clear $(VENV)
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check \
 	  --constraint $(CONSTRAINTS) --editable '.[test]'
-	touch $@
+	@touch $@
 
 demo: install
-	$(BIN)/python -m launch.demo
+	@$(BIN)/python -m launch.demo
 
 lint: install
 	$(BIN)/ruff check .

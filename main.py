@@ -44,7 +44,7 @@ def main(argv: Sequence[str]) -> int:
             missing = "workdir" if file else "config"
             raise UserError(f"--{missing} is missing; see python main.py --help")
         config = load_config(file, split_overrides(argv)[1])
-        # Only now: importing JAX takes seconds, a mistyped key should not.
+        # Only now: a mistyped key should not wait for Orbax and TensorBoard.
         from fisher_jax.train.run import run
 
         return run(config, workdir, argv)

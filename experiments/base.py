@@ -37,9 +37,19 @@ def get_config(arg: str = "") -> ConfigDict:
     config.dataset.label_noise = 0.0
 
     config.model = ConfigDict()
+    # simple_cnn | vgg11 | densenet | wide_resnet | resnet | fixup_resnet
     config.model.name = "simple_cnn"
-    # same | keras (same, valid, same, valid as the paper's; too small for 8x8 images)
-    config.model.padding = "same"
+    # What follows is for some models only; None = the paper's value.
+    # simple_cnn: keras (the paper's) | same (for images too small for it, as 8x8)
+    config.model.padding = None
+    # densenet, wide_resnet, resnet: number of layers
+    config.model.depth = None
+    # wide_resnet: widening factor
+    config.model.width = None
+    # densenet: channels that each layer adds, the paper's k
+    config.model.growth_rate = None
+    # wide_resnet: batch_norm | skip_init; resnet: batch_norm | weight_norm
+    config.model.normalisation = None
     # float32 | bfloat16: activations; parameters and traces stay float32
     config.model.compute_dtype = "float32"
 

@@ -42,7 +42,6 @@ def get_config(arg: str = "") -> ConfigDict:
     config = base.get_config()
     config.dataset.name = "cifar10"
     config.dataset.num_validation = 5000
-    config.model.padding = "keras"
     config.optimizer.learning_rate = ETA_STAR / 10
     config.optimizer.decay_epochs = (150, 225)
     config.train.num_epochs = 300

@@ -20,8 +20,8 @@ from launch.processes import Job, main_command, run_side_by_side
 CONFIG = "experiments/digits_fp.py"
 METHODS = {
     "baseline": "no penalty",
-    "fp": "Fisher Penalty (the paper's)",
-    "rfp": "reparameterised FP (ours)",
+    "fp": "FP (the paper's)",
+    "rfp": "RFP (ours)",
     "mixup": "mixup",
 }
 PANELS = (
@@ -92,8 +92,8 @@ def result_table(runs: dict[str, RunFiles]) -> Table:
     for heading in (
         "method",
         "test",
-        "train, true labels",
-        "wrong labels memorised",
+        "true labels learnt",
+        "wrong ones memorised",
         "peak Tr(F)",
         "seconds",
     ):

@@ -8,6 +8,7 @@ from jaxtyping import Array, Float
 
 # Per block, the padding of its two convolutions.
 PADDINGS = {"same": ("SAME", "SAME"), "keras": ("SAME", "VALID")}
+_SMALLEST_FOR_KERAS = 10  # pixels; two valid convolutions and two poolings leave one
 
 
 class SimpleCNN(nn.Module):
@@ -15,7 +16,7 @@ class SimpleCNN(nn.Module):
 
     Convolutions are 3x3. ``padding="keras"`` is the paper's: the first convolution of
     a block pads, the second does not. ``padding="same"`` pads all four, so that 8x8
-    images fit. Initialised as Keras does: Glorot-uniform weights, zero biases.
+    images fit. None takes the paper's wherever it fits. Initialised as Keras does: Glorot-uniform weights, zero biases.
 
     Parameters: 361,898 for 32x32x3, 10 classes, ``keras`` (of them 295,040 in
     dense128); 99,178 for 8x8x1, 10 classes, ``same``.
@@ -25,7 +26,7 @@ class SimpleCNN(nn.Module):
     """
 
     num_classes: int
-    padding: str = "keras"
+    padding: str | None = None
     dtype: Any = jnp.float32
 
     @nn.compact
@@ -34,23 +35,25 @@ class SimpleCNN(nn.Module):
     ) -> Float[Array, "B C"]:
         """Returns logits in ``dtype``; ``train`` changes nothing in this network."""
         del train
+        height, width = inputs.shape[1:3]
+        fits = min(height, width) >= _SMALLEST_FOR_KERAS
+        padding = self.padding or ("keras" if fits else "same")
         glorot = nn.initializers.glorot_uniform()
         hidden = inputs.astype(self.dtype)
         for features in (32, 64):
-            for padding in PADDINGS[self.padding]:
+            for edge in PADDINGS[padding]:
                 hidden = nn.Conv(
                     features,
                     (3, 3),
-                    padding=padding,
+                    padding=edge,
                     kernel_init=glorot,
                     dtype=self.dtype,
                 )(hidden)
                 hidden = nn.relu(hidden)
             if min(hidden.shape[1:3]) < 2:
-                height, width = inputs.shape[1:3]
                 raise ValueError(
                     f"images of {height}x{width} pixels are too small for "
-                    f"padding {self.padding!r}; use 'same'"
+                    f"padding {padding!r}; use 'same'"
                 )
             hidden = nn.max_pool(hidden, (2, 2), strides=(2, 2))
         hidden = hidden.reshape(hidden.shape[0], -1)

@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 from ml_collections import ConfigDict
 
 from fisher_jax.errors import UserError, one_line
+from fisher_jax.models import MODEL_KEYS
 
 _OVERRIDE = re.compile(r"--?config\.([^=]+)(?:=(.*))?", re.DOTALL)
 
@@ -38,6 +39,8 @@ class Rule(NamedTuple):
     high: float | None = None
 
 
+OPTIONAL_MODEL_KEYS = ("padding", "depth", "width", "growth_rate", "normalisation")
+
 SCHEMA: dict[str, Rule] = {
     "seed": Rule(int, low=0, high=2**31 - 1),
     "dataset.name": Rule(str),
@@ -46,8 +49,14 @@ SCHEMA: dict[str, Rule] = {
     "dataset.num_validation": Rule(int, low=0),
     "dataset.augment": Rule(str, choices=("none", "flip", "standard")),
     "dataset.label_noise": Rule(float, low=0, high=1),
-    "model.name": Rule(str, choices=("simple_cnn",)),
-    "model.padding": Rule(str, choices=("same", "keras")),
+    "model.name": Rule(str, choices=tuple(MODEL_KEYS)),
+    "model.padding": Rule(str, optional=True, choices=("same", "keras")),
+    "model.depth": Rule(int, optional=True, low=1),
+    "model.width": Rule(int, optional=True, low=1),
+    "model.growth_rate": Rule(int, optional=True, low=1),
+    "model.normalisation": Rule(
+        str, optional=True, choices=("batch_norm", "skip_init", "weight_norm")
+    ),
     "model.compute_dtype": Rule(str, choices=("float32", "bfloat16")),
     "optimizer.learning_rate": Rule(float, above=0),
     "optimizer.momentum": Rule(float, low=0, high=1),
@@ -294,6 +303,13 @@ def _describe(rule: Rule) -> str:
 
 def _check_together(flat: Mapping[str, Any]) -> None:
     """Checks that concern two keys at once."""
+    model = flat["model.name"]
+    for key in OPTIONAL_MODEL_KEYS:
+        if flat[f"model.{key}"] is not None and key not in MODEL_KEYS[model]:
+            takers = [name for name, keys in MODEL_KEYS.items() if key in keys]
+            raise ConfigError(
+                f"model.{key} is for {', '.join(takers)}, not for {model}"
+            )
     batch_size = flat["train.batch_size"]
     num_examples = flat["penalty.num_examples"]
     if num_examples is not None and num_examples > batch_size:

@@ -27,7 +27,7 @@ from fisher_jax.data.random_bits import random_bits
 from fisher_jax.data.sources import load_source
 from fisher_jax.data.splits import split_examples
 from fisher_jax.errors import UserError
-from fisher_jax.models import MODELS
+from fisher_jax.models import MODEL_KEYS, MODELS
 from fisher_jax.train import checkpoints, loop, records
 from fisher_jax.train.checkpoints import Best, Snapshot
 from fisher_jax.train.config import flat_config
@@ -131,10 +131,15 @@ def build(config: ConfigDict, data: Data, mesh: Mesh) -> tuple[loop.Run, Snapsho
     num_train = data.train.labels.shape[0]
     per_epoch = steps_per_epoch(num_train, config.train.batch_size)
     dtype = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
+    chosen = {
+        key: config.model[key]
+        for key in MODEL_KEYS[config.model.name]
+        if config.model[key] is not None
+    }
     model = MODELS[config.model.name](
         num_classes=data.source.num_classes,
-        padding=config.model.padding,
         dtype=dtype[config.model.compute_dtype],
+        **chosen,
     )
     rate = config.optimizer
     optimizer = sgd(

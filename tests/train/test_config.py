@@ -80,7 +80,8 @@ def test_no_epochs_and_one_epoch():
         ("optimizer.decay_epochs", "1.5", "integers"),
         ("optimizer.decay_epochs", "__import__('os')", "integers"),
         ("penalty.num_examples", "500", "exceeds train.batch_size"),
-        ("model.padding", "valid", "one of same, keras"),
+        ("model.padding", "valid", "one of same, keras or None"),
+        ("model.depth", "20", "model.depth is for densenet, wide_resnet, resnet"),
         ("seed", "-1", "from 0"),
     ],
 )
