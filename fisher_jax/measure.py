@@ -15,7 +15,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Key, PyTree
 
-from fisher_jax.curvature.fisher import fisher_trace, minibatch_fisher_trace
+from fisher_jax.curvature.class_space import Draw
+from fisher_jax.curvature.fisher import Estimator, fisher_trace, minibatch_fisher_trace
 from fisher_jax.curvature.hessian import hessian_trace
 from fisher_jax.curvature.trees import inner
 from fisher_jax.data.device import DeviceSplit, examples_at
@@ -27,8 +28,8 @@ LogitsFn = Callable[[PyTree, Any], Float[Array, "B C"]]
 class MeasureSettings(NamedTuple):
     """How Tr(F) and Tr(H) are estimated, and how much is put on the device at once."""
 
-    fisher_estimator: str = "per_example"
-    fisher_draw: str = "rademacher"
+    fisher_estimator: Estimator = "per_example"
+    fisher_draw: Draw = "rademacher"
     hessian_probes: int = 0
     minibatch_size: int = 128  # B of Tr(F_B)
     batch_size: int = 1000

@@ -118,10 +118,12 @@ def test_killed_during_a_save(finished, tmp_path):
     for _ in range(4):
         process = start(*SMALL, EPOCHS, f"--workdir={workdir}")
         seen = set(half_written(workdir))
-        signal_when(
-            process, signal.SIGKILL, lambda: bool(set(half_written(workdir)) - seen)
-        )
-        caught += bool(set(half_written(workdir)) - seen)
+
+        def is_saving(seen=seen):
+            return bool(set(half_written(workdir)) - seen)
+
+        signal_when(process, signal.SIGKILL, is_saving)
+        caught += is_saving()
     assert caught, "no kill hit a save"
     code, output = run(*SMALL, EPOCHS, f"--workdir={workdir}")
     assert code == 0, output
@@ -295,7 +297,8 @@ def test_every_method_of_the_paper_runs(tmp_path):
         "exact": ["--config.penalty.name=fisher", "--config.penalty.coefficient=0.1",
                   "--config.measure.fisher_estimator=exact",
                   "--config.measure.hessian_probes=2"],
-        "single": ["--config.penalty.name=fisher_single", "--config.penalty.update_every=1",
+        "single": ["--config.penalty.name=fisher_single",
+                   "--config.penalty.update_every=1",
                    "--config.penalty.coefficient=1e-3",
                    "--config.measure.fisher_estimator=forward"],
         "sam": ["--config.sam.radius=0.05", "--config.measure.fisher_draw=labels"],

@@ -16,7 +16,8 @@ class SimpleCNN(nn.Module):
 
     Convolutions are 3x3. ``padding="keras"`` is the paper's: the first convolution of
     a block pads, the second does not. ``padding="same"`` pads all four, so that 8x8
-    images fit. None takes the paper's wherever it fits. Initialised as Keras does: Glorot-uniform weights, zero biases.
+    images fit. None takes the paper's wherever it fits. Initialised as Keras does:
+    Glorot-uniform weights, zero biases.
 
     Parameters: 361,898 for 32x32x3, 10 classes, ``keras`` (of them 295,040 in
     dense128); 99,178 for 8x8x1, 10 classes, ``same``.

@@ -288,7 +288,8 @@ def _in_range(number: float, rule: Rule) -> bool:
 
 def _describe(rule: Rule) -> str:
     if rule.choices:
-        return "one of " + ", ".join(rule.choices)
+        none = " or None" if rule.optional else ""
+        return "one of " + ", ".join(rule.choices) + none
     names = {int: "an integer", float: "a number", str: "a text", tuple: "integers"}
     text = names[rule.kind]
     if rule.low is not None and rule.high is not None:

@@ -21,9 +21,9 @@ class PenaltySettings(NamedTuple):
     """Which penalty, and of how many examples; ``None`` = the whole batch."""
 
     name: str
-    draw: str = "labels"
+    draw: penalties.Draw = "labels"
     num_examples: int | None = None
-    method: str = "exact"
+    method: penalties.Method = "exact"
 
 
 class StepSettings(NamedTuple):

@@ -3,9 +3,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from fisher_jax.baselines import mixup
 from flax import linen as nn
 
+from fisher_jax.baselines import mixup
 from fisher_jax.losses import cross_entropy
 from fisher_jax.train.optimizer import sgd
 from fisher_jax.train.state import create_state
