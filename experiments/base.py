@@ -84,6 +84,8 @@ def get_config(arg: str = "") -> ConfigDict:
     config.penalty.start_epoch = 0
     # exact (forward-over-reverse) | finite_difference (two gradients)
     config.penalty.method = "exact"
+    # Batch norm inside the penalty: train (this batch's statistics) | eval (running)
+    config.penalty.batch_norm = "train"
 
     config.mixup = ConfigDict()
     config.mixup.beta = 0.0  # lambda ~ Beta(beta, beta); 0 = off
@@ -114,6 +116,11 @@ def get_config(arg: str = "") -> ConfigDict:
     # Examples per device call in evaluation, and per chunk of Tr(F)
     config.measure.batch_size = 1000
     config.measure.chunk_size = 128
+
+    config.eval = ConfigDict()
+    # Training batches on which batch norm's statistics are estimated anew before each
+    # measurement, the paper takes 100; 0 = use the running averages
+    config.eval.reestimate_batch_norm = 0
 
     config.checkpoint = ConfigDict()
     # At the end of every so many epochs, if min_seconds have passed since the last

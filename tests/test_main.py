@@ -1,9 +1,17 @@
 """The real command: a run, its files, its end by kill, signal, disaster or mistake."""
 
+import contextlib
+import fcntl
 import itertools
 import json
+import os
+import pty
 import random
 import signal
+import struct
+import subprocess
+import sys
+import termios
 import time
 
 import numpy as np
@@ -11,6 +19,7 @@ import orbax.checkpoint as ocp
 import pytest
 
 from tests.command import ROOT, SMALL, errors, records, result, run, signal_when, start
+from tests.data.conftest import write_set
 
 EPOCHS = "--config.train.num_epochs=8"
 STEPS = 64
@@ -329,3 +338,57 @@ def test_cifar10(tfds_data, tmp_path):
     config = json.loads((tmp_path / "run" / "config.json").read_text())
     assert config["validation_examples"] == 5000
     assert config["test_examples"] == 10_000
+
+
+DAMAGES = {
+    "truncated": lambda path: path.write_bytes(path.read_bytes()[:-40]),
+    "emptied": lambda path: path.write_bytes(b""),
+    "deleted": lambda path: path.unlink(),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_data_set_is_named(tmp_path, damage):
+    write_set(tmp_path / "data")
+    (path,) = (tmp_path / "data").rglob("*test.array_record*")
+    DAMAGES[damage](path)
+    code, output = run(
+        "--config=experiments/base.py", f"--workdir={tmp_path}/run",
+        "--config.dataset.name=tiny", f"--config.dataset.data_dir={tmp_path}/data",
+    )  # fmt: skip
+    assert code == 2, output
+    (line,) = errors(output)
+    assert path.name in line
+    assert "Traceback" not in output
+
+
+def test_an_empty_data_folder_says_how_to_prepare(tmp_path):
+    code, output = run(
+        "--config=experiments/cifar10_simplecnn_fp.py", f"--workdir={tmp_path}/run",
+        f"--config.dataset.data_dir={tmp_path}",
+    )  # fmt: skip
+    assert code == 2, output
+    assert "python -m fisher_jax.data.prepare cifar10" in errors(output)[0]
+
+
+def test_on_a_terminal_there_is_a_bar(tmp_path):
+    """A real pseudo-terminal: one bar with epoch, accuracies, speed and time left."""
+    command = [sys.executable, "main.py", *SMALL, f"--workdir={tmp_path}/run"]
+    command.append("--config.train.num_epochs=2")
+    master, slave = pty.openpty()
+    fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 50, 160, 0, 0))
+    process = subprocess.Popen(
+        command, cwd=ROOT, stdin=slave, stdout=slave, stderr=slave, close_fds=True,
+        env={**os.environ, "TERM": "xterm"},
+    )  # fmt: skip
+    os.close(slave)
+    output = b""
+    # Reading past the end of a terminal whose other side has closed is an OSError.
+    with contextlib.suppress(OSError):
+        while piece := os.read(master, 65536):
+            output += piece
+    assert process.wait(timeout=60) == 0
+    text = output.decode(errors="replace")
+    for part in ("epoch", "100%", "test ", "Tr(F)", "steps/s"):
+        assert part in text, part
+    assert "\x1b[" in text

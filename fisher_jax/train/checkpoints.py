@@ -69,7 +69,10 @@ def checksum(tree: PyTree) -> UInt32[Array, " leaves"]:
 def open_manager(directory: Path, keep: int) -> ocp.CheckpointManager:
     """Returns Orbax's manager of ``directory``, which keeps the last ``keep`` steps."""
     options = ocp.CheckpointManagerOptions(
-        max_to_keep=keep, enable_async_checkpointing=True
+        max_to_keep=keep,
+        enable_async_checkpointing=True,
+        # What a killed run left half-written; the run's lock says nobody writes now.
+        cleanup_tmp_directories=True,
     )
     return ocp.CheckpointManager(directory.absolute(), options=options)
 

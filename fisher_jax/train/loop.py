@@ -19,9 +19,10 @@ from tensorboardX import SummaryWriter
 from fisher_jax import measure
 from fisher_jax.data.batches import batch_indices
 from fisher_jax.train import checkpoints
+from fisher_jax.train.batch_norm import reestimate_batch_stats
 from fisher_jax.train.checkpoints import Best, Snapshot
 from fisher_jax.train.progress import Display
-from fisher_jax.train.records import Record, append_record
+from fisher_jax.train.records import Record, append_record, finite_or_none
 from fisher_jax.train.signals import StopNow, StopSignals
 from fisher_jax.train.state import TrainState
 from fisher_jax.train.step import StepMetrics, is_penalty_update
@@ -56,6 +57,7 @@ class Run(NamedTuple):
     train_step: Callable[..., tuple[TrainState, StepMetrics]]
     training_batch: Callable[..., tuple[Array, Array]]
     eval_apply: Callable[[PyTree, PyTree, Any], Array]
+    reestimation_batches: int  # of batch norm's statistics before measuring; 0: none
     splits: measure.Splits
     probe: measure.Probe
     measure_settings: measure.MeasureSettings
@@ -123,12 +125,7 @@ def train(run: Run, snapshot: Snapshot, session: Session) -> Snapshot:
 
 def take_step(run: Run, state: TrainState, step: int) -> tuple[TrainState, StepMetrics]:
     """Dispatches one step, a function of (state, step); donates the state."""
-    indices = batch_indices(
-        run.seed, step, run.splits.train.labels.shape[0], run.batch_size
-    )
-    inputs, labels = run.training_batch(
-        run.splits.train, indices, run.augment_key, np.int32(step)
-    )
+    inputs, labels = batch_at(run, step)
     first = run.schedule.penalty_first_step
     return run.train_step(
         state,
@@ -137,6 +134,16 @@ def take_step(run: Run, state: TrainState, step: int) -> tuple[TrainState, StepM
         run.penalty_coefficient,
         update_penalty=first is not None
         and is_penalty_update(step, first, run.schedule.penalty_every),
+    )
+
+
+def batch_at(run: Run, step: int) -> tuple[Array, Array]:
+    """Returns the inputs and labels of a step, a function of (seed, step)."""
+    indices = batch_indices(
+        run.seed, step, run.splits.train.labels.shape[0], run.batch_size
+    )
+    return run.training_batch(
+        run.splits.train, indices, run.augment_key, np.int32(step)
     )
 
 
@@ -215,7 +222,7 @@ def _record_if_due(
     if step:
         record["minibatch/loss"] = float(snapshot.metrics.loss)
         record["minibatch/accuracy"] = float(snapshot.metrics.accuracy)
-    record |= values
+    record = finite_or_none(record | values)
     _write_record(record, session)
     session.records.append(record)
     session.display.show_record(record)
@@ -229,7 +236,7 @@ def _record_if_due(
 def _write_record(record: Record, session: Session) -> None:
     append_record(session.metrics_path, record)
     for name, value in record.items():
-        if "/" in name and value is not None and np.isfinite(value):
+        if "/" in name and value is not None:
             session.writer.add_scalar(name, value, record["step"])
     session.writer.flush()
 
@@ -237,7 +244,15 @@ def _write_record(record: Record, session: Session) -> None:
 def measure_state(run: Run, state: TrainState) -> dict[str, float]:
     """Returns what is measured at this state's step, by metric name."""
     step = int(state.step)
-    logits_fn = jax.tree_util.Partial(run.eval_apply, state.batch_stats)
+    batch_stats = state.batch_stats
+    if batch_stats and run.reestimation_batches:
+        # The batches of the coming steps: random, and the same after a resume.
+        ahead = range(step, step + run.reestimation_batches)
+        batches = (batch_at(run, later)[0] for later in ahead)
+        batch_stats = reestimate_batch_stats(
+            state.apply_fn, state.params, batch_stats, batches
+        )
+    logits_fn = jax.tree_util.Partial(run.eval_apply, batch_stats)
     settings, probe, train = run.measure_settings, run.probe, run.splits.train
     fisher_key, hessian_key = jax.random.split(
         jax.random.fold_in(run.measure_key, step)

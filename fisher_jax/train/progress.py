@@ -8,6 +8,7 @@ from typing import Any, Self
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
+from rich.text import Text
 
 from fisher_jax.train.records import Record
 
@@ -15,13 +16,25 @@ from fisher_jax.train.records import Record
 def print_header(
     console: Console, config: Mapping[str, Any], facts: Mapping[str, Any]
 ) -> None:
-    """Prints the configuration and what follows from it, as two tables side by side."""
-    table = Table.grid(padding=(0, 2))
-    left, right = Table.grid(padding=(0, 1)), Table.grid(padding=(0, 1))
-    for column, content in ((left, config), (right, facts)):
+    """Prints the configuration, a row per section, and what follows from it.
+
+    Args:
+        config: flat, {"section.key": value}.
+    """
+    sections: dict[str, dict[str, Any]] = {}
+    for name, value in config.items():
+        section, _, key = name.rpartition(".")
+        sections.setdefault(section or key, {})[key] = value
+    table = Table(box=None, show_header=False, pad_edge=False)
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column()
+    for section, content in {**sections, "run": facts}.items():
+        cell = Text()
         for key, value in content.items():
-            column.add_row(f"[dim]{key}[/dim]", str(value))
-    table.add_row(left, right)
+            shown = "–" if value is None or value == [] else str(value)
+            cell.append(shown if key == section else f"{key} ", style="dim")
+            cell.append("" if key == section else f"{shown}  ")
+        table.add_row(section, cell)
     console.print(table)
 
 

@@ -50,7 +50,7 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         with temporary.open("w") as file:
-            json.dump(content, file, indent=2, default=str)
+            json.dump(content, file, indent=2, default=str, allow_nan=False)
             file.write("\n")
             file.flush()
             os.fsync(file.fileno())
@@ -155,12 +155,12 @@ def keep_records(path: Path, last_step: int) -> list[Record]:
 
 
 def append_record(path: Path, record: Record) -> None:
-    """Appends one line, whole; non-finite numbers become null, as JSON has none.
+    """Appends one line, whole.
 
     Raises:
         UserError: it cannot be written; no part of the line stays.
     """
-    line = json.dumps({k: _finite(v) for k, v in record.items()}) + "\n"
+    line = json.dumps(record, allow_nan=False) + "\n"
     size = path.stat().st_size if path.exists() else 0
     try:
         with path.open("ab", buffering=0) as file:
@@ -175,8 +175,12 @@ def append_record(path: Path, record: Record) -> None:
         ) from error
 
 
-def _finite(value: float | int | None) -> float | int | None:
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+def finite_or_none(record: Record) -> Record:
+    """Replaces numbers that are not finite by None: JSON has no word for them."""
+    return {
+        name: None if value is None or not math.isfinite(value) else value
+        for name, value in record.items()
+    }
 
 
 def summarise(

@@ -188,6 +188,7 @@ def _plan(
             out_shardings=(batch_sharding, batch_sharding),
         ),
         eval_apply=eval_apply,
+        reestimation_batches=config.eval.reestimate_batch_norm,
         splits=_device_splits(config, data, mesh),
         probe=_probe(config, data),
         measure_settings=measure.MeasureSettings(
@@ -227,6 +228,7 @@ def _step_settings(config: ConfigDict) -> StepSettings:
             config.penalty.draw,
             config.penalty.num_examples,
             config.penalty.method,
+            config.penalty.batch_norm,
         )
     return StepSettings(penalty, config.mixup.beta, config.sam.radius)
 

@@ -24,6 +24,7 @@ class PenaltySettings(NamedTuple):
     draw: penalties.Draw = "labels"
     num_examples: int | None = None
     method: penalties.Method = "exact"
+    batch_norm: str = "train"  # or "eval": by the running statistics
 
 
 class StepSettings(NamedTuple):
@@ -146,16 +147,24 @@ def _update_penalty(
 ) -> TrainState:
     """Recomputes the penalty and its gradient at the state's parameters.
 
-    Batch norm normalises by this batch, as in training, and its running statistics
-    are left alone: the cross-entropy pass has updated them.
+    Batch norm normalises by this batch, as in training, or by its running statistics,
+    as ``settings.penalty.batch_norm`` says. The running statistics are left alone:
+    the cross-entropy pass has updated them.
     """
-    assert settings.penalty is not None
-    num_examples = settings.penalty.num_examples
+    penalty = settings.penalty
+    assert penalty is not None
+
+    def logits_fn(params: PyTree, x: Any) -> Float[Array, "B C"]:
+        if penalty.batch_norm == "train":
+            return _apply_train(state, params, x)[0]
+        variables = {"params": params, "batch_stats": state.batch_stats}
+        return state.apply_fn(variables, x, train=False)
+
     penalty_fn = penalty_function(
-        settings.penalty,
-        lambda params, x: _apply_train(state, params, x)[0],
-        inputs[:num_examples],
-        labels[:num_examples],
+        penalty,
+        logits_fn,
+        inputs[: penalty.num_examples],
+        labels[: penalty.num_examples],
         key,
     )
     value, gradient = jax.value_and_grad(penalty_fn)(state.params)

@@ -101,7 +101,7 @@ def test_a_broken_line_in_the_middle_is_not_passed_over(tmp_path):
 def test_non_finite_numbers_become_null(tmp_path):
     path = tmp_path / "metrics.jsonl"
     row = {"step": 1, "a": math.nan, "b": math.inf, "c": 1.5, "d": None}
-    records.append_record(path, row)
+    records.append_record(path, records.finite_or_none(row))
     expected = {"step": 1, "a": None, "b": None, "c": 1.5, "d": None}
     assert json.loads(path.read_text()) == expected
 

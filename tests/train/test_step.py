@@ -250,3 +250,24 @@ def test_keys_depend_on_seed_and_step_alone():
 def test_updates_start_at_the_first_step():
     steps = [step for step in range(20) if is_penalty_update(step, 6, 5)]
     assert steps == [6, 11, 16]
+
+
+def test_eval_mode_makes_the_penalty_use_running_statistics(batch):
+    inputs, labels = batch
+    state = make_state(batch_norm=True)
+
+    def logits_fn(params, x):
+        variables = {"params": params, "batch_stats": state.batch_stats}
+        return state.apply_fn(variables, x, train=False)
+
+    key = step_keys(state.key, state.step).penalty
+    expected = naive_penalty("fisher", logits_fn, state.params, inputs, labels, key)
+    values = {}
+    for mode in ("train", "eval"):
+        settings = StepSettings(PenaltySettings("fisher", batch_norm=mode))
+        new, _ = train_step(
+            state, inputs, labels, 0.1, settings=settings, update_penalty=True
+        )
+        values[mode] = float(new.penalty_value)
+    np.testing.assert_allclose(values["eval"], expected, rtol=1e-5)
+    assert abs(values["train"] - values["eval"]) > 1e-3 * values["eval"]
