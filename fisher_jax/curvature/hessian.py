@@ -14,7 +14,7 @@ import jax
 import jax.custom_batching
 import jax.flatten_util
 import jax.numpy as jnp
-from jaxtyping import Array, Float, PRNGKeyArray, PyTree
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, PyTree
 from matfree import decomp, stochtrace
 
 from fisher_jax.curvature import axes, fisher, loops, trees
@@ -169,9 +169,9 @@ def hessian_xtrace(
     trees.check_scalar_loss(loss_fn, params)
     _, hessian_product = jax.linearize(jax.grad(loss_fn), params)
     product, size, dtype = _flat_operator(hessian_product, params)
-    # More samples than parameters are refused by matfree, which from half as many on
-    # materialises the operator and is exact.
-    probes = jax.random.normal(key, (min(num_products // 2, size), size), dtype)
+    if num_products >= size:
+        return _exact_trace(product, size, dtype)
+    probes = jax.random.normal(key, (num_products // 2, size), dtype)
     # matfree judges rank deficiency by an absolute threshold.
     first = jnp.linalg.norm(product(probes[0]))
     scale = jnp.where(first > 0, first, 1)
@@ -181,14 +181,26 @@ def hessian_xtrace(
     return fisher.estimate_from_draws(scale * estimates)
 
 
+def _exact_trace(
+    product: Callable[[Array], Array], size: int, dtype: jnp.dtype
+) -> Estimate:
+    """The trace by one product per unit vector."""
+
+    def entry(index: Int[Array, ""]) -> Float[Array, ""]:
+        return product(jax.nn.one_hot(index, size, dtype=dtype))[index]
+
+    trace = jnp.sum(loops.map_slices(entry, jnp.arange(size)))
+    return Estimate(trace, jnp.zeros_like(trace))
+
+
 @trees.highest_precision
 def largest_eigenvalue(
     loss_fn: LossFn, params: PyTree, key: PRNGKeyArray, *, num_iterations: int = 20
 ) -> Eigenvalue:
     """The largest (algebraic) eigenvalue of the loss's Hessian, by Lanczos.
 
-    matfree's Lanczos iteration with full reorthogonalisation from a random start; it
-    holds num_iterations vectors of the size of params.
+    Lanczos with full reorthogonalisation, by matfree, from a random start; it holds
+    num_iterations vectors of the size of params.
 
     Args:
         loss_fn: maps params to a scalar.
@@ -269,34 +281,39 @@ def _lanczos(
     """Largest Ritz pair of a symmetric operator on pytrees like params."""
     product, size, dtype = _flat_operator(tree_product, params)
     steps = min(num_iterations, size)
-    lanczos = decomp.tridiag_sym(steps, reortho="full", custom_vjp=False)
+    # Lanczos with full reorthogonalisation: matfree's Arnoldi iteration, which unlike
+    # its Lanczos returns the lengths that tell when the Krylov space is exhausted.
+    arnoldi = decomp.hessenberg(steps, reortho="full", custom_vjp=False)
     start = jax.random.normal(key, (size,), dtype)
-    basis, tridiagonal, *_ = lanczos(product, start)
-    basis, tridiagonal = _drop_breakdown(basis, tridiagonal)
+    basis, hessenberg, *_ = arnoldi(product, start)
+    kept = _before_breakdown(hessenberg)
+    tridiagonal = _masked(0.5 * (hessenberg + hessenberg.T), kept)
     _, vectors = jnp.linalg.eigh(tridiagonal)
-    ritz = vectors[:, -1] @ basis
+    ritz = vectors[:, -1] @ jnp.where(kept[:, None], basis, 0)
     ritz = ritz / jnp.linalg.norm(ritz)
     image = product(ritz)
     value = jnp.vdot(ritz, image)
     return Eigenvalue(value, jnp.linalg.norm(image - value * ritz))
 
 
-def _drop_breakdown(
-    basis: Float[Array, "k n"], tridiagonal: Float[Array, "k k"]
-) -> tuple[Array, Array]:
-    """Keeps the steps before the Krylov space was exhausted.
+def _before_breakdown(hessenberg: Float[Array, "k k"]) -> Bool[Array, " k"]:
+    """Which steps came before the Krylov space was exhausted.
 
-    The iteration then divides zero by zero and all that follows is NaN. Those steps get
-    a zero basis vector and an eigenvalue below all others.
+    The next vector's length is then rounding, or zero and all that follows NaN.
     """
-    diagonal = jnp.diagonal(tridiagonal)
-    # A step counts if its basis vector is a number: one product may be, the next not.
-    kept = jnp.cumprod(jnp.all(jnp.isfinite(basis), axis=1)).astype(bool)
-    kept = kept & jnp.isfinite(diagonal)
-    square = jnp.where(kept[:, None] & kept[None, :], tridiagonal, 0)
+    lengths = jnp.abs(jnp.diagonal(hessenberg, offset=-1))
+    rounding = 1e3 * jnp.finfo(hessenberg.dtype).eps * jnp.nanmax(jnp.abs(hessenberg))
+    going_on = jnp.concatenate([jnp.ones(1, bool), lengths > rounding])
+    return jnp.cumprod(going_on).astype(bool)
+
+
+def _masked(
+    matrix: Float[Array, "k k"], kept: Bool[Array, " k"]
+) -> Float[Array, "k k"]:
+    """``matrix`` with the other steps decoupled, their eigenvalues below all others."""
+    square = jnp.where(kept[:, None] & kept[None, :], matrix, 0)
     below = -2 * jnp.sum(jnp.abs(square)) - 1
-    square = square + jnp.diag(jnp.where(kept, 0, below))
-    return jnp.where(kept[:, None], basis, 0), square
+    return square + jnp.diag(jnp.where(kept, 0, below))
 
 
 def _flat_operator(

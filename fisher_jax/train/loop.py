@@ -222,7 +222,8 @@ def _record_if_due(
     if step:
         record["minibatch/loss"] = float(snapshot.metrics.loss)
         record["minibatch/accuracy"] = float(snapshot.metrics.accuracy)
-    record = finite_or_none(record | values)
+    record.update(values)
+    record = finite_or_none(record)
     _write_record(record, session)
     session.records.append(record)
     session.display.show_record(record)
