@@ -21,7 +21,7 @@ from fisher_jax.data.tfds_folder import (
     resolve_data_dir,
     unknown_error,
 )
-from fisher_jax.data.tfds_source import file_format
+from fisher_jax.data.tfds_prepared import file_format
 from fisher_jax.errors import one_line
 
 # TFDS retries 10 times with doubling pauses, over three minutes without a network.
