@@ -1,0 +1,1 @@
+"""Mirrors fisher_jax; each file tests the module of its name."""
