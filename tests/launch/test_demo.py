@@ -48,7 +48,8 @@ def test_the_tables_show_what_the_files_hold(tmp_path):
            "train/noisy_accuracy": 0.125, "trace/fisher": 812.25}  # fmt: skip
     (directory / "metrics.jsonl").write_text(json.dumps(row) + "\n")
     result = {"test_accuracy": 0.5, "final_train_clean_accuracy": 0.75,
-              "final_train_noisy_accuracy": 0.25, "max_fisher_trace": 999.6}  # fmt: skip
+              "final_train_noisy_accuracy": 0.25,
+              "max_fisher_trace": 999.6}  # fmt: skip
     (directory / "result.json").write_text(json.dumps(result))
     shown = text_of(demo.progress_table(tmp_path, {"fp": "running", "rfp": "queued"}))
     for part in ("running", "62.5", "12.5", "812.2", "queued", "–"):
