@@ -17,7 +17,7 @@ from rich.console import Console
 from tensorboardX import SummaryWriter
 
 from fisher_jax import parallel
-from fisher_jax.train import checkpoints, loop, run
+from fisher_jax.train import assemble, checkpoints, loop
 from fisher_jax.train.config import load_config
 from fisher_jax.train.progress import Display
 from fisher_jax.train.signals import StopSignals
@@ -78,14 +78,14 @@ def compare(name: str, config_path: str, overrides: list[tuple[str, str]]) -> No
     """Prints the two medians and their ratio, from five alternating blocks."""
     config = load_config(config_path, overrides)
     mesh = parallel.make_mesh()
-    data = run.load_data(config)
+    data = assemble.load_data(config)
     alone: list[float] = []
     inside: list[float] = []
-    plan, first = run.build(config, data, mesh)
+    plan, first = assemble.build(config, data, mesh)
     time_alone(plan, first.state, 3)  # compiles
     for _ in range(5):
         # The loop starts from step 0 each time; build is cheap and shares the compile.
-        snapshot = first._replace(state=run.build(config, data, mesh)[1].state)
+        snapshot = first._replace(state=assemble.build(config, data, mesh)[1].state)
         with tempfile.TemporaryDirectory() as directory:
             seconds, snapshot = time_in_the_loop(plan, snapshot, Path(directory))
         inside += seconds[1:]

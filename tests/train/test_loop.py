@@ -11,7 +11,7 @@ from tensorboardX import SummaryWriter
 
 from experiments import base
 from fisher_jax import parallel
-from fisher_jax.train import checkpoints, loop, records, run
+from fisher_jax.train import assemble, checkpoints, loop, records
 from fisher_jax.train.progress import Display
 from fisher_jax.train.signals import StopSignals
 
@@ -44,12 +44,12 @@ def plan():
     """The run's functions, built once: compiled steps are shared by all cases."""
     config = small_config()
     mesh = parallel.make_mesh()
-    data = run.load_data(config)
+    data = assemble.load_data(config)
 
     def fresh():
-        return run.build(config, data, mesh)[1]
+        return assemble.build(config, data, mesh)[1]
 
-    return run.build(config, data, mesh)[0], fresh
+    return assemble.build(config, data, mesh)[0], fresh
 
 
 class StopAfter(StopSignals):
