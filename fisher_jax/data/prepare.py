@@ -1,20 +1,24 @@
 """Downloads and prepares a TFDS set: python -m fisher_jax.data.prepare NAME.
 
-Preparing image sets needs TensorFlow (``pip install 'fisher_jax[prepare]'``); reading
-the result does not, so it can be done once, anywhere, and copied.
+Preparing image sets needs TensorFlow (``pip install 'fisher_jax[prepare]'``), but for
+tiny_imagenet; reading the result does not, so it can be done once, anywhere, and
+copied.
 """
 
 import argparse
 import importlib.util
 import logging
 import os
+import shutil
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from fisher_jax.data.errors import DataError
 from fisher_jax.data.tfds_folder import (
+    OWN_BUILDERS,
     find_prepared,
     is_known,
     prepare_command,
@@ -27,13 +31,18 @@ from fisher_jax.errors import one_line
 # TFDS retries 10 times with doubling pauses, over three minutes without a network.
 _MAX_RETRIES = 5
 _MAX_FILES_NAMED = 4
+_SECONDS_UNTIL_ABANDONED = 86_400
 
 
 def prepare(name: str, data_dir: Path, manual_dir: Path | None = None) -> Path:
     """Prepares a TFDS set as array_record files, unless it is prepared already.
 
+    The folder gets its name when it is complete, so whatever interrupts preparing,
+    the same call starts it again from the archives that are already there.
+
     Args:
-        name: "name", "name/config" or "name:1.2.3" as TFDS knows it.
+        name: "name", "name/config" or "name:1.2.3" as TFDS knows it; "tiny_imagenet"
+            (32×32 pixels) and "tiny_imagenet/64x64" are ours.
         data_dir: The set goes to data_dir/name[/config]/version, downloads to
             data_dir/downloads, which a later call uses again.
         manual_dir: A folder in which archives already are, under the names that TFDS
@@ -59,11 +68,16 @@ def prepare(name: str, data_dir: Path, manual_dir: Path | None = None) -> Path:
         raise unknown_error(name, data_dir)
     if manual_dir is not None and not manual_dir.is_dir():
         raise DataError(f"--manual_dir={manual_dir} is not a folder")
-    if importlib.util.find_spec("tensorflow") is None:
+    if not _is_ours(name) and importlib.util.find_spec("tensorflow") is None:
         raise DataError(
             f"preparing {name} needs TensorFlow: pip install 'fisher_jax[prepare]'"
         )
     return _download_and_prepare(name, data_dir, manual_dir)
+
+
+def _is_ours(name: str) -> bool:
+    """Says whether the builder is one of ours; those work without TensorFlow."""
+    return name.partition(":")[0].partition("/")[0] in OWN_BUILDERS
 
 
 def _download_and_prepare(name: str, data_dir: Path, manual_dir: Path | None) -> Path:
@@ -75,22 +89,35 @@ def _download_and_prepare(name: str, data_dir: Path, manual_dir: Path | None) ->
     from tensorflow_datasets.core.download import downloader
 
     downloader.MAX_RETRIES = _MAX_RETRIES
+    if _is_ours(name):
+        from fisher_jax.data import tiny_imagenet_builder  # noqa: F401  registers it
+
     builder = None
     try:
         builder = tfds.builder(
             name, data_dir=os.fspath(data_dir), file_format="array_record"
         )
+        _remove_abandoned(Path(builder.data_dir).parent)
         builder.download_and_prepare(
             download_config=tfds.download.DownloadConfig(
                 manual_dir=manual_dir, try_download_gcs=False
             )
         )
+    except DataError:
+        raise
     # Each of TFDS's 400 builders may raise anything, and so may its downloader.
     except Exception as error:
         reason = f"{type(error).__name__}: {one_line(error)}"
         hint = _archive_hint(builder, manual_dir or data_dir / "downloads" / "manual")
         raise DataError(f"preparing {name} failed: {reason}{hint}") from error
     return Path(builder.data_dir)
+
+
+def _remove_abandoned(folder: Path) -> None:
+    """Removes what preparations that were killed long ago left behind."""
+    for incomplete in folder.glob("incomplete.*"):
+        if incomplete.stat().st_mtime < time.time() - _SECONDS_UNTIL_ABANDONED:
+            shutil.rmtree(incomplete, ignore_errors=True)
 
 
 def _archive_hint(builder: Any, manual_dir: Path) -> str:
@@ -114,7 +141,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         prog="python -m fisher_jax.data.prepare",
         description="Download a TFDS set and prepare it for training.",
     )
-    parser.add_argument("name", help="TFDS name, such as cifar100 or svhn_cropped")
+    parser.add_argument(
+        "name", help="TFDS name, such as cifar100 or imagenet2012, or tiny_imagenet"
+    )
     parser.add_argument(
         "--data_dir", help="where prepared sets are (default: ~/tensorflow_datasets)"
     )

@@ -18,6 +18,8 @@ _NAME = re.compile(
     r"(?P<dataset>\w+)(/(?P<config>[\w.+-]+))?(:(?P<version>\d+\.\d+\.\d+))?"
 )
 _VERSION = re.compile(r"\d+\.\d+\.\d+")
+# The builders of ours, with their configurations; a bare name means the first one.
+OWN_BUILDERS = {"tiny_imagenet": ("32x32", "64x64")}
 
 
 class _Name(NamedTuple):
@@ -60,7 +62,7 @@ def find_prepared(name: str, data_dir: Path) -> Path | None:
     """Returns the folder of a prepared set.
 
     Without a version in the name the highest one there is taken; without a
-    configuration, the only one there.
+    configuration, the default of a builder of ours, else the only one there.
 
     Args:
         name: "name", "name/config", "name:1.2.3" or "name/config:1.2.3".
@@ -108,7 +110,15 @@ def _parse_name(name: str) -> _Name:
             f"dataset.name={name!r} is not a name of a data set: write 'name', "
             "'name/config' or 'name:1.2.3'"
         )
-    return _Name(**match.groupdict())
+    parsed = _Name(**match.groupdict())
+    configs = OWN_BUILDERS.get(parsed.dataset)
+    if configs is None or parsed.config in configs:
+        return parsed
+    if parsed.config is None:
+        return parsed._replace(config=configs[0])
+    raise DataError(
+        f"dataset.name={name}: {parsed.dataset} comes as {' or '.join(configs)}"
+    )
 
 
 def _folders(folder: Path) -> list[Path]:
@@ -154,7 +164,7 @@ def missing_error(name: str, data_dir: Path) -> DataError:
 
 
 def is_known(name: str) -> bool:
-    """Says whether TFDS can prepare a set of this name; imports TFDS.
+    """Says whether TFDS or a builder of ours can prepare a set; may import TFDS.
 
     Args:
         name: "name", "name/config", "name:1.2.3" or "name/config:1.2.3".
@@ -162,12 +172,14 @@ def is_known(name: str) -> bool:
     Raises:
         DataError: Where the name has another form.
     """
-    return _parse_name(name).dataset in _builder_names()
+    dataset = _parse_name(name).dataset
+    return dataset in OWN_BUILDERS or dataset in _builder_names()
 
 
 def unknown_error(name: str, data_dir: Path) -> DataError:
     """Returns the error for a name that nobody knows, with the nearest that exist."""
-    known = {"digits", *_builder_names(), *(path.name for path in _folders(data_dir))}
+    prepared = {path.name for path in _folders(data_dir)}
+    known = {"digits", *OWN_BUILDERS, *_builder_names(), *prepared}
     dataset = _parse_name(name).dataset
     nearest = difflib.get_close_matches(dataset.lower(), sorted(known), 3, cutoff=0.5)
     choices = f"the nearest are {', '.join(nearest)}" if nearest else "see tfds.org"

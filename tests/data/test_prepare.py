@@ -1,8 +1,6 @@
 import importlib.util
-import io
 import subprocess
 import sys
-import tarfile
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +11,7 @@ from fisher_jax.data import prepare as prepare_module
 from fisher_jax.data.errors import DataError
 from fisher_jax.data.prepare import main, prepare
 from fisher_jax.data.sources import load_source
+from tests.data.archives import write_cifar
 from tests.data.conftest import (
     image_feature,
     label_feature,
@@ -145,30 +144,6 @@ def test_interrupted(tmp_path, monkeypatch, capsys):
 # --- A real preparation ---------------------------------------------------------------
 
 
-def write_cifar10_archive(path: Path) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """Writes a small archive in CIFAR-10's official binary layout."""
-    generator = np.random.default_rng(0)
-    parts = {}
-    with tarfile.open(path, "w:gz") as archive:
-
-        def add(name: str, content: bytes) -> None:
-            member = tarfile.TarInfo(f"cifar-10-batches-bin/{name}")
-            member.size = len(content)
-            archive.addfile(member, io.BytesIO(content))
-
-        names = [*(f"data_batch_{i}.bin" for i in range(1, 6)), "test_batch.bin"]
-        for name in names:
-            labels = generator.integers(0, 10, 20, dtype=np.uint8)
-            planes = generator.integers(0, 256, (20, 3, 32, 32), dtype=np.uint8)
-            rows = np.concatenate([labels[:, None], planes.reshape(20, -1)], axis=1)
-            add(name, rows.tobytes())
-            parts[name] = (planes.transpose(0, 2, 3, 1), labels)
-        add("batches.meta.txt", "\n".join(f"class {i}" for i in range(10)).encode())
-    train = [parts[name] for name in names[:5]]
-    images, labels = (np.concatenate(arrays) for arrays in zip(*train, strict=True))
-    return {"train": (images, labels), "test": parts["test_batch.bin"]}
-
-
 def rows(images: np.ndarray, labels: np.ndarray) -> list[bytes]:
     return sorted(
         image.tobytes() + bytes([label])
@@ -176,23 +151,40 @@ def rows(images: np.ndarray, labels: np.ndarray) -> list[bytes]:
     )
 
 
-@pytest.mark.skipif(
+needs_tensorflow = pytest.mark.skipif(
     not HAS_TENSORFLOW, reason="SKIPPED LOUDLY: preparing for real needs TensorFlow"
 )
-def test_prepared_for_real_from_an_archive(tmp_path, monkeypatch, capsys):
+
+
+@needs_tensorflow
+@pytest.mark.parametrize(
+    ("name", "num_classes", "file", "builder"),
+    [
+        ("cifar10", 10, "cifar-10-binary.tar.gz", tfds.image_classification.Cifar10),
+        (
+            "cifar100",
+            100,
+            "cifar-100-binary.tar.gz",
+            tfds.image_classification.Cifar100,
+        ),
+    ],
+)
+def test_prepared_for_real_from_an_archive(
+    tmp_path, monkeypatch, capsys, name, num_classes, file, builder
+):
     """The whole way, from the official layout to arrays; only the checksum is ours."""
     manual_dir, data_dir = tmp_path / "archives", tmp_path / "data"
     manual_dir.mkdir()
-    archive = manual_dir / "cifar-10-binary.tar.gz"
-    written = write_cifar10_archive(archive)
-    checksums = tfds.core.download.checksums
-    url_info = checksums.compute_url_info(archive)
-    url = "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz"
-    monkeypatch.setattr(tfds.image_classification.Cifar10, "url_infos", {url: url_info})
-    arguments = ["cifar10", f"--data_dir={data_dir}", f"--manual_dir={manual_dir}"]
+    written = write_cifar(manual_dir / file, num_classes)
+    url_info = tfds.core.download.checksums.compute_url_info(manual_dir / file)
+    url = f"https://www.cs.toronto.edu/~kriz/{file}"
+    assert url in builder.url_infos
+    monkeypatch.setattr(builder, "url_infos", {url: url_info})
+    arguments = [name, f"--data_dir={data_dir}", f"--manual_dir={manual_dir}"]
     assert main(arguments) == 0
-    assert f"cifar10 is prepared in {data_dir}/cifar10/" in capsys.readouterr().out
-    source = load_source("cifar10", str(data_dir), str(tmp_path / "cache"))
+    assert f"{name} is prepared in {data_dir}/{name}/" in capsys.readouterr().out
+    source = load_source(name, str(data_dir), str(tmp_path / "cache"))
+    assert source.num_classes == num_classes
     assert rows(*source.train) == rows(*written["train"])
     assert rows(*source.test) == rows(*written["test"])
     assert source.label_names[3] == "class 3"
@@ -200,11 +192,9 @@ def test_prepared_for_real_from_an_archive(tmp_path, monkeypatch, capsys):
     assert "already prepared" in capsys.readouterr().out
 
 
-@pytest.mark.skipif(
-    not HAS_TENSORFLOW, reason="SKIPPED LOUDLY: preparing for real needs TensorFlow"
-)
+@needs_tensorflow
 def test_an_archive_with_another_checksum(tmp_path, capsys):
-    write_cifar10_archive(tmp_path / "cifar-10-binary.tar.gz")
+    write_cifar(tmp_path / "cifar-10-binary.tar.gz", 10)
     arguments = ["cifar10", f"--data_dir={tmp_path}", f"--manual_dir={tmp_path}"]
     assert main(arguments) == 2
     message = capsys.readouterr().err.splitlines()[-1]

@@ -1,0 +1,211 @@
+"""Tiny ImageNet's official archive: what is in it, checked, and its images, downsized.
+
+Stanford's CS231n published tiny-imagenet-200.zip: 200 classes with 500 training and 50
+validation images each, JPEGs of 64×64 pixels, and 10,000 test images whose labels were
+never published. The paper trains on them at 32×32 pixels.
+"""
+
+import io
+import zipfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from fisher_jax.data.errors import DataError
+from fisher_jax.errors import one_line
+
+URL = "http://cs231n.stanford.edu/tiny-imagenet-200.zip"
+IMAGE_SIZE = 64
+_ROOT = "tiny-imagenet-200"
+_REMEDY = f"download it again from {URL}"
+
+
+class Entry(NamedTuple):
+    """One image: where it is in the archive, and its word-net id.
+
+    Attributes:
+        member: The file's path in the archive.
+        wnid: Word-net id of its class, such as "n01443537".
+    """
+
+    member: str
+    wnid: str
+
+
+class Archive(NamedTuple):
+    """What an archive holds.
+
+    Attributes:
+        path: The zip file.
+        wnids: Word-net ids of the classes, sorted; an image's label is the index in
+            this order (wnids.txt has them in no order).
+        train: Every training image, by class, then in the order of the class's list.
+        validation: Every validation image, in the order of val_annotations.txt.
+    """
+
+    path: Path
+    wnids: tuple[str, ...]
+    train: tuple[Entry, ...]
+    validation: tuple[Entry, ...]
+
+
+def open_archive(path: Path) -> Archive:
+    """Reads an archive's lists and checks that they agree with its files.
+
+    Args:
+        path: A zip file in the official layout.
+
+    Returns:
+        Archive.
+
+    Raises:
+        DataError: Where the file is missing, truncated or no zip file, where a list is
+            missing or malformed, an image is listed and not there or there and not
+            listed, or a validation image has a label that is none of the classes.
+    """
+    with _opened(path) as file:
+        members = set(file.namelist())
+        wnids = _lines(path, file, "wnids.txt")
+        if len(set(wnids)) != len(wnids) or not wnids:
+            raise DataError(
+                f"{path}: wnids.txt does not name each class once; {_REMEDY}"
+            )
+        wnids = sorted(wnids)
+        train = [e for wnid in wnids for e in _train_entries(path, file, wnid)]
+        validation = _validation_entries(path, file, wnids)
+    for folder, entries in (("train/", train), ("val/", validation)):
+        _check_listed(path, folder, members, [entry.member for entry in entries])
+    return Archive(path, tuple(wnids), tuple(train), tuple(validation))
+
+
+def read_images(
+    archive: Archive, entries: Sequence[Entry], size: int
+) -> Iterator[tuple[Entry, bytes]]:
+    """Yields images as files of RGB images of ``size`` × ``size`` pixels.
+
+    At 32 each pixel is the mean of 2×2 pixels (area resampling), rounded, and stored
+    as PNG. At 64 the original JPEG is given, but for grey ones, which become RGB PNGs.
+
+    Args:
+        archive: The archive.
+        entries: Which of its images.
+        size: 32 or 64.
+
+    Yields:
+        (entry, the bytes of a PNG or JPEG file).
+
+    Raises:
+        DataError: Where an image is damaged, cannot be decoded or is not of 64×64
+            pixels; the message names the archive and the image.
+    """
+    with _opened(archive.path) as file:
+        for entry in entries:
+            encoded = _read(archive.path, file, entry.member)
+            yield entry, _resized(archive.path, entry.member, encoded, size)
+
+
+def _opened(path: Path) -> zipfile.ZipFile:
+    try:
+        return zipfile.ZipFile(path)
+    except FileNotFoundError as error:
+        raise DataError(f"{path} is missing; {_REMEDY}") from error
+    except (OSError, zipfile.BadZipFile) as error:
+        raise DataError(
+            f"{path} is truncated or no zip file ({one_line(error)}); {_REMEDY}"
+        ) from error
+
+
+def _read(path: Path, file: zipfile.ZipFile, member: str) -> bytes:
+    """Returns a file of the archive; zipfile checks its CRC."""
+    try:
+        return file.read(member)
+    except KeyError as error:
+        raise DataError(f"{path} has no {member}; {_REMEDY}") from error
+    # A damaged archive also raises zlib.error, EOFError, NotImplementedError and more.
+    except Exception as error:
+        raise DataError(
+            f"{path}: {member} is damaged ({one_line(error)}); {_REMEDY}"
+        ) from error
+
+
+def _lines(path: Path, file: zipfile.ZipFile, name: str) -> list[str]:
+    """Returns a text file's lines that are not blank."""
+    content = _read(path, file, f"{_ROOT}/{name}")
+    try:
+        lines = content.decode().splitlines()
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: {name} is not text; {_REMEDY}") from error
+    return [line.rstrip() for line in lines if line.strip()]
+
+
+def _train_entries(path: Path, file: zipfile.ZipFile, wnid: str) -> list[Entry]:
+    """Returns a class's training images, listed beside their bounding boxes."""
+    lines = _lines(path, file, f"train/{wnid}/{wnid}_boxes.txt")
+    names = [line.split("\t")[0] for line in lines]
+    return [Entry(f"{_ROOT}/train/{wnid}/images/{name}", wnid) for name in names]
+
+
+def _validation_entries(
+    path: Path, file: zipfile.ZipFile, wnids: Sequence[str]
+) -> list[Entry]:
+    """Returns the validation images with the classes that their list gives them."""
+    known = set(wnids)
+    entries = []
+    for number, line in enumerate(_lines(path, file, "val/val_annotations.txt"), 1):
+        name, _, rest = line.partition("\t")
+        wnid = rest.partition("\t")[0]
+        if wnid not in known:
+            raise DataError(
+                f"{path}: val/val_annotations.txt gives {name} in line {number} the "
+                f"class {wnid!r}, which is not in wnids.txt; {_REMEDY}"
+            )
+        entries.append(Entry(f"{_ROOT}/val/images/{name}", wnid))
+    return entries
+
+
+def _check_listed(
+    path: Path, folder: str, members: set[str], listed: Sequence[str]
+) -> None:
+    """Raises DataError unless the images of a folder are those that are listed."""
+    there = {
+        member
+        for member in members
+        if member.startswith(f"{_ROOT}/{folder}") and member.endswith(".JPEG")
+    }
+    if len(set(listed)) != len(listed):
+        twice = next(member for member in listed if listed.count(member) > 1)
+        raise DataError(f"{path}: {twice} is listed twice; {_REMEDY}")
+    if missing := sorted(set(listed) - there):
+        raise DataError(f"{path} has no {missing[0]}, which is listed; {_REMEDY}")
+    if unlisted := sorted(there - set(listed)):
+        raise DataError(
+            f"{path}: {unlisted[0]} is in no list, so its class is unknown; {_REMEDY}"
+        )
+    if not listed:
+        raise DataError(f"{path} has no images in {folder}; {_REMEDY}")
+
+
+def _resized(path: Path, member: str, encoded: bytes, size: int) -> bytes:
+    """Returns an image's file at ``size`` × ``size`` pixels, in RGB."""
+    from PIL import Image
+
+    try:
+        with Image.open(io.BytesIO(encoded)) as image:
+            image.load()
+    # Pillow's decoders raise OSError, SyntaxError, ValueError, struct.error and more.
+    except Exception as error:
+        raise DataError(
+            f"{path}: {member} cannot be decoded as an image ({one_line(error)}); "
+            f"{_REMEDY}"
+        ) from error
+    if image.size != (IMAGE_SIZE, IMAGE_SIZE):
+        width, height = image.size
+        raise DataError(
+            f"{path}: {member} has {width}×{height} pixels, not "
+            f"{IMAGE_SIZE}×{IMAGE_SIZE}; {_REMEDY}"
+        )
+    if size == IMAGE_SIZE and (image.format, image.mode) == ("JPEG", "RGB"):
+        return encoded
+    buffer = io.BytesIO()
+    image.convert("RGB").reduce(IMAGE_SIZE // size).save(buffer, "PNG")
+    return buffer.getvalue()
