@@ -25,9 +25,17 @@ def open_workdir(workdir: str) -> tuple[Path, IO[str]]:
         The directory and the open lock file; the lock lasts until it is closed.
 
     Raises:
-        UserError: it cannot be made or written, or another process runs in it.
+        UserError: it cannot be made or written, another process runs in it, or its
+            name would break checkpoints.
     """
     directory = Path(workdir)
+    # Orbax takes them for wildcards when it puts a checkpoint together.
+    wildcards = set(str(directory.absolute())) & set("[]*?")
+    if wildcards:
+        raise UserError(
+            f"workdir {str(directory.absolute())!r} has {' '.join(sorted(wildcards))} in "
+            "its name, with which checkpoints cannot be stored; choose another"
+        )
     try:
         directory.mkdir(parents=True, exist_ok=True)
         lock = (directory / ".lock").open("w")

@@ -167,6 +167,13 @@ def test_a_workdir_that_cannot_be_made(tmp_path):
         records.open_workdir(str(tmp_path / "file" / "run"))
 
 
+def test_wildcards_in_the_name_are_refused(tmp_path):
+    """Orbax would write a checkpoint that it cannot read back."""
+    with pytest.raises(UserError, match=r"has \[ \] in its name"):
+        records.open_workdir(str(tmp_path / "lr=[0.1]"))
+    assert not (tmp_path / "lr=[0.1]").exists()
+
+
 def test_another_configuration_is_refused_with_its_keys(tmp_path):
     assert not records.check_same_config(tmp_path, {"a.b": 1})
     records.write_json(tmp_path / "config.json", {"config": {"a": {"b": 1, "c": 2}}})
