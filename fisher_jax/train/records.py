@@ -33,8 +33,8 @@ def open_workdir(workdir: str) -> tuple[Path, IO[str]]:
     wildcards = set(str(directory.absolute())) & set("[]*?")
     if wildcards:
         raise UserError(
-            f"workdir {str(directory.absolute())!r} has {' '.join(sorted(wildcards))} in "
-            "its name, with which checkpoints cannot be stored; choose another"
+            f"workdir {str(directory.absolute())!r} has {' '.join(sorted(wildcards))} "
+            "in its name, with which checkpoints cannot be stored; choose another"
         )
     try:
         directory.mkdir(parents=True, exist_ok=True)
