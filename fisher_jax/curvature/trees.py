@@ -5,6 +5,7 @@ the leaves' dtype.
 """
 
 import functools
+import itertools
 from collections.abc import Callable
 from typing import Any, Literal, ParamSpec, TypeVar
 
@@ -61,7 +62,7 @@ def random_probe(key: PRNGKeyArray, params: PyTree, probes: Probes) -> PyTree:
     """A random vector z shaped like ``params`` with E[z zᵀ] = I.
 
     Args:
-        key: a PRNG key; one subkey is used per leaf.
+        key: a PRNG key.
         params: floating-point arrays.
         probes: "gaussian" (standard normal) or "rademacher" (independent signs).
 
@@ -71,9 +72,15 @@ def random_probe(key: PRNGKeyArray, params: PyTree, probes: Probes) -> PyTree:
     check_choice("probes", probes, PROBES)
     sample = jax.random.normal if probes == "gaussian" else jax.random.rademacher
     leaves, structure = jax.tree.flatten(params)
-    keys = jax.random.split(key, len(leaves))
-    drawn = [sample(k, x.shape, x.dtype) for k, x in zip(keys, leaves, strict=True)]
-    return jax.tree.unflatten(structure, drawn)
+    # One draw for all leaves: generators are slow to compile, and networks have
+    # hundreds of leaves.
+    ends = list(itertools.accumulate(leaf.size for leaf in leaves))
+    flat = sample(key, (ends[-1],), accumulation_dtype(params))
+    parts = [
+        flat[end - leaf.size : end].reshape(leaf.shape).astype(leaf.dtype)
+        for leaf, end in zip(leaves, ends, strict=True)
+    ]
+    return jax.tree.unflatten(structure, parts)
 
 
 def is_floating(array: Any) -> bool:

@@ -9,9 +9,13 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.flatten_util import ravel_pytree
 
 NUM_CLASSES = 4
+
+# Small programs that run once: compiling them is what takes time.
+jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 
 
 class Problem(NamedTuple):
@@ -25,12 +29,12 @@ class Problem(NamedTuple):
 
 
 class Dense(NamedTuple):
-    jacobian: jax.Array  # [B, C, P]
-    probabilities: jax.Array  # [B, C]
-    gauss_newton: jax.Array  # [P, P]
-    fisher: jax.Array  # [P, P], by enumeration of the classes
-    hessian: jax.Array  # [P, P]
-    class_gradients: jax.Array  # [B, C, P], of each example's loss for each label
+    jacobian: np.ndarray  # [B, C, P]
+    probabilities: np.ndarray  # [B, C]
+    gauss_newton: np.ndarray  # [P, P]
+    fisher: np.ndarray  # [P, P], by enumeration of the classes
+    hessian: np.ndarray  # [P, P]
+    class_gradients: np.ndarray  # [B, C, P], of each example's loss for each label
 
 
 def mean_cross_entropy(logits_fn, params, inputs, labels):
@@ -200,14 +204,15 @@ def build(name, batch=6, scale=0.4, seed=0):
     """
     assert jax.config.jax_enable_x64, "networks are built in float64"
     input_shape, shapes = _shapes(name)
-    keys = iter(jax.random.split(jax.random.key(seed), 64))
+    # NumPy: eager JAX would compile a program for every shape.
+    random = np.random.default_rng(seed)
     params = jax.tree.map(
-        lambda shape: scale * jax.random.normal(next(keys), shape, jnp.float64),
+        lambda shape: jnp.asarray(scale * random.normal(size=shape)),
         shapes,
         is_leaf=lambda s: isinstance(s, tuple),
     )
-    inputs = jax.random.normal(next(keys), (batch, *input_shape), jnp.float64)
-    labels = jax.random.randint(next(keys), (batch,), 0, NUM_CLASSES)
+    inputs = jnp.asarray(random.normal(size=(batch, *input_shape)))
+    labels = jnp.asarray(random.integers(NUM_CLASSES, size=batch), jnp.int32)
     return Problem(globals()[name], params, inputs, labels)
 
 
@@ -239,4 +244,4 @@ def materialise(name, **options):
             class_gradients,
         )
 
-    return jax.jit(matrices)(flat)
+    return jax.tree.map(np.asarray, jit(matrices)(flat))

@@ -1,3 +1,5 @@
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,6 +10,7 @@ from numpy.testing import assert_allclose
 from fisher_jax import curvature
 from fisher_jax.curvature import class_space
 from tests.curvature import networks
+from tests.curvature.networks import jit
 
 KEY_COUNT = 1000
 
@@ -18,17 +21,18 @@ def double_precision():
         yield
 
 
-def trace(problem, key=None, **options):
-    def compute(params, inputs, key):
-        return curvature.fisher_trace(problem.logits_fn, params, inputs, key, **options)
+def estimate(problem, key=None, **options):
+    return curvature.fisher_trace(*problem[:3], key, **options)
 
-    return jax.jit(compute)(problem.params, problem.inputs, key)
+
+def trace(problem, key=None, **options):
+    return jit(lambda k: estimate(problem, k, **options))(key)
 
 
 def estimates(problem, **options):
     """Independent estimates: mean [KEY_COUNT] and sem [KEY_COUNT]."""
     keys = jax.random.split(jax.random.key(7), KEY_COUNT)
-    return jax.jit(jax.vmap(lambda k: trace(problem, k, **options)))(keys)
+    return jit(jax.vmap(lambda k: estimate(problem, k, **options)))(keys)
 
 
 def assert_unbiased(values, exact):
@@ -42,9 +46,10 @@ def assert_unbiased(values, exact):
 def test_squared_gradient_norms_equal_materialised_gradients(name):
     problem = networks.build(name)
     dense = networks.materialise(name)
-    rows = jnp.arange(len(problem.labels))
-    expected = jnp.sum(dense.class_gradients[rows, problem.labels] ** 2, axis=1)
-    got = jax.jit(curvature.squared_gradient_norms, static_argnums=0)(*problem)
+    rows = np.arange(len(problem.labels))
+    gradients = dense.class_gradients[rows, np.asarray(problem.labels)]
+    expected = np.sum(gradients**2, axis=1)
+    got = jit(curvature.squared_gradient_norms, static_argnums=0)(*problem)
     assert got.dtype == jnp.float64
     assert_allclose(got, expected, rtol=1e-11)
 
@@ -54,26 +59,26 @@ def test_exact_trace_is_gauss_newton_and_enumerated_fisher(name):
     problem = networks.build(name)
     dense = networks.materialise(name)
     assert_allclose(dense.gauss_newton, dense.fisher, atol=1e-12)
-    estimate = trace(problem, estimator="exact")
-    assert_allclose(estimate.mean, jnp.trace(dense.fisher), rtol=1e-11)
-    assert estimate.sem == 0.0
+    exact = trace(problem, estimator="exact")
+    assert_allclose(exact.mean, np.trace(dense.fisher), rtol=1e-11)
+    assert exact.sem == 0.0
 
 
 @pytest.mark.parametrize("name", networks.PIECEWISE_LINEAR)
 def test_hessian_and_fisher_have_one_diagonal_where_piecewise_linear(name):
     problem = networks.build(name)
     dense = networks.materialise(name)
-    assert_allclose(jnp.diag(dense.hessian), jnp.diag(dense.fisher), atol=1e-12)
+    assert_allclose(np.diag(dense.hessian), np.diag(dense.fisher), atol=1e-12)
     exact = trace(problem, estimator="exact").mean
-    assert_allclose(jnp.trace(dense.hessian), exact, rtol=1e-11)
+    assert_allclose(np.trace(dense.hessian), exact, rtol=1e-11)
     # Off the diagonal they differ, or the test would show less than it says.
-    assert jnp.max(jnp.abs(dense.hessian - dense.fisher)) > 1e-3
+    assert np.max(np.abs(dense.hessian - dense.fisher)) > 1e-3
 
 
 @pytest.mark.parametrize("name", networks.CURVED)
 def test_hessian_and_fisher_traces_differ_where_curved(name):
     dense = networks.materialise(name)
-    hessian, fisher = jnp.trace(dense.hessian), jnp.trace(dense.fisher)
+    hessian, fisher = np.trace(dense.hessian), np.trace(dense.fisher)
     assert abs(hessian - fisher) > 1e-3 * fisher
 
 
@@ -106,7 +111,7 @@ def test_minibatch_form_is_biased_where_examples_interact(draw):
     sem = np.std(means, ddof=1) / np.sqrt(KEY_COUNT)
     assert abs(np.mean(means) - exact_per_example) > 10 * sem
     # What it does estimate is the trace of the whole batch's Gauss–Newton matrix.
-    assert_unbiased(means, jnp.trace(dense.gauss_newton))
+    assert_unbiased(means, np.trace(dense.gauss_newton))
 
 
 @pytest.mark.parametrize(
@@ -131,13 +136,17 @@ def test_standard_error_of_one_draw():
     problem = networks.build("mlp_tanh")
     key = jax.random.key(0)
     one = trace(problem, key)
-    labels = curvature.sample_labels(
-        key, problem.logits_fn(problem.params, problem.inputs)
-    )
-    norms = curvature.squared_gradient_norms(*problem[:3], labels)
+
+    @jit
+    def norms_for_labels(key):
+        logits = problem.logits_fn(problem.params, problem.inputs)
+        labels = curvature.sample_labels(key, logits)
+        return curvature.squared_gradient_norms(*problem[:3], labels)
+
+    norms = np.asarray(norms_for_labels(key))
     with_labels = trace(problem, key, draw="labels")
-    assert_allclose(with_labels.mean, jnp.mean(norms), rtol=1e-12)
-    sem = jnp.std(norms, ddof=1) / jnp.sqrt(norms.size)
+    assert_allclose(with_labels.mean, np.mean(norms), rtol=1e-12)
+    sem = np.std(norms, ddof=1) / np.sqrt(norms.size)
     assert_allclose(with_labels.sem, sem, rtol=1e-12)
     assert one.sem > 0
     assert jnp.isnan(trace(problem, key, estimator="minibatch").sem)
@@ -145,15 +154,15 @@ def test_standard_error_of_one_draw():
 
 
 def test_signs_beat_labels_when_the_model_is_confident():
-    problem = networks.build("mlp_tanh", scale=2.0, batch=16)
+    problem = networks.build("mlp_tanh", scale=4.0, batch=16)
     spread = {
         draw: np.std(estimates(problem, draw=draw).mean)
         for draw in ("labels", "rademacher")
     }
-    assert spread["rademacher"] < 0.7 * spread["labels"]
+    assert spread["rademacher"] < 0.5 * spread["labels"]
 
 
-@pytest.mark.parametrize("chunk_size", [1, 3, 4, 100])
+@pytest.mark.parametrize("chunk_size", [3, 100])
 @pytest.mark.parametrize("estimator", ["per_example", "exact", "minibatch", "forward"])
 def test_chunk_size_changes_nothing(estimator, chunk_size):
     problem = networks.build("mlp_relu", batch=7)
@@ -185,7 +194,9 @@ def test_first_draws_do_not_depend_on_their_number(chunk_size):
 def test_layer_traces_sum_to_the_trace(draw):
     problem = networks.build("conv_strided_grouped")
     key = jax.random.key(2)
-    layers = curvature.layer_fisher_traces(*problem[:3], key, draw=draw, num_draws=2)
+    layers = jit(
+        lambda k: curvature.layer_fisher_traces(*problem[:3], k, draw=draw, num_draws=2)
+    )(key)
     assert jax.tree.structure(layers) == jax.tree.structure(problem.params)
     total = trace(problem, key, draw=draw, num_draws=2).mean
     assert_allclose(sum(jax.tree.leaves(layers)), total, rtol=1e-12)
@@ -194,10 +205,11 @@ def test_layer_traces_sum_to_the_trace(draw):
 def test_layer_traces_are_traces_of_diagonal_blocks():
     problem = networks.build("mlp_relu")
     _, unravel = ravel_pytree(problem.params)
-    blocks = unravel(jnp.diag(networks.materialise("mlp_relu").fisher))
-    exact = jax.tree.map(jnp.sum, blocks)
+    blocks = unravel(np.diag(networks.materialise("mlp_relu").fisher))
+    exact = jax.tree.map(np.sum, blocks)
     keys = jax.random.split(jax.random.key(2), KEY_COUNT)
-    draws = jax.vmap(lambda k: curvature.layer_fisher_traces(*problem[:3], k))(keys)
+    one = functools.partial(curvature.layer_fisher_traces, *problem[:3])
+    draws = jit(jax.vmap(one))(keys)
     jax.tree.map(assert_unbiased, draws, exact)
 
 
@@ -205,20 +217,22 @@ def test_layer_traces_are_traces_of_diagonal_blocks():
 def test_minibatch_trace_times_batch_is_the_estimator(draw):
     problem = networks.build("conv_pool")
     key = jax.random.key(2)
-    small = curvature.minibatch_fisher_trace(*problem[:3], key, draw=draw)
+    one = functools.partial(curvature.minibatch_fisher_trace, *problem[:3], draw=draw)
+    small = jit(one)(key)
     big = trace(problem, key, estimator="minibatch", draw=draw).mean
     assert_allclose(small * len(problem.labels), big, rtol=1e-12)
 
 
 @pytest.mark.parametrize("chunk_size", [None, 4])
-@pytest.mark.parametrize("name", networks.NETWORKS)
+@pytest.mark.parametrize("name", ["conv_pool", "sequence"])
 def test_fisher_vector_product(name, chunk_size):
     problem = networks.build(name)
     flat, unravel = ravel_pytree(problem.params)
-    vector = jax.random.normal(jax.random.key(1), flat.shape, flat.dtype)
-    got = curvature.fisher_vector_product(
-        *problem[:3], unravel(vector), chunk_size=chunk_size
+    vector = np.random.default_rng(1).normal(size=flat.size)
+    product = functools.partial(
+        curvature.fisher_vector_product, *problem[:3], chunk_size=chunk_size
     )
+    got = jit(product)(unravel(vector))
     expected = networks.materialise(name).fisher @ vector
     assert_allclose(ravel_pytree(got)[0], expected, rtol=1e-10, atol=1e-12)
 
@@ -226,7 +240,8 @@ def test_fisher_vector_product(name, chunk_size):
 def test_sampled_labels_follow_the_model():
     logits = jnp.asarray([[0.0, 1.0, -1.0], [2.0, 0.0, 0.0]])
     keys = jax.random.split(jax.random.key(0), 4000)
-    labels = jax.vmap(lambda k: curvature.sample_labels(k, logits))(keys)
+    sample = jax.vmap(functools.partial(curvature.sample_labels, logits=logits))
+    labels = jit(sample)(keys)
     assert labels.dtype == jnp.int32
     frequencies = jax.nn.one_hot(labels, 3).mean(axis=0)
     assert_allclose(frequencies, jax.nn.softmax(logits), atol=4 * 0.5 / 4000**0.5)
@@ -297,10 +312,9 @@ def test_bfloat16_logits_are_accumulated_in_float32(estimator):
 
     key = jax.random.key(0)
     options = {"estimator": estimator, "num_draws": 4}
-    low = curvature.fisher_trace(in_bfloat16, single, problem.inputs, key, **options)
-    full = curvature.fisher_trace(
-        problem.logits_fn, single, problem.inputs.astype(jnp.float32), key, **options
-    )
+    low = trace(problem._replace(logits_fn=in_bfloat16, params=single), key, **options)
+    inputs = problem.inputs.astype(jnp.float32)
+    full = trace(problem._replace(params=single, inputs=inputs), key, **options)
     assert low.mean.dtype == low.sem.dtype == jnp.float32
     assert_allclose(low.mean, full.mean, rtol=0.05)
 
@@ -313,15 +327,10 @@ def test_products_are_in_full_float32_and_chunks_of_pytrees_work():
         return problem.logits_fn(params, jnp.concatenate([left, right], axis=1))
 
     inputs = {"left": problem.inputs[:, :2], "right": problem.inputs[:, 2:]}
-    got = curvature.fisher_trace(
-        logits_fn, problem.params, inputs, estimator="exact", chunk_size=2
-    )
+    split = problem._replace(logits_fn=logits_fn, inputs=inputs)
+    got = trace(split, estimator="exact", chunk_size=2)
     assert_allclose(got.mean, trace(problem, estimator="exact").mean, rtol=1e-12)
-    program = str(
-        jax.make_jaxpr(lambda p: trace(problem._replace(params=p), jax.random.key(0)))(
-            problem.params
-        )
-    )
+    program = str(jax.make_jaxpr(lambda k: estimate(problem, k))(jax.random.key(0)))
     assert "HIGHEST" in program
     assert "DEFAULT" not in program
 
@@ -331,7 +340,7 @@ def test_one_example_and_one_class():
     key = jax.random.key(0)
     exact = trace(problem, estimator="exact").mean
     assert_allclose(
-        exact, jnp.trace(networks.materialise("mlp_relu", batch=1).fisher), rtol=1e-11
+        exact, np.trace(networks.materialise("mlp_relu", batch=1).fisher), rtol=1e-11
     )
     one = trace(problem, key)
     assert jnp.isfinite(one.mean)
@@ -349,18 +358,15 @@ def test_one_example_and_one_class():
 def test_parameter_that_reaches_nothing():
     problem = networks.build("mlp_relu")
     params = {**problem.params, "unused": jnp.ones((3, 2))}
+    wider = problem._replace(params=params)
     key = jax.random.key(0)
-    for estimator in ("per_example", "exact", "minibatch", "forward"):
+    for estimator in ("per_example", "exact", "minibatch"):
         options = {"estimator": estimator, "num_draws": 2}
-        got = curvature.fisher_trace(
-            problem.logits_fn, params, problem.inputs, key, **options
-        )
-        assert jnp.isfinite(got.mean)
-    layers = curvature.layer_fisher_traces(
-        problem.logits_fn, params, problem.inputs, key
-    )
-    assert layers["unused"] == 0.0
-    assert_allclose(sum(jax.tree.leaves(layers)), trace(problem, key).mean, rtol=1e-12)
+        got, expected = trace(wider, key, **options), trace(problem, key, **options)
+        assert_allclose(got, expected, rtol=1e-12)
+    assert jnp.isfinite(trace(wider, key, estimator="forward").mean)
+    one = functools.partial(curvature.layer_fisher_traces, *wider[:3])
+    assert jit(one)(key)["unused"] == 0.0
 
 
 def arguments(**changes):
