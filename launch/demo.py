@@ -20,7 +20,7 @@ from launch.processes import Job, main_command, run_side_by_side
 CONFIG = "experiments/digits_fp.py"
 METHODS = {
     "baseline": "no penalty",
-    "fp": "FP (the paper's)",
+    "fp": "FP (paper)",
     "rfp": "RFP (ours)",
     "mixup": "mixup",
 }
