@@ -66,7 +66,9 @@ def test_bfloat16_computes_and_float32_stores(form):
     model = build(form, jnp.bfloat16)
     variables = jax.eval_shape(model.init, jax.random.key(0), inputs)
     assert {leaf.dtype for leaf in jax.tree.leaves(variables)} == {np.dtype("float32")}
-    logits, exact = jax.jit(model.apply)(trained(form), inputs), eval_logits(form)
+    # Not jitted: XLA:CPU of jax 0.12 fuses two bfloat16 convolutions of 128 channels
+    # and more into one YNNPACK call, which returns zeros, NaN or garbage.
+    logits, exact = model.apply(trained(form), inputs), eval_logits(form)
     assert logits.dtype == jnp.bfloat16
     # 8 bits of mantissa, a dozen layers deep.
     error = np.abs(np.float32(logits) - exact)
