@@ -46,6 +46,29 @@ def random_bits(
     return words.reshape(num_examples, _WORDS_PER_BLOCK)
 
 
+def random_words(
+    seed: int, purpose: str, num_words: int, *, step: int, row: int
+) -> UInt64[np.ndarray, "n"]:
+    """Returns random 64-bit words for one row of one step's batch.
+
+    Args:
+        seed: As for `random_bits`.
+        purpose: As for `random_bits`, and none that it is used for.
+        num_words: Number of words N; a smaller one gives the first of a larger one's.
+        step: Counted from 0 over the run.
+        row: Of the global batch.
+
+    Returns:
+        uint64 [N], uniform over 0 to 2^64 - 1; a function of the arguments alone.
+    """
+    # Words of one row count up the lowest word of the counter.
+    generator = np.random.Philox(
+        key=np.array([seed % _WORD, _purpose_word(purpose)], np.uint64),
+        counter=np.array([0, row, 0, step], np.uint64),
+    )
+    return generator.random_raw(num_words)
+
+
 def unit_interval(bits: UInt64[np.ndarray, "n"]) -> Float64[np.ndarray, "n"]:
     """Maps random words to float64 in [0, 1), multiples of 2^-53."""
     return (bits >> np.uint64(11)) * 2.0**-53

@@ -1,0 +1,140 @@
+"""How fast photographs are streamed: python -m tests.data.stream_throughput [DIR].
+
+Images a second of the stream beside those of Pillow alone on the same cores, in rounds
+that take turns, so that whatever else the machine does meets all alike; and the memory
+of the process over an epoch. DIR keeps the generated set for the next time.
+"""
+
+import io
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from fisher_jax.data.stream import Reading, open_stream, stream_batches
+from tests.data.photographs import write_photographs
+
+NUM_IMAGES = 384
+BATCH_SIZE = 64
+CORES = len(os.sched_getaffinity(0))
+
+
+def decode(encoded: bytes) -> np.ndarray:
+    with Image.open(io.BytesIO(encoded)) as image:
+        return np.asarray(image)
+
+
+def decode_resize_crop(encoded: bytes) -> np.ndarray:
+    """As it is usually written: all is resized, then most of it kept."""
+    with Image.open(io.BytesIO(encoded)) as image:
+        shorter = min(image.size)
+        width, height = (256 * side // shorter for side in image.size)
+        resized = image.resize((width, height), Image.Resampling.BILINEAR)
+    left, top = round((width - 224) / 2), round((height - 224) / 2)
+    return np.asarray(resized.crop((left, top, left + 224, top + 224)))
+
+
+def resident_megabytes() -> float:
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
+
+
+class Measured:
+    """Seconds of the clock and of the processors that a way of reading took."""
+
+    def __init__(self) -> None:
+        self.wall = self.cpu = 0.0
+        self.images = 0
+
+    def add(self, work: Callable[[], int]) -> None:
+        wall, cpu = time.perf_counter(), cpu_seconds()
+        self.images += work()
+        self.wall += time.perf_counter() - wall
+        self.cpu += cpu_seconds() - cpu
+
+    @property
+    def rate(self) -> float:
+        return self.images / self.wall
+
+    @property
+    def cpu_rate(self) -> float:
+        return self.images / self.cpu
+
+
+def cpu_seconds() -> float:
+    times = os.times()
+    return times.user + times.system
+
+
+def measure(data_dir: Path, rounds: int, num_workers: int = 0) -> dict[str, Measured]:
+    """Times all ways of reading the set in ``data_dir``, in turns."""
+    if not (data_dir / "photos").exists():
+        write_photographs(data_dir, NUM_IMAGES)
+    stream = open_stream("photos", data_dir / "photos" / "1.0.0")
+    encoded = _encoded(stream)
+    measured = {name: Measured() for name in ("decode", "decode+crop", "stream")}
+
+    def of_pillow(function: Callable[[bytes], np.ndarray]) -> int:
+        with ThreadPoolExecutor(CORES) as pool:
+            return sum(1 for _ in pool.map(function, encoded))
+
+    for number in range(rounds):
+        measured["decode"].add(lambda: of_pillow(decode))
+        measured["decode+crop"].add(lambda: of_pillow(decode_resize_crop))
+        # A stream of its own, so that nothing is read ahead while others are timed.
+        batches = stream_batches(
+            stream.train,
+            np.arange(NUM_IMAGES),
+            seed=number,
+            batch_size=BATCH_SIZE,
+            start_step=0,
+            stop_step=NUM_IMAGES // BATCH_SIZE,
+            reading=Reading(CORES, num_workers),
+        )
+        if num_workers:
+            # Starting processes takes seconds, once in a run.
+            next(batches)
+        measured["stream"].add(lambda b=batches: sum(len(x.labels) for x in b))
+    return measured
+
+
+def _encoded(stream) -> list[bytes]:
+    from fisher_jax.data.records import read_in_order
+
+    return [
+        example.encoded
+        for shard in stream.train.shards
+        for examples in read_in_order(shard)
+        for example in examples
+    ]
+
+
+def report(data_dir: Path, rounds: int) -> None:
+    for num_workers in (0, CORES):
+        kind = f"{num_workers} processes" if num_workers else f"{CORES} threads"
+        measured = measure(data_dir, rounds, num_workers)
+        stream = measured["stream"]
+        for name, other in measured.items():
+            print(
+                f"{kind:12} {name:22} {other.rate:6.0f} images/s, "
+                f"stream/this {stream.rate / other.rate:.2f} "
+                f"(by processor time {stream.cpu_rate / other.cpu_rate:.2f})"
+            )
+
+
+def main() -> None:
+    if len(sys.argv) > 1:
+        report(Path(sys.argv[1]), rounds=8)
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        report(Path(folder), rounds=8)
+
+
+if __name__ == "__main__":
+    main()
