@@ -97,8 +97,7 @@ def build(config: ConfigDict, data: Data, mesh: Mesh) -> tuple[loop.Run, Snapsho
         raise UserError(f"model {config.model.name}: {error}") from error
     state = jax.device_put(state, parallel.replicated(mesh))
     if config.train.init_from is not None:
-        params = checkpoints.read_parameters(config.train.init_from, state.params)
-        state = state.replace(params=params)
+        state = checkpoints.start_from(config.train.init_from, state)
     best = None if data.validation is None else _no_best(state)
     nothing = StepMetrics(jnp.float32(0), jnp.float32(0), jnp.bool_(True))
     metrics = jax.device_put(nothing, parallel.replicated(mesh))

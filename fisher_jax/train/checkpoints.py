@@ -142,12 +142,14 @@ def restore_latest(
     return None
 
 
-def read_parameters(run_directory: str, like: PyTree) -> PyTree:
-    """Returns the final parameters of another run, for ``train.init_from``.
+def start_from(run_directory: str, state: TrainState) -> TrainState:
+    """Returns the state with another run's final parameters: ``train.init_from``.
+
+    Batch norm's running statistics come with them; optimizer and step do not.
 
     Args:
         run_directory: a run that has at least one intact checkpoint.
-        like: parameters of the same model, for shapes and shardings.
+        state: of the same model; its shapes and shardings are kept.
 
     Raises:
         UserError: no run, no checkpoint, all damaged, or another model.
@@ -160,7 +162,9 @@ def read_parameters(run_directory: str, like: PyTree) -> PyTree:
         for step in sorted(manager.all_steps(), reverse=True):
             tree, _ = _read_tree(manager, step)
             if tree is not None:
-                return _matching(tree["state"]["params"], like, run_directory)
+                own = {"params": state.params, "batch_stats": state.batch_stats}
+                other = {name: tree["state"].get(name) or {} for name in own}
+                return state.replace(**_matching(other, own, run_directory))
     raise UserError(f"train.init_from: no intact checkpoint in {directory}")
 
 
@@ -223,15 +227,15 @@ def _read_tree(
     return (tree, "") if intact else (None, "its checksum does not match")
 
 
-def _matching(params: PyTree, like: PyTree, run_directory: str) -> PyTree:
+def _matching(values: PyTree, like: PyTree, run_directory: str) -> PyTree:
     """Checks structure and shapes, and puts the values where ``like`` lives."""
-    if jax.tree.map(jnp.shape, params) != jax.tree.map(jnp.shape, like):
+    if jax.tree.map(jnp.shape, values) != jax.tree.map(jnp.shape, like):
         raise UserError(f"train.init_from: {run_directory} trained another model")
     return jax.tree.map(
         lambda value, target: jax.device_put(
             jnp.asarray(value, target.dtype), target.sharding
         ),
-        params,
+        values,
         like,
     )
 

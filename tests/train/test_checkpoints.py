@@ -202,15 +202,29 @@ def test_the_checksum_takes_every_dtype(leaf):
 
 
 def test_another_runs_parameters(directory):
-    like = make_snapshot(1).state.params
-    params = checkpoints.read_parameters(str(directory.parent), like)
-    expected = make_snapshot(20).state.params
-    jax.tree.map(np.testing.assert_array_equal, params, expected)
+    own, other = make_snapshot(1).state, make_snapshot(20).state
+    state = checkpoints.start_from(str(directory.parent), own)
+    jax.tree.map(np.testing.assert_array_equal, state.params, other.params)
+    assert state.step == own.step
+    jax.tree.map(np.testing.assert_array_equal, state.opt_state, own.opt_state)
+
+
+def test_another_runs_running_statistics_come_too(tmp_path):
+    snapshot = make_snapshot(20)
+    stats = {"layer": {"mean": jnp.arange(3.0), "var": jnp.ones(3)}}
+    state = snapshot.state.replace(batch_stats=stats)
+    with checkpoints.open_manager(tmp_path / "checkpoints", keep=1) as manager:
+        checkpoints.save(manager, snapshot._replace(state=state), 20)
+        checkpoints.finish(manager)
+    zeros = jax.tree.map(jnp.zeros_like, stats)
+    own = make_snapshot(1).state.replace(batch_stats=zeros)
+    started = checkpoints.start_from(str(tmp_path), own)
+    jax.tree.map(np.testing.assert_array_equal, started.batch_stats, stats)
 
 
 @pytest.mark.parametrize("case", ["absent", "empty", "damaged", "other model"])
 def test_parameters_that_cannot_be_had(directory, case, tmp_path):
-    like = make_snapshot(1).state.params
+    state = make_snapshot(1).state
     run = directory.parent
     if case == "absent":
         run = tmp_path / "nowhere"
@@ -221,6 +235,6 @@ def test_parameters_that_cannot_be_had(directory, case, tmp_path):
         for step in (10, 20):
             damage_empty(files_of(directory, step))
     else:
-        like = {"other": jnp.zeros(3)}
+        state = state.replace(params={"other": jnp.zeros(3)})
     with pytest.raises(UserError, match=r"train\.init_from"):
-        checkpoints.read_parameters(str(run), like)
+        checkpoints.start_from(str(run), state)
