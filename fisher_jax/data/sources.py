@@ -1,4 +1,7 @@
-"""Loads a data set by name: ``digits`` or any prepared TFDS set."""
+"""Loads a data set by name: ``digits`` or any prepared TFDS set.
+
+Sets whose images have one shape live in memory, others (photographs) are streamed.
+"""
 
 from pathlib import Path
 
@@ -10,10 +13,12 @@ from fisher_jax.data.cache import (
 )
 from fisher_jax.data.digits import load_digits
 from fisher_jax.data.image_set import ImageSet, Source
+from fisher_jax.data.stream import Stream, open_stream
 from fisher_jax.data.tfds_folder import find_prepared, missing_error, resolve_data_dir
+from fisher_jax.data.tfds_prepared import has_one_shape
 from fisher_jax.data.tfds_source import Progress, read_prepared
 
-__all__ = ["ImageSet", "Source", "load_source"]
+__all__ = ["ImageSet", "Source", "Stream", "find_stream", "load_source"]
 
 
 def load_source(
@@ -64,3 +69,25 @@ def load_source(
         source = read_prepared(name, prepared_dir, progress)
         write_cache(cached_at, source)
     return source
+
+
+def find_stream(name: str, data_dir: str | None) -> Stream | None:
+    """Opens a data set for streaming if its images have no one shape.
+
+    Args:
+        name: As for `load_source`.
+        data_dir: As for `load_source`.
+
+    Returns:
+        Stream, or None where `load_source` loads the set into memory.
+
+    Raises:
+        DataError: As `load_source`; see `fisher_jax.data.stream.open_stream`.
+    """
+    if name == "digits":
+        return None
+    folder = resolve_data_dir(data_dir)
+    prepared_dir = find_prepared(name, folder)
+    if prepared_dir is None:
+        raise missing_error(name, folder)
+    return None if has_one_shape(prepared_dir) else open_stream(name, prepared_dir)

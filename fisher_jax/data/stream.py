@@ -7,6 +7,7 @@ Grain runs the workers and the read-ahead.
 """
 
 import functools
+import gc
 import os
 import signal
 import threading
@@ -17,7 +18,6 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float32, Int, Int32, Int64, UInt8
 
-from fisher_jax.data.augment import channel_statistics
 from fisher_jax.data.batches import batch_indices, steps_per_epoch
 from fisher_jax.data.crops import NUM_WORDS, crop_pixels, needs_words
 from fisher_jax.data.errors import DataError
@@ -39,6 +39,8 @@ _FILLER = -1
 # Images that a worker decodes at a time: few enough that all workers have part in the
 # first batch, many enough that handing them over costs nothing.
 _ROWS_PER_CHUNK = 16
+# Bytes from which on an array goes from a worker process through shared memory.
+_SMALLEST_SHARED = 2**16
 # batch_indices keeps an epoch's order, but threads that come to a new epoch together
 # would each compute it.
 _order_lock = threading.Lock()
@@ -250,21 +252,19 @@ def stream_batches(
             label, or a worker process has died. The message names file and record.
     """
     steps_per_epoch(len(ids), batch_size)
+    _check_batch_size("train.batch_size", batch_size, share)
     needs_words(augment)
-    plan = _checked_plan(
-        _Plan(
-            split=split,
-            ids=np.asarray(ids, np.int64),
-            drawn_labels=drawn_labels,
-            seed=seed,
-            augment=augment,
-            size=size,
-            batch_size=batch_size,
-            share=share,
-            first_step=start_step,
-            last_step=stop_step,
-        ),
-        "train.batch_size",
+    plan = _Plan(
+        split=split,
+        ids=np.asarray(ids, np.int64),
+        drawn_labels=drawn_labels,
+        seed=seed,
+        augment=augment,
+        size=size,
+        batch_size=batch_size,
+        share=share,
+        first_step=start_step,
+        last_step=stop_step,
     )
     return _batches(plan, reading)
 
@@ -299,21 +299,19 @@ def evaluation_batches(
     Raises:
         DataError: As `stream_batches`.
     """
+    _check_batch_size("measure.batch_size", batch_size, share)
     ids = np.arange(split_size(split)) if ids is None else np.asarray(ids, np.int64)
-    plan = _checked_plan(
-        _Plan(
-            split=split,
-            ids=ids,
-            drawn_labels=drawn_labels,
-            seed=None,
-            augment="none",
-            size=size,
-            batch_size=batch_size,
-            share=share,
-            first_step=0,
-            last_step=-(-len(ids) // batch_size),
-        ),
-        "measure.batch_size",
+    plan = _Plan(
+        split=split,
+        ids=ids,
+        drawn_labels=drawn_labels,
+        seed=None,
+        augment="none",
+        size=size,
+        batch_size=batch_size,
+        share=share,
+        first_step=0,
+        last_step=-(-len(ids) // batch_size),
     )
     return _batches(plan, reading)
 
@@ -379,22 +377,24 @@ def stream_statistics(
     Raises:
         DataError: As `stream_batches`.
     """
+    # This imports jax, which worker processes and readers of this file do without.
+    from fisher_jax.data.augment import channel_statistics
+
     priority = random_bits(0, "statistics sample", len(ids))[:, 0]
     sample = np.sort(np.argsort(priority, kind="stable")[:num_images])
     images = read_images(split, np.asarray(ids)[sample], size=size, reading=reading)
     return channel_statistics(images.images)
 
 
-def _checked_plan(plan: _Plan, batch_size_key: str) -> _Plan:
-    """Returns the plan; raises DataError where its numbers do not fit together."""
-    count = plan.share.process_count
-    if plan.batch_size < 1 or plan.batch_size % count:
-        nearest = max(1, plan.batch_size // count) * count
+def _check_batch_size(key: str, batch_size: int, share: Share) -> None:
+    """Raises DataError where a batch cannot be shared out evenly."""
+    count = share.process_count
+    if batch_size < 1 or batch_size % count:
+        nearest = max(1, batch_size // count) * count
         raise DataError(
-            f"{batch_size_key}={plan.batch_size} is not a multiple of the number of "
-            f"processes, {count}; the nearest that is: {nearest}"
+            f"{key}={batch_size} is not a multiple of the number of processes, "
+            f"{count}; the nearest that is: {nearest}"
         )
-    return plan
 
 
 def _batches(plan: _Plan, reading: Reading) -> Iterator[Batch]:
@@ -405,6 +405,11 @@ def _batches(plan: _Plan, reading: Reading) -> Iterator[Batch]:
             yield _joined(plan, chunks)
     finally:
         chunks.close()
+        del chunks
+        # Grain's iterator refers to itself and holds the last shared memory, which the
+        # interpreter would complain of at its end.
+        if reading.num_workers:
+            gc.collect()
 
 
 def _start_reading(plan: _Plan, reading: Reading) -> Any:
@@ -425,7 +430,10 @@ def _start_reading(plan: _Plan, reading: Reading) -> Any:
     per_worker = -(-num_ahead // reading.num_workers)
     workers = grain.MultiprocessingOptions(reading.num_workers, per_worker)
     # A worker does one thing at a time; its results wait in its queue.
-    in_order = chunks.to_iter_dataset(grain.ReadOptions(0, 0))
+    in_order = grain.experimental.WithOptionsIterDataset(
+        chunks.to_iter_dataset(grain.ReadOptions(0, 0)),
+        grain.experimental.DatasetOptions(min_shm_size=_SMALLEST_SHARED),
+    )
     return iter(in_order.mp_prefetch(workers, _start_worker))
 
 

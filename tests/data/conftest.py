@@ -62,7 +62,7 @@ def serialise(encoded: bytes, label: int) -> bytes:
     example.features.feature["image"].bytes_list.value.append(encoded)
     example.features.feature["label"].int64_list.value.append(label)
     example.features.feature["id"].bytes_list.value.append(b"some text")
-    return example.SerializeToString()
+    return example.SerializeToString(deterministic=True)
 
 
 def write_shards(

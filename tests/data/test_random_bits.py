@@ -1,7 +1,12 @@
 import numpy as np
 import pytest
 
-from fisher_jax.data.random_bits import integers_below, random_bits, unit_interval
+from fisher_jax.data.random_bits import (
+    integers_below,
+    random_bits,
+    random_words,
+    unit_interval,
+)
 
 
 def test_values_never_change():
@@ -66,3 +71,16 @@ def test_integers_below_cover_the_range_evenly(bound):
     drawn = integers_below(random_bits(1, "test", num_draws)[:, 0], bound)
     scaled = (drawn.astype(float) + 0.5) / bound
     assert abs(scaled.mean() - 0.5) < 4 * np.sqrt(1 / 12 / num_draws)
+
+
+def test_words_of_rows_and_steps_are_their_own():
+    rows = [
+        random_words(seed, "crop", 41, step=step, row=row)
+        for seed in (0, 1)
+        for step in (0, 1, 10**6)
+        for row in (0, 1, 255)
+    ]
+    assert len(np.unique(rows)) == 41 * len(rows)
+    again = random_words(1, "crop", 7, step=10**6, row=255)
+    np.testing.assert_array_equal(again, rows[-1][:7])
+    assert not np.isin(random_words(0, "crop", 41, step=1, row=0), rows[0]).any()
