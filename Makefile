@@ -48,8 +48,23 @@ format: install
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) $(BENCH_VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
 
-# Ratios of times within one run, on the machine as it is. DATA_DIR: prepared TFDS sets.
-bench: install
-	$(BIN)/python -m benchmarks.loop_overhead $(DATA_DIR)
+# Ours beside PyTorch's, in an environment of its own. For PyTorch without CUDA, a far
+# smaller download, name PyTorch's CPU index in PIP_EXTRA_INDEX_URL.
+BENCH_VENV ?= .venv-bench
+BENCH_STAMP := $(BENCH_VENV)/.installed-py$(VERSION)
+BENCH_PYTHON := JAX_PLATFORMS=cpu $(BENCH_VENV)/bin/python
+
+# DATA_DIR, a folder of prepared TFDS sets, adds the training loop on CIFAR-10.
+bench: $(BENCH_STAMP)
+	$(BENCH_PYTHON) -m benchmarks.run
+	$(BENCH_PYTHON) -m benchmarks.loop_overhead $(DATA_DIR)
+
+$(BENCH_STAMP): setup.cfg $(CONSTRAINTS) benchmarks/constraints.txt
+	@echo "Installing into $(BENCH_VENV) with $$($(PYTHON) --version) (a few minutes)"
+	@$(PYTHON) -m venv --clear $(BENCH_VENV)
+	@$(BENCH_VENV)/bin/python -m pip install -qq --disable-pip-version-check \
+	  --constraint $(CONSTRAINTS) --constraint benchmarks/constraints.txt \
+	  --editable '.[bench]'
+	@touch $@

@@ -1,0 +1,82 @@
+"""Compiled programs with what XLA says of them: FLOPs and temporary memory.
+
+XLA counts the body of a loop once. Where a loop over probes or classes is known to be
+``loops.map_slices``, its FLOPs are found from programs with one and with two slices.
+"""
+
+import contextlib
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+from unittest import mock
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import PyTree
+
+from fisher_jax.curvature import loops
+
+
+class Program(NamedTuple):
+    """A compiled function bound to its arguments.
+
+    Attributes:
+        call: runs it and waits for the result, which it returns.
+        flops: of one call.
+        temp_bytes: temporary memory of one call, beside arguments and results.
+    """
+
+    call: Callable[[], Any]
+    flops: float
+    temp_bytes: int
+
+
+def compile_program(
+    function: Callable[..., Any], *args: Any, num_slices: int = 1
+) -> Program:
+    """Compiles ``function(*args)``.
+
+    Args:
+        function: jit-able.
+        args: arrays, or their shapes if the program is never called.
+        num_slices: how many slices its one ``loops.map_slices`` goes over.
+    """
+    compiled = jax.jit(function).lower(*args).compile()
+    flops = _flops(compiled)
+    if num_slices > 1:
+        flops = _flops_of_slices(function, args, num_slices)
+    return Program(
+        lambda: jax.block_until_ready(compiled(*args)),
+        flops,
+        compiled.memory_analysis().temp_size_in_bytes,
+    )
+
+
+def _flops(compiled: Any) -> float:
+    return compiled.cost_analysis()["flops"]
+
+
+def _flops_of_slices(
+    function: Callable[..., Any], args: tuple[Any, ...], num_slices: int
+) -> float:
+    counts = []
+    for some in (1, 2):
+        with first_slices(some):
+            # A new function each time, so that nothing is found already traced.
+            lowered = jax.jit(lambda *a: function(*a)).lower(*args)
+        counts.append(_flops(lowered.compile()))
+    one, two = counts
+    return one + (num_slices - 1) * (two - one)
+
+
+@contextlib.contextmanager
+def first_slices(number: int) -> Iterator[None]:
+    """Traces ``loops.map_slices`` as the first slices only, and without a loop."""
+
+    def unrolled(function: Callable[[Any], PyTree], slices: PyTree) -> PyTree:
+        results = [
+            function(jax.tree.map(lambda a, i=i: a[i], slices)) for i in range(number)
+        ]
+        return jax.tree.map(lambda *leaves: jnp.stack(leaves), *results)
+
+    with mock.patch.object(loops, "map_slices", unrolled):
+        yield

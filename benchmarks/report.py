@@ -1,0 +1,242 @@
+"""Rows and targets, as results.json, as Markdown and on the terminal."""
+
+import json
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from benchmarks.accuracy import Accuracy
+from benchmarks.timing import Ratio, Times
+from benchmarks.work import Section
+
+MEBIBYTE = 2**20
+
+
+class Row(NamedTuple):
+    """One program of one section.
+
+    Attributes:
+        name: of the program.
+        milliseconds: median of a call, scaled to the whole quantity.
+        ratio: to the section's reference, in common rounds.
+        gflop: XLA's count; None for a peer.
+        temp_mib: temporary memory; None for a peer.
+    """
+
+    name: str
+    milliseconds: float
+    ratio: Ratio
+    gflop: float | None
+    temp_mib: float | None
+
+
+class Table(NamedTuple):
+    """One section on one network."""
+
+    network: str
+    title: str
+    reference: str
+    rows: list[Row]
+
+
+class Target(NamedTuple):
+    """A limit of issue 3 and what was measured.
+
+    Attributes:
+        name: what is compared.
+        limit: the largest value that meets it.
+        value: measured, a median.
+        low: smallest in any round; the value itself if nothing was timed.
+        high: largest.
+    """
+
+    name: str
+    limit: float
+    value: float
+    low: float
+    high: float
+
+    @property
+    def is_met(self) -> bool:
+        """Whether the median is within the limit."""
+        return self.value <= self.limit
+
+
+def timed_target(name: str, limit: float, ratio: Ratio) -> Target:
+    """A target for a ratio of times."""
+    return Target(name, limit, ratio.median, ratio.low, ratio.high)
+
+
+def counted_target(name: str, limit: float, value: float) -> Target:
+    """A target for something that is counted and not timed."""
+    return Target(name, limit, value, value, value)
+
+
+def make_table(
+    network: str, title: str, section: Section, times: Times, reference: str
+) -> Table:
+    """The rows of a section, ratios to ``reference``."""
+    rows = []
+    for name in section.calls:
+        scale = 1 / section.work.get(name, 1)
+        relative = scale * section.work.get(reference, 1)
+        ratio = times.ratio(name, reference)
+        ratio = Ratio(*(relative * r for r in ratio[:3]), ratio.rounds)
+        program = section.programs.get(name)
+        rows.append(
+            Row(
+                name,
+                1e3 * scale * times.median(name),
+                ratio,
+                program and scale * program.flops / 1e9,
+                program and program.temp_bytes / MEBIBYTE,
+            )
+        )
+    return Table(network, title, reference, rows)
+
+
+class Results(NamedTuple):
+    """All that a run has measured."""
+
+    machine: dict[str, Any]
+    targets: list[Target]
+    tables: list[Table]
+    penalty_flops: dict[str, dict[str, float]]
+    memory: list[dict[str, Any]]
+    accuracy: list[Accuracy]
+    notes: list[str]
+
+
+def write(results: Results, folder: Path) -> str:
+    """Writes results.json and results.md; returns the Markdown."""
+    record = {
+        "machine": results.machine,
+        "targets": [t._asdict() | {"met": t.is_met} for t in results.targets],
+        "tables": [
+            t._asdict()
+            | {"rows": [r._asdict() | {"ratio": r.ratio._asdict()} for r in t.rows]}
+            for t in results.tables
+        ],
+        "penalty_gradient_flops_in_gradients": results.penalty_flops,
+        "memory": results.memory,
+        "accuracy_per_cost": [a._asdict() for a in results.accuracy],
+        "notes": results.notes,
+    }
+    text = json.dumps(record, indent=1, ensure_ascii=False) + "\n"
+    (folder / "results.json").write_text(text, encoding="utf-8")
+    markdown = to_markdown(results)
+    (folder / "results.md").write_text(markdown, encoding="utf-8")
+    return markdown
+
+
+def to_markdown(results: Results) -> str:
+    """The whole report."""
+    machine = results.machine
+    parts = [
+        "# Benchmark",
+        "Made by `make bench`; do not edit. "
+        f"{machine['date']}, {machine['cores']} cores, jax {machine['jax']}, "
+        f"torch {machine['torch']}; load average {machine['load_before']} before and "
+        f"{machine.get('load_after', 'unknown')} after. Times are medians of "
+        "interleaved rounds; ratios are medians over rounds with smallest–largest. "
+        "FLOPs and temporary memory are XLA's and exist for JAX programs only.",
+        "## Targets",
+        _grid(
+            ["what", "target", "measured", "min–max", ""],
+            [
+                [
+                    t.name,
+                    f"≤ {t.limit:g}",
+                    f"{t.value:.3f}",
+                    f"{t.low:.2f}–{t.high:.2f}" if t.low != t.high else "",
+                    "met" if t.is_met else "MISSED",
+                ]
+                for t in results.targets
+            ],
+        ),
+    ]
+    for table in results.tables:
+        parts += [
+            f"## {table.title}",
+            f"{table.network}. Ratios to “{table.reference}”.",
+            _grid(
+                ["program", "ms", "ratio", "min–max", "rounds", "GFLOP", "temp MiB"],
+                [_cells(row) for row in table.rows],
+            ),
+        ]
+    if results.penalty_flops:
+        names = list(next(iter(results.penalty_flops.values())))
+        parts += [
+            "## FLOPs of the penalty's gradient, in plain gradients",
+            _grid(
+                ["network", *names],
+                [
+                    [network, *(f"{counts[n]:.3f}" for n in names)]
+                    for network, counts in results.penalty_flops.items()
+                ],
+            ),
+        ]
+    if results.memory:
+        parts += [
+            "## Temporary memory of Tr(F), one draw per example",
+            _grid(
+                ["network", "parameters", "examples", "at a time", "temp MiB"],
+                [
+                    [
+                        m["network"],
+                        f"{m['parameters']:,}",
+                        f"{m['examples']:,}",
+                        str(m["chunk_size"]),
+                        f"{m['temp_mib']:.1f}",
+                    ]
+                    for m in results.memory
+                ],
+            ),
+        ]
+    if results.accuracy:
+        parts += _accuracy(results.accuracy)
+    if results.notes:
+        parts += ["## Notes", "\n".join(f"- {note}" for note in results.notes)]
+    return "\n\n".join(parts) + "\n"
+
+
+def _cells(row: Row) -> list[str]:
+    return [
+        row.name,
+        f"{row.milliseconds:.1f}",
+        f"{row.ratio.median:.3f}",
+        f"{row.ratio.low:.2f}–{row.ratio.high:.2f}",
+        str(row.ratio.rounds),
+        "" if row.gflop is None else f"{row.gflop:.2f}",
+        "" if row.temp_mib is None else f"{row.temp_mib:.0f}",
+    ]
+
+
+def _accuracy(rows: list[Accuracy]) -> list[str]:
+    names = list(dict.fromkeys(row.estimator for row in rows))
+    places = list(dict.fromkeys((row.network, row.stage, row.loss) for row in rows))
+    products = {(r.network, r.stage, r.estimator): r.product for r in rows}
+    grid = _grid(
+        ["network", "stage", "loss", *names],
+        [
+            [
+                network,
+                stage,
+                f"{loss:.3g}",
+                *(f"{products[network, stage, name]:.3f}" for name in names),
+            ]
+            for network, stage, loss in places
+        ],
+    )
+    return [
+        "## Accuracy per cost of Tr(F) = Tr(H)",
+        "Relative standard error of one draw times √(its FLOPs in gradients), ReLU "
+        "networks on digits, 64 examples: the error for the price of one gradient, "
+        "smaller is better. The exact Tr(F) has no error and costs about as many "
+        "backward passes as classes.",
+        grid,
+    ]
+
+
+def _grid(header: list[str], rows: list[list[str]]) -> str:
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in lines)

@@ -1,0 +1,284 @@
+"""The work that is timed: for each section, ours and the peers' calls by name."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import torch
+
+from benchmarks import naive_jax, torch_peers
+from benchmarks.cost import Program, compile_program
+from benchmarks.networks import Problem
+from benchmarks.torch_twins import Twin, make_twin
+from fisher_jax import penalties
+from fisher_jax.curvature import fisher_trace, hessian_trace, squared_gradient_norms
+from fisher_jax.train.state import TrainState, create_state
+from fisher_jax.train.step import PenaltySettings, StepSettings, train_step
+
+UPDATE_EVERY = 10
+NUM_PROBES = 30
+COEFFICIENT = 0.01
+LEARNING_RATE = 1e-4
+MOMENTUM = 0.9
+
+Call = Callable[[], Any]
+
+
+class Section(NamedTuple):
+    """Programs that answer one question.
+
+    Attributes:
+        calls: timed against each other.
+        programs: those of XLA among them, for FLOPs and memory.
+        work: how many of the quantity one call computes, where it is not one.
+    """
+
+    calls: dict[str, Call]
+    programs: dict[str, Program]
+    work: dict[str, float]
+
+
+def _section(
+    programs: dict[str, Program],
+    peers: dict[str, Call],
+    work: dict[str, float] | None = None,
+) -> Section:
+    calls = {name: program.call for name, program in programs.items()} | peers
+    return Section(calls, programs, work or {})
+
+
+def gradient(problem: Problem) -> Section:
+    """The plain gradient of the mean cross-entropy."""
+    twin = make_twin(problem)
+    ours = compile_program(jax.grad(problem.loss_fn), problem.params)
+    return _section({"ours": ours}, {"PyTorch": lambda: torch_peers.gradient(twin)})
+
+
+def penalty_gradient(problem: Problem) -> dict[str, Program]:
+    """The gradient of the Fisher Penalty alone, for its FLOPs; not timed."""
+    key = jax.random.key(1)
+
+    def ours(draw: penalties.Draw, method: penalties.Method) -> Program:
+        def value(params: Any) -> jax.Array:
+            return penalties.fisher_penalty(
+                problem.logits_fn,
+                params,
+                problem.inputs,
+                key,
+                draw=draw,
+                method=method,
+            )
+
+        return compile_program(jax.grad(value), problem.params)
+
+    return {
+        "ours, exact": ours("labels", "exact"),
+        "ours, RFP": ours("rademacher", "exact"),
+        "ours, finite difference": ours("labels", "finite_difference"),
+        "naive JAX": compile_program(
+            jax.grad(lambda p: naive_jax.fisher_penalty(problem, p, key)),
+            problem.params,
+        ),
+    }
+
+
+def steps(problem: Problem) -> Section:
+    """``UPDATE_EVERY`` training steps, the first of which renews the penalty."""
+    calls: dict[str, Call] = {"ours, plain": _our_steps(problem, None)}
+    for name, draw, method in (
+        ("ours, exact", "labels", "exact"),
+        ("ours, RFP", "rademacher", "exact"),
+        ("ours, finite difference", "labels", "finite_difference"),
+    ):
+        settings = PenaltySettings("fisher", draw=draw, method=method)
+        calls[name] = _our_steps(problem, settings)
+    calls["naive JAX"] = _naive_steps(problem)
+    for name, coefficient in (
+        ("PyTorch, plain", None),
+        ("PyTorch, double backward", COEFFICIENT),
+    ):
+        train = torch_peers.trainer(
+            make_twin(problem), coefficient, LEARNING_RATE, MOMENTUM
+        )
+        calls[name] = lambda train=train: train(UPDATE_EVERY)
+    return Section(calls, {}, dict.fromkeys(calls, UPDATE_EVERY))
+
+
+def _our_steps(problem: Problem, penalty: PenaltySettings | None) -> Call:
+    """The steps of ``fisher_jax.train``, compiled and donated as its loop does."""
+    optimizer = optax.sgd(LEARNING_RATE, MOMENTUM)
+    shape = problem.inputs.shape[1:]
+    state = create_state(problem.model, optimizer, shape, 0, penalty is not None)
+    # Copies: the step donates its state.
+    state = state.replace(params=jax.tree.map(jnp.copy, problem.params))
+    step = jax.jit(
+        train_step, static_argnames=("settings", "update_penalty"), donate_argnums=0
+    )
+    settings = StepSettings(penalty=penalty)
+    holder: list[TrainState] = [state]
+
+    def call() -> None:
+        state = holder[0]
+        for index in range(UPDATE_EVERY):
+            state, metrics = step(
+                state,
+                problem.inputs,
+                problem.labels,
+                COEFFICIENT,
+                settings=settings,
+                update_penalty=penalty is not None and index == 0,
+            )
+        holder[0] = jax.block_until_ready(state)
+        assert metrics.is_finite
+
+    return call
+
+
+def _naive_steps(problem: Problem) -> Call:
+    step = naive_jax.training_step(problem, COEFFICIENT, LEARNING_RATE, MOMENTUM)
+    zeros = jax.tree.map(jnp.zeros_like, problem.params)
+    holder = [jax.tree.map(jnp.copy, (problem.params, zeros, zeros))]
+
+    def call() -> None:
+        values = holder[0]
+        for index in range(UPDATE_EVERY):
+            values = step(*values, jax.random.key(index), update=index == 0)
+        holder[0] = jax.block_until_ready(values)
+
+    return call
+
+
+def fisher(problem: Problem) -> Section:
+    """Tr(F) over the batch, by one draw or exactly, and its values compared."""
+    twin = make_twin(problem)
+    assert_norms_agree(problem, twin)
+    labels = twin.labels
+    programs = {
+        "ours, labels": our_fisher_trace(problem, draw="labels"),
+        "ours, signs": our_fisher_trace(problem, draw="rademacher"),
+        "ours, exact": our_fisher_trace(problem, estimator="exact"),
+        "naive JAX, vmap(grad)": compile_program(
+            lambda p: naive_jax.trace_by_vmap(
+                problem, p, problem.inputs, problem.labels
+            ),
+            problem.params,
+        ),
+    }
+    peers = {
+        "PyTorch, vmap(grad)": torch_peers.norms_by_vmap(twin, labels),
+        "BackPACK, BatchL2Grad": torch_peers.norms_by_backpack(twin, labels),
+        **opacus_norms(twin),
+        f"curvlinops, {NUM_PROBES} probes": lambda: (
+            torch_peers.fisher_trace_by_curvlinops(twin, NUM_PROBES)
+        ),
+    }
+    return _section(programs, peers)
+
+
+def our_fisher_trace(problem: Problem, **options: Any) -> Program:
+    """``fisher_trace`` over the problem's batch."""
+    slices = 10 if options.get("estimator") == "exact" else 1
+    return compile_program(
+        lambda p, x, k: fisher_trace(problem.logits_fn, p, x, k, **options).mean,
+        problem.params,
+        problem.inputs,
+        jax.random.key(2),
+        num_slices=slices,
+    )
+
+
+def opacus_norms(twin: Twin) -> dict[str, Call]:
+    """Opacus' norms, where it knows every layer that has parameters."""
+    calls = {}
+    for name, ghost in (("Opacus, per-example", False), ("Opacus, ghost", True)):
+        try:
+            call = torch_peers.norms_by_opacus(twin, twin.labels, ghost)
+            call()
+        except (NotImplementedError, AttributeError, ValueError, RuntimeError):
+            continue
+        calls[name] = call
+    return calls
+
+
+def assert_norms_agree(problem: Problem, twin: Twin, tolerance: float = 1e-3) -> None:
+    """Compares everyone's norms of the same gradients.
+
+    Raises:
+        AssertionError: a peer's values differ from ours.
+    """
+    ours = np.asarray(
+        jax.jit(squared_gradient_norms, static_argnums=0)(
+            problem.logits_fn, problem.params, problem.inputs, problem.labels
+        )
+    )
+    found = {
+        "vmap": torch_peers.norms_by_vmap(twin, twin.labels)(),
+        "BackPACK": torch_peers.norms_by_backpack(twin, twin.labels)(),
+        **{name: call() for name, call in opacus_norms(twin).items()},
+    }
+    for name, norms in found.items():
+        error = np.abs(norms.detach().numpy() / ours - 1).max()
+        assert error < tolerance, f"{name}: differs from ours by {error:.1e}"
+
+
+def hessian(problem: Problem) -> Section:
+    """Tr(H) by ``NUM_PROBES`` probes."""
+    twin = make_twin(problem)
+
+    def ours(method: str) -> Program:
+        return compile_program(
+            lambda p, k: (
+                hessian_trace(
+                    problem.loss_fn, p, k, num_probes=NUM_PROBES, method=method
+                ).mean
+            ),
+            problem.params,
+            jax.random.key(3),
+            num_slices=NUM_PROBES,
+        )
+
+    one_naive = "naive JAX, 1 probe of 30"
+    programs = {
+        "ours, forward": ours("forward"),
+        "ours, reverse": ours("reverse"),
+        one_naive: compile_program(
+            lambda p, k: naive_jax.quadratic_form(problem, p, k),
+            problem.params,
+            jax.random.key(3),
+        ),
+    }
+    peers = {
+        "PyHessian's algorithm": lambda: torch_peers.quadratic_forms_as_pyhessian(
+            twin, NUM_PROBES
+        ),
+        "curvlinops": lambda: torch_peers.hessian_trace_by_curvlinops(twin, NUM_PROBES),
+    }
+    return _section(programs, peers, {one_naive: 1 / NUM_PROBES})
+
+
+def memory(problem: Problem, counts: tuple[int, ...], chunk: int) -> dict[int, Program]:
+    """Tr(F) over so many examples, ``chunk`` at a time; compiled and not run."""
+    shape = problem.inputs.shape[1:]
+    shapes = jax.tree.map(
+        lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype), problem.params
+    )
+    return {
+        count: compile_program(
+            lambda p, x, k: (
+                fisher_trace(problem.logits_fn, p, x, k, chunk_size=chunk).mean
+            ),
+            shapes,
+            jax.ShapeDtypeStruct((count, *shape), jnp.float32),
+            jax.random.key(2),
+        )
+        for count in counts
+    }
+
+
+def torch_threads(number: int) -> None:
+    """Limits PyTorch to so many threads and fixes its random numbers."""
+    torch.set_num_threads(number)
+    torch.manual_seed(0)

@@ -1,0 +1,156 @@
+"""The benchmark's pieces agree on tiny sizes: what is timed is the same work."""
+
+import json
+
+import jax
+import numpy as np
+import pytest
+
+from benchmarks import naive_jax, networks
+from benchmarks.cost import compile_program
+from benchmarks.timing import Effort, take_turns
+from fisher_jax.curvature import fisher_trace, hessian_trace, squared_gradient_norms
+from fisher_jax.penalties import fisher_penalty
+
+PROBLEMS = {
+    "simple_cnn": lambda: networks.simple_cnn(4, 8),
+    "wide_resnet": lambda: networks.wide_resnet(3, 8, 8, 1),
+    "mlp": lambda: networks.mlp(4, 12, (7, 5)),
+}
+
+
+@pytest.fixture(params=PROBLEMS)
+def problem(request):
+    return PROBLEMS[request.param]()
+
+
+@pytest.fixture
+def peers():
+    """The peers; without PyTorch their tests are skipped."""
+    for name in ("torch", "backpack", "curvlinops", "opacus"):
+        pytest.importorskip(name, reason=f"NO {name.upper()}: peers are not tested")
+    from benchmarks import work
+
+    return work
+
+
+def assert_trees_close(found, expected, tolerance):
+    for a, b in zip(found, expected, strict=True):
+        np.testing.assert_allclose(a, b, rtol=tolerance, atol=tolerance)
+
+
+def test_naive_jax_is_the_same_work(problem):
+    @jax.jit
+    def everything(params):
+        key = jax.random.key(5)
+        batch = problem.inputs, problem.labels
+        norms = squared_gradient_norms(problem.logits_fn, params, *batch)
+        return (
+            norms.mean(),
+            naive_jax.trace_by_vmap(problem, params, *batch),
+            fisher_penalty(problem.logits_fn, params, problem.inputs, key),
+            naive_jax.fisher_penalty(problem, params, key),
+        )
+
+    trace, naive_trace, penalty, naive_penalty = everything(problem.params)
+    np.testing.assert_allclose(naive_trace, trace, rtol=1e-4)
+    np.testing.assert_allclose(naive_penalty, penalty, rtol=1e-4)
+
+
+def test_flops_of_a_loop_count_every_slice():
+    problem = PROBLEMS["mlp"]()
+
+    def trace(number):
+        return compile_program(
+            lambda p, k: hessian_trace(problem.loss_fn, p, k, num_probes=number).mean,
+            problem.params,
+            jax.random.key(0),
+            num_slices=number,
+        )
+
+    one, ten = trace(1).flops, trace(10).flops
+    assert 3 < ten / one < 10.5
+
+
+def test_takes_turns():
+    order = []
+    calls = {name: lambda name=name: order.append(name) for name in "ab"}
+    times = take_turns(calls, Effort(0.01, 2, 2))
+    ratio = times.ratio("a", "b")
+    assert ratio.rounds == 2
+    assert ratio.low <= ratio.median <= ratio.high
+    assert set(order) == {"a", "b"}
+
+
+def test_twins_compute_the_same(problem, peers):
+    from benchmarks.torch_twins import copy_parameters, make_twin
+
+    twin = make_twin(problem)
+    logits = twin.model(twin.inputs).detach().numpy()
+    expected = jax.jit(problem.logits_fn)(problem.params, problem.inputs)
+    np.testing.assert_allclose(logits, expected, rtol=1e-3, atol=1e-4)
+    # The twin with our gradient as its parameters holds it in its own layout.
+    holder = make_twin(problem)
+    copy_parameters(jax.jit(jax.grad(problem.loss_fn))(problem.params), holder.model)
+    from benchmarks import torch_peers
+
+    assert_trees_close(
+        [g.numpy() for g in torch_peers.gradient(twin)],
+        [p.detach().numpy() for p in holder.params],
+        2e-4,
+    )
+
+
+def test_penalty_gradients_agree(problem, peers):
+    from benchmarks import torch_peers
+    from benchmarks.torch_twins import copy_parameters, make_twin
+
+    twin, holder = make_twin(problem), make_twin(problem)
+    ours = jax.grad(lambda p: naive_jax.penalty(problem, p, problem.labels))
+    copy_parameters(jax.jit(ours)(problem.params), holder.model)
+    expected = [p.detach().numpy() for p in holder.params]
+    scale = max(np.abs(e).max() for e in expected)
+    found = torch_peers.penalty_gradient(twin, twin.labels)
+    assert_trees_close(
+        [g.numpy() / scale for g in found], [e / scale for e in expected], 1e-3
+    )
+
+
+def test_norms_agree(problem, peers):
+    from benchmarks.torch_twins import make_twin
+
+    peers.assert_norms_agree(problem, make_twin(problem))
+
+
+def test_traces_of_the_peers_agree(peers):
+    from benchmarks import torch_peers
+    from benchmarks.torch_twins import make_twin
+
+    problem = PROBLEMS["mlp"]()
+    exact = fisher_trace(
+        problem.logits_fn, problem.params, problem.inputs, estimator="exact"
+    ).mean
+    twin = make_twin(problem)
+    forms = np.asarray(torch_peers.quadratic_forms_as_pyhessian(twin, 400))
+    assert abs(forms.mean() - exact) < 4.5 * forms.std() / 20
+    spread = 4.5 * forms.std() / 20
+    assert abs(torch_peers.fisher_trace_by_curvlinops(twin, 400) - exact) < spread
+    assert abs(torch_peers.hessian_trace_by_curvlinops(twin, 400) - exact) < spread
+
+
+def test_report_is_written(peers, tmp_path):
+    from benchmarks import run
+
+    problem = PROBLEMS["mlp"]()
+    benchmark = run.Benchmark(5, tmp_path)
+    effort = Effort(0.01, 1, 1)
+    benchmark.run("gradient", lambda: benchmark.gradient(problem, effort, True))
+    benchmark.run("steps", lambda: benchmark.steps(problem, effort, True))
+    benchmark.run("fisher", lambda: benchmark.fisher(problem, effort, True))
+    benchmark.deadline = 0
+    benchmark.run("the rest", lambda: pytest.fail("is left out"))
+    record = json.loads((tmp_path / "results.json").read_text())
+    assert {t["title"] for t in record["tables"]} >= {"Plain gradient"}
+    assert len(record["targets"]) > 8
+    assert "| ours, exact |" in (tmp_path / "results.md").read_text()
+    assert benchmark.results.notes
