@@ -112,3 +112,23 @@ def add_to_tar(archive: tarfile.TarFile, name: str, content: bytes) -> None:
     member = tarfile.TarInfo(name)
     member.size = len(content)
     archive.addfile(member, io.BytesIO(content))
+
+
+def write_imagenet(folder: Path, images: dict[str, list[bytes]]) -> None:
+    """Writes ImageNet's three tar files, with the given images of each split.
+
+    Training images take turns in two classes, each a tar file in the tar file.
+    """
+    wnids = ("n01440764", "n01443537")
+    with tarfile.open(folder / "ILSVRC2012_img_train.tar", "w") as archive:
+        for number, wnid in enumerate(wnids):
+            buffer = io.BytesIO()
+            with tarfile.open(fileobj=buffer, mode="w") as of_class:
+                for i, image in enumerate(images["train"][number::2]):
+                    add_to_tar(of_class, f"{wnid}_{i}.JPEG", image)
+            add_to_tar(archive, f"{wnid}.tar", buffer.getvalue())
+    for split in ("val", "test"):
+        with tarfile.open(folder / f"ILSVRC2012_img_{split}.tar", "w") as archive:
+            for i, image in enumerate(images[split], 1):
+                name = f"ILSVRC2012_{split}_{i:08d}.JPEG"
+                add_to_tar(archive, name, image)

@@ -1,4 +1,5 @@
 import importlib.util
+import io
 import subprocess
 import sys
 from pathlib import Path
@@ -6,18 +7,22 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
+from PIL import Image
 
 from fisher_jax.data import prepare as prepare_module
+from fisher_jax.data.crops import crop_pixels
 from fisher_jax.data.errors import DataError
 from fisher_jax.data.prepare import main, prepare
-from fisher_jax.data.sources import load_source
-from tests.data.archives import write_cifar
+from fisher_jax.data.sources import find_stream, load_source
+from fisher_jax.data.stream import read_images, split_size
+from tests.data.archives import write_cifar, write_imagenet
 from tests.data.conftest import (
     image_feature,
     label_feature,
     write_description,
     write_set,
 )
+from tests.data.photographs import photograph
 
 ROOT = Path(__file__).parents[2]
 HAS_TENSORFLOW = importlib.util.find_spec("tensorflow") is not None
@@ -201,3 +206,41 @@ def test_an_archive_with_another_checksum(tmp_path, capsys):
     assert "NonMatchingChecksumError" in message
     assert "cifar-10-binary.tar.gz, has wrong checksum" in message
     assert not list(tmp_path.glob("cifar10/3*"))
+
+
+@needs_tensorflow
+def test_imagenet_prepared_for_real_is_streamed(tmp_path):
+    """From its three official archives; the labels of the test split are secret."""
+    pytest.importorskip("grain", reason="SKIPPED LOUDLY: streaming needs grain")
+    generator = np.random.default_rng(0)
+    images = {
+        split: [photograph(generator, 60 + i, 50) for i in range(size)]
+        for split, size in (("train", 7), ("val", 5), ("test", 3))
+    }
+    write_imagenet(tmp_path, images)
+    arguments = [f"--data_dir={tmp_path / 'data'}", f"--manual_dir={tmp_path}"]
+    assert main(["imagenet2012", *arguments]) == 0
+    stream = find_stream("imagenet2012", str(tmp_path / "data"))
+    assert (split_size(stream.train), split_size(stream.test)) == (7, 5)
+    assert stream.num_classes == 1000
+    assert stream.label_names[:2] == ("n01440764", "n01443537")
+    train = read_images(stream.train, np.arange(7))
+    assert train.images.shape == (7, 224, 224, 3)
+    assert sorted(train.labels.tolist()) == [0, 0, 0, 0, 1, 1, 1]
+    validation = read_images(stream.test, np.arange(5))
+    expected = [
+        crop_pixels(Image.open(io.BytesIO(image)), "none", None, resize=256, crop=224)
+        for image in images["val"]
+    ]
+    assert sorted(image.tobytes() for image in validation.images) == sorted(
+        image.tobytes() for image in expected
+    )
+
+
+@needs_tensorflow
+def test_imagenet_without_its_archives(tmp_path, capsys):
+    assert main(["imagenet2012", f"--data_dir={tmp_path}"]) == 2
+    message = capsys.readouterr().err.splitlines()[-1]
+    assert message.startswith("preparing imagenet2012 failed: AssertionError: Manual")
+    assert str(tmp_path / "downloads" / "manual") in message
+    assert "ILSVRC2012_img_train.tar" in message
