@@ -15,71 +15,13 @@ from typing import Any, TypeVar
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.extend.core import ClosedJaxpr, JaxprEqn, Literal
-from jax.extend.core.primitives import conv_general_dilated_p, jit_p
+from jax.extend.core import JaxprEqn
+from jax.extend.core.primitives import conv_general_dilated_p
 from jaxtyping import Array, Bool, PyTree
 
-from fisher_jax.curvature import axes
+from fisher_jax.curvature import axes, programs
 
 _F = TypeVar("_F", bound=Callable[..., Any])
-
-# Evaluates one equation, or returns None to have it evaluated as it stands.
-Rule = Callable[[JaxprEqn, Sequence[Any]], Sequence[Any] | None]
-
-
-def evaluate(program: ClosedJaxpr, arguments: Sequence[Any], rule: Rule) -> list[Any]:
-    """Evaluates a traced program, equation by equation, under ``rule``.
-
-    Nested ``jit`` calls are entered; loops, conditionals, custom derivatives and
-    rematerialised blocks are evaluated as they stand. Equal equations with the same
-    operands are evaluated once.
-    """
-    return _evaluate(program, arguments, rule, {})
-
-
-def _evaluate(
-    program: ClosedJaxpr, arguments: Sequence[Any], rule: Rule, done: dict[Any, Any]
-) -> list[Any]:
-    jaxpr = program.jaxpr
-    variables = [*jaxpr.constvars, *jaxpr.invars]
-    values = dict(zip(variables, [*program.consts, *arguments], strict=True))
-
-    def read(variable: Any) -> Any:
-        return variable.val if isinstance(variable, Literal) else values[variable]
-
-    for equation in jaxpr.eqns:
-        operands = [read(v) for v in equation.invars]
-        key = _identity(equation, operands)
-        results = done[key][1] if key in done else rule(equation, operands)
-        if results is None and equation.primitive is jit_p:
-            results = _evaluate(equation.params["jaxpr"], operands, rule, done)
-        if results is None:
-            keywords = equation.primitive.get_bind_params(equation.params)
-            results = equation.primitive.bind(*operands, **keywords)
-            if not equation.primitive.multiple_results:
-                results = [results]
-        if key is not None:
-            # The operands are kept with the results: an identity is only good for as
-            # long as its object lives.
-            done[key] = (operands, results)
-        values.update(zip(equation.outvars, results, strict=True))
-    return [read(v) for v in jaxpr.outvars]
-
-
-def _identity(equation: JaxprEqn, operands: Sequence[Any]) -> Any:
-    """What two equations must share to have the same value; None if unknown."""
-    if equation.effects:
-        return None
-    read = tuple(
-        (repr(v.val), v.aval) if isinstance(v, Literal) else id(operand)
-        for v, operand in zip(equation.invars, operands, strict=True)
-    )
-    try:
-        params = tuple(sorted(equation.params.items()))
-        hash((params, read))
-    except TypeError:
-        return None
-    return equation.primitive, params, read
 
 
 def loop_body(function: _F) -> _F:
@@ -100,7 +42,7 @@ def loop_body(function: _F) -> _F:
 
     def rewritten(*args: Any) -> Any:
         program, shapes = jax.make_jaxpr(function, return_shape=True)(*args)
-        results = evaluate(program, jax.tree.leaves(args), rule)
+        results = programs.evaluate(program, jax.tree.leaves(args), rule)
         return jax.tree.unflatten(jax.tree.structure(shapes), results)
 
     return rewritten  # type: ignore[return-value]

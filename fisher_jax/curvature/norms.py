@@ -1,13 +1,13 @@
 """Per-example squared norms of gradients."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
-from fisher_jax.curvature import axes, loops, trees
+from fisher_jax.curvature import axes, layers, loops, programs, trees
 
 LogitsFn = Callable[[Any, Any], Float[Array, "B C"]]
 # From one example's logits [C] and its noise to K cotangents [K, C].
@@ -24,8 +24,12 @@ def squared_pullback_norms(
 ) -> list[Float[Array, "B K"]]:
     """‖J_iᵀ v_ik‖² of every example i and cotangent k, for each leaf of params.
 
-    One forward pass per example and K backward passes, whose results are reduced to
-    norms before the next begins.
+    One forward pass per example and K backward passes. The gradient of a parameter that
+    enters the network once, as the weights of a dense layer or a convolution, is
+    reduced to its norm within the backward pass, from the layer's input and output
+    cotangent (see ``layers``), so that gradients per example are held for one such
+    layer at a time, if at all. Other parameters (biases, scales, weights that are
+    shared, normalised, or used in a loop) have theirs computed and then reduced.
 
     Args:
         logits_fn: maps params and inputs [1, ...] to logits [1, C].
@@ -41,16 +45,51 @@ def squared_pullback_norms(
 
     def one_example(example: tuple[PyTree, PyTree]) -> list[Float[Array, " K"]]:
         one_input, one_noise = example
-        single = jax.tree.map(lambda a: a[None], one_input)
-        logits, pullback = jax.vjp(lambda p: logits_fn(p, single)[0], params)
+        network = _tapped_network(logits_fn, params, one_input)
+        logits, pullback = jax.vjp(network.logits_of, network.taps, network.rest)
 
         def leaf_norms(cotangent: Float[Array, " C"]) -> list[Float[Array, ""]]:
-            (gradient,) = pullback(cotangent.astype(logits.dtype))
-            return [trees.squared_norm(leaf) for leaf in jax.tree.leaves(gradient)]
+            tapped, rest = pullback(cotangent.astype(logits.dtype))
+            norms = tapped | {k: trees.squared_norm(g) for k, g in rest.items()}
+            return [norms[leaf] for leaf in sorted(norms)]
 
         return loops.map_slices(leaf_norms, cotangents(logits, one_noise))
 
     return loops.map_chunks(jax.vmap(one_example), (inputs, noise), chunk_size)
+
+
+class _TappedNetwork(NamedTuple):
+    """One example's logits as a function of what their derivative is taken in.
+
+    Attributes:
+        logits_of: maps taps and rest to logits [C].
+        taps: a scalar for each leaf whose norm comes from its layer, by leaf number.
+        rest: the other leaves.
+    """
+
+    logits_of: Callable[[dict[int, Array], dict[int, Array]], Float[Array, " C"]]
+    taps: dict[int, Array]
+    rest: dict[int, Array]
+
+
+def _tapped_network(
+    logits_fn: LogitsFn, params: PyTree, one_input: PyTree
+) -> _TappedNetwork:
+    single = jax.tree.map(lambda a: a[None], one_input)
+    program = programs.flatten(lambda p, x: logits_fn(p, x)[0], params, single)
+    leaves, inputs = jax.tree.leaves(params), jax.tree.leaves(single)
+    sites = layers.find_sites(program, len(leaves))
+    tapped = layers.with_taps(program, sites)
+    zero = axes.vary_like(jnp.zeros((), trees.accumulation_dtype(params)), single)
+    taps = {site.leaf: zero for site in sites}
+    rest = {k: leaf for k, leaf in enumerate(leaves) if k not in taps}
+
+    def logits_of(taps: dict[int, Array], rest: dict[int, Array]) -> Array:
+        arguments = [rest.get(k, leaf) for k, leaf in enumerate(leaves)]
+        ordered = [taps[site.leaf] for site in sites]
+        return tapped(ordered, [*arguments, *inputs])[0]
+
+    return _TappedNetwork(logits_of, taps, rest)
 
 
 def total(leaf_norms: list[Float[Array, "B K"]]) -> Float[Array, "B K"]:

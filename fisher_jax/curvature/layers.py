@@ -1,0 +1,312 @@
+"""Where a network multiplies by a parameter, and the gradient's norm at that place.
+
+A parameter that enters a network once, as an operand of a convolution or of a matrix
+product, has the gradient dW = Σ_t a_t δ_tᵀ, with a_t the other operand at position t
+and δ_t the output's cotangent there. Its squared norm needs dW for one example at a
+time at most, and often not even that:
+
+    ‖dW‖² = Σ_{t,s} (a_t · a_s) (δ_t · δ_s),
+
+for one position just ‖a‖² ‖δ‖² (Goodfellow 2015, arXiv:1510.01799; for convolutions
+Rochette et al. 2019, arXiv:1912.06015). Which of the two takes fewer operations is
+known from the shapes.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.extend.core import ClosedJaxpr, JaxprEqn, Literal
+from jax.extend.core.primitives import conv_general_dilated_p, dot_general_p
+from jaxtyping import Array, Float
+
+from fisher_jax.curvature import programs, trees
+
+# Operations that only rearrange or cast, so that the norm is the same on both sides.
+_REARRANGING = frozenset(
+    {
+        "broadcast_in_dim",
+        "convert_element_type",
+        "copy",
+        "expand_dims",
+        "pvary",
+        "reshape",
+        "rev",
+        "squeeze",
+        "transpose",
+    }
+)
+
+
+class Site(NamedTuple):
+    """Where a leaf of the parameters is an operand: equation, position, leaf."""
+
+    equation: int
+    operand: int
+    leaf: int
+
+
+def find_sites(program: ClosedJaxpr, leaves: int) -> list[Site]:
+    """The parameters that enter a flat program once, at a product.
+
+    Args:
+        program: without nested calls, see ``programs.flatten``; its first arguments are
+            the leaves of the parameters.
+        leaves: how many they are.
+    """
+    uses: dict[Any, list[tuple[int, int]]] = {}
+    for index, equation in enumerate(program.jaxpr.eqns):
+        for position, variable in enumerate(equation.invars):
+            if not isinstance(variable, Literal):
+                uses.setdefault(variable, []).append((index, position))
+    for variable in program.jaxpr.outvars:
+        if not isinstance(variable, Literal):
+            uses.setdefault(variable, []).append((-1, -1))
+    sites = []
+    for leaf, variable in enumerate(program.jaxpr.invars[:leaves]):
+        place = _follow(program, uses, variable)
+        if place is not None:
+            sites.append(Site(*place, leaf))
+    return sites
+
+
+def _follow(
+    program: ClosedJaxpr, uses: dict[Any, list[tuple[int, int]]], variable: Any
+) -> tuple[int, int] | None:
+    """The one product that a variable enters, or None."""
+    while len(uses.get(variable, ())) == 1:
+        ((index, position),) = uses[variable]
+        if index < 0:
+            return None
+        equation = program.jaxpr.eqns[index]
+        if _is_product(equation, position):
+            return index, position
+        if not _only_rearranges(equation):
+            return None
+        (variable,) = equation.outvars
+    return None
+
+
+def _is_product(equation: JaxprEqn, position: int) -> bool:
+    if equation.primitive is conv_general_dilated_p:
+        return position == 1 and equation.params["batch_group_count"] == 1
+    return equation.primitive is dot_general_p
+
+
+def _only_rearranges(equation: JaxprEqn) -> bool:
+    if equation.primitive.name not in _REARRANGING or len(equation.invars) != 1:
+        return False
+    before, after = _aval(equation.invars[0]), _aval(equation.outvars[0])
+    return before.size == after.size and jnp.issubdtype(after.dtype, jnp.floating)
+
+
+def _aval(variable: Any) -> Any:
+    """Shape and dtype of a variable; JAX types them as an abstract base."""
+    return variable.aval
+
+
+def with_taps(
+    program: ClosedJaxpr, sites: Sequence[Site]
+) -> Callable[[Sequence[Array], Sequence[Any]], list[Array]]:
+    """The program with a tap at each site, whose cotangent is ‖dW‖².
+
+    Returns:
+        A function of scalar taps, one per site, and the program's arguments, to the
+        program's results. Its derivative in the parameters at the sites is left out
+        (zero); the "derivative" in a tap is the squared norm of that parameter's
+        gradient, and so not linear in the results' cotangent.
+    """
+    places: dict[int, list[int]] = {}
+    for number, site in enumerate(sites):
+        places.setdefault(id(program.jaxpr.eqns[site.equation]), []).append(number)
+
+    def tapped(taps: Sequence[Array], arguments: Sequence[Any]) -> list[Array]:
+        def rule(equation: JaxprEqn, operands: Sequence[Any]) -> list[Any] | None:
+            here = places.get(id(equation))
+            if here is None:
+                return None
+            positions = [sites[number].operand for number in here]
+            product = _tapped_product(equation, positions)
+            return [product([taps[number] for number in here], *operands)]
+
+        return programs.evaluate(program, arguments, rule)
+
+    return tapped
+
+
+def _tapped_product(
+    equation: JaxprEqn, positions: Sequence[int]
+) -> Callable[..., Array]:
+    """A product whose taps receive the squared norms of some operands' gradients."""
+
+    @jax.custom_vjp
+    def product(taps: list[Array], lhs: Array, rhs: Array) -> Array:
+        return equation.primitive.bind(lhs, rhs, **equation.params)
+
+    def forward(taps: list[Array], lhs: Array, rhs: Array) -> Any:
+        return product(taps, lhs, rhs), (taps, lhs, rhs)
+
+    def backward(saved: Any, cotangent: Array) -> tuple[Any, ...]:
+        taps, *operands = saved
+        norms = [
+            _squared_gradient_norm(equation, p, operands, cotangent).astype(tap.dtype)
+            for tap, p in zip(taps, positions, strict=True)
+        ]
+        rest = [
+            None if p in positions else _gradient(equation, p, operands, cotangent)
+            for p in (0, 1)
+        ]
+        return (norms, *rest)
+
+    product.defvjp(forward, backward)
+    return product
+
+
+def _gradient(
+    equation: JaxprEqn, position: int, operands: Sequence[Array], cotangent: Array
+) -> Array:
+    """The gradient of one operand of a product."""
+
+    def product(operand: Array) -> Array:
+        both = [operand, operands[1]] if position == 0 else [operands[0], operand]
+        return equation.primitive.bind(*both, **equation.params)
+
+    return jax.vjp(product, operands[position])[1](cotangent)[0]
+
+
+def _squared_gradient_norm(
+    equation: JaxprEqn, position: int, operands: Sequence[Array], cotangent: Array
+) -> Float[Array, ""]:
+    """‖dW‖² of one operand, summed in at least float32."""
+    dtype = trees.accumulation_dtype((*operands, cotangent))
+    operands = [operand.astype(dtype) for operand in operands]
+    cotangent = cotangent.astype(dtype)
+    if equation.primitive is dot_general_p:
+        other, delta = _dot_factors(
+            equation, position, operands[1 - position], cotangent
+        )
+        return _squared_product_norm(other, delta)
+    if _gram_is_cheaper(*_convolution_sizes(equation)):
+        return _squared_gram_norm(
+            *_convolution_factors(equation, operands[0], cotangent)
+        )
+    widened = equation.replace(
+        params=equation.params | {"preferred_element_type": None}
+    )
+    return trees.squared_norm(_gradient(widened, position, operands, cotangent))
+
+
+def _gram_is_cheaper(positions: int, rows: int, columns: int) -> bool:
+    """Whether Σ (a_t·a_s)(δ_t·δ_s) takes fewer operations than Σ_t a_t δ_tᵀ."""
+    return positions * (rows + columns) < rows * columns
+
+
+def _squared_product_norm(
+    other: Float[Array, "G T K"], delta: Float[Array, "G T N"]
+) -> Float[Array, ""]:
+    """Σ_g ‖Σ_t a_gt δ_gtᵀ‖²."""
+    (_, positions, rows), columns = other.shape, delta.shape[-1]
+    if positions == 1 or _gram_is_cheaper(positions, rows, columns):
+        return _squared_gram_norm(other, delta)
+    return trees.squared_norm(jnp.einsum("gtk,gtn->gkn", other, delta))
+
+
+def _squared_gram_norm(
+    other: Float[Array, "G T K"], delta: Float[Array, "G T N"]
+) -> Float[Array, ""]:
+    if other.shape[1] == 1:
+        squares = [jnp.sum(factor**2, axis=(1, 2)) for factor in (other, delta)]
+        return jnp.sum(squares[0] * squares[1])
+    grams = [jnp.einsum("gtk,gsk->gts", factor, factor) for factor in (other, delta)]
+    return jnp.sum(grams[0] * grams[1])
+
+
+def _dot_factors(
+    equation: JaxprEqn, position: int, other: Array, cotangent: Array
+) -> tuple[Float[Array, "G T K"], Float[Array, "G T N"]]:
+    """The other operand and the cotangent of a matrix product, by position."""
+    contracted, batched = equation.params["dimension_numbers"]
+    batch = batched[1 - position]
+    rows = contracted[1 - position]
+    free = [d for d in range(other.ndim) if d not in (*batch, *rows)]
+    other_free = math.prod(other.shape[d] for d in free)
+    groups = math.prod(other.shape[d] for d in batch)
+    other = other.transpose(*batch, *free, *rows).reshape(groups, other_free, -1)
+    # Results are ordered as batch, free of lhs, free of rhs.
+    delta = cotangent.reshape(
+        groups, *_free_sizes(position, other_free, cotangent, groups)
+    )
+    return other, delta if position == 1 else delta.swapaxes(1, 2)
+
+
+def _free_sizes(
+    position: int, other_free: int, cotangent: Array, groups: int
+) -> tuple[int, int]:
+    own_free = cotangent.size // (groups * other_free)
+    return (other_free, own_free) if position == 1 else (own_free, other_free)
+
+
+def _convolution_sizes(equation: JaxprEqn) -> tuple[int, int, int]:
+    """Positions, rows and columns of a convolution's kernel gradient, per group."""
+    _, rhs_spec, out_spec = equation.params["dimension_numbers"]
+    kernel, out = _aval(equation.invars[1]).shape, _aval(equation.outvars[0]).shape
+    columns = kernel[rhs_spec[0]] // equation.params["feature_group_count"]
+    rows = math.prod(kernel) // kernel[rhs_spec[0]]
+    return math.prod(out) // out[out_spec[1]], rows, columns
+
+
+def _convolution_factors(
+    equation: JaxprEqn, lhs: Array, cotangent: Array
+) -> tuple[Float[Array, "G T K"], Float[Array, "G T N"]]:
+    """Patches of the input and the cotangent of a convolution, by position."""
+    lhs_spec, rhs_spec, out_spec = equation.params["dimension_numbers"]
+    groups = equation.params["feature_group_count"]
+    delta = cotangent.transpose(out_spec[0], *out_spec[2:], out_spec[1])
+    image = lhs.transpose(lhs_spec[0], *lhs_spec[2:], lhs_spec[1])
+    kernel = _aval(equation.invars[1]).shape
+    patches = _patches(
+        image,
+        [kernel[d] for d in rhs_spec[2:]],
+        delta.shape[1:-1],
+        equation.params,
+    )
+    patches = patches.reshape(
+        -1, *patches.shape[-2:-1], groups, image.shape[-1] // groups
+    )
+    other = jnp.moveaxis(patches, 2, 0).reshape(groups, patches.shape[0], -1)
+    delta = delta.reshape(-1, groups, delta.shape[-1] // groups)
+    return other, jnp.moveaxis(delta, 1, 0)
+
+
+def _patches(
+    image: Float[Array, "N *space C"],
+    window: Sequence[int],
+    out_space: Sequence[int],
+    params: dict[str, Any],
+) -> Float[Array, "N *out_space W C"]:
+    """What each element of a window of W elements sees at each output position."""
+    edges = zip(params["padding"], params["lhs_dilation"], strict=True)
+    padding = [(low, high, dilation - 1) for (low, high), dilation in edges]
+    padded = jax.lax.pad(
+        image, jnp.zeros((), image.dtype), [(0, 0, 0), *padding, (0, 0, 0)]
+    )
+    strides = params["window_strides"]
+    views = []
+    for offset in np.ndindex(*window):
+        first = [o * d for o, d in zip(offset, params["rhs_dilation"], strict=True)]
+        last = [
+            f + (size - 1) * stride + 1
+            for f, size, stride in zip(first, out_space, strides, strict=True)
+        ]
+        views.append(
+            jax.lax.slice(
+                padded,
+                (0, *first, 0),
+                (padded.shape[0], *last, padded.shape[-1]),
+                (1, *strides, 1),
+            )
+        )
+    return jnp.stack(views, axis=-2)
