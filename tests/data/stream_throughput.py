@@ -149,11 +149,14 @@ def report(data_dir: Path, rounds: int) -> None:
         measured = measure(data_dir, rounds, num_workers)
         stream = measured["stream"]
         for name, other in measured.items():
-            print(
-                f"{kind:12} {name:22} {other.rate:6.0f} images/s, "
-                f"stream/this {stream.rate / other.rate:.2f} "
-                f"(by processor time {stream.cpu_rate / other.cpu_rate:.2f})"
-            )
+            ratio = stream.rate / other.rate
+            line = f"{kind:12} {name:12} {other.rate:6.0f} images/s, stream/this "
+            # What other processes take is not known while they run.
+            by_cpu = f" (processor time {stream.cpu_rate / other.cpu_rate:.2f})"
+            print(f"{line}{ratio:.2f}{'' if num_workers else by_cpu}")
+        if not num_workers:
+            first, last = measure_memory(data_dir, num_epochs=20)
+            print(f"memory: {first:.0f} MB after one epoch, {last:.0f} MB after 20")
 
 
 def main() -> None:
