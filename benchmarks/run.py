@@ -85,29 +85,31 @@ class Benchmark:
         section = work.steps(problem)
         ratio = self.table(problem, title, section, "ours, plain", effort)
         if is_target:
-            self.results.targets += [
-                timed_target(
-                    "penalised step over plain, exact",
-                    1.30,
-                    ratio(_EXACT, "ours, plain"),
-                ),
-                timed_target(
-                    "penalised step over plain, finite difference",
-                    1.20,
-                    ratio(_DIFFERENCE, "ours, plain"),
-                ),
-                counted_target(
-                    "FLOPs of the penalty's gradient in gradients, exact",
-                    3.0,
-                    counts[_EXACT],
-                ),
-                # The last decimals are bookkeeping: norms and sums over parameters.
-                counted_target(
-                    "FLOPs of the penalty's gradient in gradients, finite difference",
-                    2.0,
-                    round(counts[_DIFFERENCE], 3),
-                ),
-            ]
+            self.results.targets.extend(
+                [
+                    timed_target(
+                        "penalised step over plain, exact",
+                        1.30,
+                        ratio(_EXACT, "ours, plain"),
+                    ),
+                    timed_target(
+                        "penalised step over plain, finite difference",
+                        1.20,
+                        ratio(_DIFFERENCE, "ours, plain"),
+                    ),
+                    counted_target(
+                        "FLOPs of the penalty's gradient in gradients, exact",
+                        3.0,
+                        counts[_EXACT],
+                    ),
+                    # The last decimals are bookkeeping: norms and sums over parameters.
+                    counted_target(
+                        "FLOPs of the penalty's gradient in gradients, finite difference",
+                        2.0,
+                        round(counts[_DIFFERENCE], 3),
+                    ),
+                ]
+            )
 
     def fisher(self, problem: Problem, effort: Effort, is_target: bool) -> None:
         """Tr(F) over one batch."""
@@ -121,15 +123,21 @@ class Benchmark:
             return
         ours = "ours, signs"
         flops = section.programs[ours].flops / plain.flops
-        self.results.targets += [
-            counted_target("FLOPs of Tr(F) in gradients", 1.05, flops),
-            timed_target("Tr(F) over our gradient", 1.1, ratio(ours, "our gradient")),
-        ]
-        self.results.targets += [
-            timed_target(f"Tr(F) over {name}", 1.0, ratio(ours, name))
-            for name in section.calls
-            if not name.startswith("our")
-        ]
+        self.results.targets.extend(
+            [
+                counted_target("FLOPs of Tr(F) in gradients", 1.05, flops),
+                timed_target(
+                    "Tr(F) over our gradient", 1.1, ratio(ours, "our gradient")
+                ),
+            ]
+        )
+        self.results.targets.extend(
+            [
+                timed_target(f"Tr(F) over {name}", 1.0, ratio(ours, name))
+                for name in section.calls
+                if not name.startswith("our")
+            ]
+        )
 
     def hessian(self, problem: Problem, effort: Effort, is_target: bool) -> None:
         """Tr(H) by 30 probes."""
@@ -143,15 +151,21 @@ class Benchmark:
         if is_target:
             forward = ratio("ours, forward", reference)
             reverse = ratio("ours, reverse", reference)
-            self.results.targets += [
-                timed_target(
-                    "exact Tr(F) over PyHessian's 30-probe Tr(H)",
-                    1.0,
-                    ratio("ours, exact Tr(F) = Tr(H)", reference),
-                ),
-                timed_target("Tr(H), 30 probes, forward over PyHessian", 0.5, forward),
-                timed_target("Tr(H), 30 probes, reverse over PyHessian", 0.5, reverse),
-            ]
+            self.results.targets.extend(
+                [
+                    timed_target(
+                        "exact Tr(F) over PyHessian's 30-probe Tr(H)",
+                        1.0,
+                        ratio("ours, exact Tr(F) = Tr(H)", reference),
+                    ),
+                    timed_target(
+                        "Tr(H), 30 probes, forward over PyHessian", 0.5, forward
+                    ),
+                    timed_target(
+                        "Tr(H), 30 probes, reverse over PyHessian", 0.5, reverse
+                    ),
+                ]
+            )
 
     def memory(self, chunk: int = 128) -> None:
         """Temporary memory by the number of examples."""

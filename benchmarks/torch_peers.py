@@ -87,7 +87,7 @@ def norms_by_vmap(twin: Twin, labels: Tensor) -> Callable[[], Tensor]:
 
     def norms() -> Tensor:
         gradients = per_example(params, twin.inputs, labels)
-        return sum(g.flatten(1).square().sum(1) for g in gradients.values())
+        return sum(g.reshape(len(g), -1).square().sum(1) for g in gradients.values())
 
     return norms
 
