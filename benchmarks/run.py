@@ -98,13 +98,13 @@ class Benchmark:
                         ratio(_DIFFERENCE, "ours, plain"),
                     ),
                     counted_target(
-                        "FLOPs of the penalty's gradient in gradients, exact",
+                        "FLOPs of the penalty's gradient, exact",
                         3.0,
                         counts[_EXACT],
                     ),
                     # The last decimals are bookkeeping: norms and sums over parameters.
                     counted_target(
-                        "FLOPs of the penalty's gradient in gradients, finite difference",
+                        "FLOPs of the penalty's gradient, finite difference",
                         2.0,
                         round(counts[_DIFFERENCE], 3),
                     ),
