@@ -1,12 +1,15 @@
 """The benchmark's pieces agree on tiny sizes: what is timed is the same work."""
 
+import json
+
 import jax
 import numpy as np
 import pytest
 
 from benchmarks import naive_jax, networks
+from benchmarks.cost import compile_program
 from benchmarks.timing import Effort, take_turns
-from fisher_jax.curvature import squared_gradient_norms
+from fisher_jax.curvature import fisher_trace, hessian_trace, squared_gradient_norms
 from fisher_jax.penalties import fisher_penalty
 
 PROBLEMS = {
@@ -52,6 +55,22 @@ def test_naive_jax_is_the_same_work(problem):
     trace, naive_trace, penalty, naive_penalty = everything(problem.params)
     np.testing.assert_allclose(naive_trace, trace, rtol=1e-4)
     np.testing.assert_allclose(naive_penalty, penalty, rtol=1e-4)
+
+
+def test_flops_of_a_loop_count_every_slice():
+    # Wide enough that products outweigh what is done once for all probes.
+    problem = networks.mlp(8, 64, (64, 64))
+
+    def trace(number):
+        return compile_program(
+            lambda p, k: hessian_trace(problem.loss_fn, p, k, num_probes=number).mean,
+            problem.params,
+            jax.random.key(0),
+            num_slices=number,
+        )
+
+    one, ten = trace(1).flops, trace(10).flops
+    assert 3 < ten / one < 10.5
 
 
 def test_takes_turns():
@@ -102,3 +121,38 @@ def test_norms_agree(problem, peers):
     from benchmarks.torch_twins import make_twin
 
     peers.assert_norms_agree(problem, make_twin(problem))
+
+
+def test_traces_of_the_peers_agree(peers):
+    from benchmarks import torch_peers
+    from benchmarks.torch_twins import make_twin
+
+    problem = PROBLEMS["mlp"]()
+    exact = fisher_trace(
+        problem.logits_fn, problem.params, problem.inputs, estimator="exact"
+    ).mean
+    twin = make_twin(problem)
+    # curvlinops refuses as many probes as there are parameters, 191 here.
+    forms = np.asarray(torch_peers.quadratic_forms_as_pyhessian(twin, 144))
+    spread = 4.5 * forms.std() / 12
+    assert abs(forms.mean() - exact) < spread
+    assert abs(torch_peers.fisher_trace_by_curvlinops(twin, 144) - exact) < spread
+    assert abs(torch_peers.hessian_trace_by_curvlinops(twin, 144) - exact) < spread
+
+
+def test_report_is_written(peers, tmp_path):
+    from benchmarks import run
+
+    problem = PROBLEMS["mlp"]()
+    benchmark = run.Benchmark(5, tmp_path)
+    effort = Effort(0.01, 1, 1)
+    benchmark.run("gradient", lambda: benchmark.gradient(problem, effort, True))
+    benchmark.run("steps", lambda: benchmark.steps(problem, effort, True))
+    benchmark.run("fisher", lambda: benchmark.fisher(problem, effort, True))
+    benchmark.deadline = 0
+    benchmark.run("the rest", lambda: pytest.fail("is left out"))
+    record = json.loads((tmp_path / "results.json").read_text())
+    assert {t["title"] for t in record["tables"]} >= {"Plain gradient"}
+    assert len(record["targets"]) > 8
+    assert "| ours, exact |" in (tmp_path / "results.md").read_text()
+    assert benchmark.results.notes
