@@ -1,0 +1,154 @@
+"""Why our plain gradient is slower than PyTorch's on CPU, and what helps.
+
+``python -m benchmarks.plain_gradient`` times SimpleCNN's gradient under several XLA
+flags, each in a process of its own, with max pooling as Flax has it and as a reshape
+and a maximum, always in turns with PyTorch. Nothing in the models is changed. It then
+times the parts: convolutions with and without padding, weight gradients, pooling.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from jaxtyping import Array, Float
+
+from benchmarks.cost import compile_program
+from benchmarks.networks import Problem, simple_cnn
+from benchmarks.timing import Effort, Times, take_turns
+
+FOLDER = Path(__file__).parent
+# XLA:CPU hands convolutions to YNNPACK; jaxlib 0.10 has no fast path there for those
+# without padding, which all weight gradients are. This leaves them to Eigen.
+WITHOUT_YNN = "--xla_cpu_experimental_ynn_fusion_type=LIBRARY_FUSION_TYPE_DOT"
+FLAGS = ("", WITHOUT_YNN, "--xla_cpu_use_onednn=true")
+_EFFORT = Effort(6.0, 5, 15)
+
+
+def pool_by_reshape(
+    inputs: Float[Array, "B H W channels"], window_shape: Any, strides: Any
+) -> Float[Array, "B h w channels"]:
+    """Max pooling of disjoint windows; its gradient is a comparison, not a scatter."""
+    assert tuple(window_shape) == tuple(strides)
+    batch, height, width, channels = inputs.shape
+    h, w = height // window_shape[0], width // window_shape[1]
+    whole = inputs[:, : h * window_shape[0], : w * window_shape[1]]
+    windows = whole.reshape(batch, h, window_shape[0], w, window_shape[1], channels)
+    return windows.max(axis=(2, 4))
+
+
+def gradients(problem: Problem) -> dict[str, Callable[[], Any]]:
+    """The gradient as it is and with the other pooling, and PyTorch's."""
+    from benchmarks import torch_peers
+    from benchmarks.torch_twins import make_twin
+
+    ours = compile_program(jax.grad(problem.loss_fn), problem.params)
+    with mock.patch.object(nn, "max_pool", pool_by_reshape):
+        pooled = compile_program(
+            jax.grad(lambda params: problem.loss_fn(params)), problem.params
+        )
+    twin = make_twin(problem)
+    return {
+        "PyTorch": lambda: torch_peers.gradient(twin),
+        "ours": ours.call,
+        "ours, pooling by reshape": pooled.call,
+    }
+
+
+def parts(batch: int = 128) -> dict[str, Callable[[], Any]]:
+    """The costly operations of SimpleCNN's second layer, 32 to 32 channels."""
+    import torch
+    from torch.nn import functional
+
+    x, w = jnp.ones((batch, 32, 32, 32)), jnp.ones((3, 3, 32, 32))
+    tx, tw = torch.ones(batch, 32, 32, 32), torch.ones(32, 32, 3, 3)
+    ty = functional.conv2d(tx, tw)
+    hidden = jax.random.normal(jax.random.key(0), (batch, 30, 30, 32))
+
+    def conv(padding: str) -> Callable[[Array, Array], Array]:
+        return lambda x, w: jax.lax.conv_general_dilated(
+            x, w, (1, 1), padding, dimension_numbers=("NHWC", "HWIO", "NHWC")
+        )
+
+    def weight_gradient(x: Array, w: Array, y: Array) -> Array:
+        return jax.vjp(lambda w: conv("VALID")(x, w), w)[1](y)[0]
+
+    def pool_gradient(pool: Callable[..., Array]) -> Callable[[Array], Array]:
+        return jax.grad(lambda h: pool(h, (2, 2), strides=(2, 2)).sum())
+
+    programs = {
+        "convolution, padded": compile_program(conv("SAME"), x, w),
+        "convolution, not padded": compile_program(conv("VALID"), x, w),
+        "its weight gradient": compile_program(
+            weight_gradient, x, w, conv("VALID")(x, w)
+        ),
+        "max pooling, gradient": compile_program(pool_gradient(nn.max_pool), hidden),
+        "the same by reshape": compile_program(pool_gradient(pool_by_reshape), hidden),
+    }
+    return {name: program.call for name, program in programs.items()} | {
+        "PyTorch, convolution, not padded": lambda: functional.conv2d(tx, tw),
+        "PyTorch, its weight gradient": lambda: torch.ops.aten.convolution_backward(
+            *(ty, tx, tw, None, [1, 1], [0, 0], [1, 1], False, [0, 0], 1),
+            [False, True, False],
+        ),
+    }
+
+
+def _measure() -> dict[str, Any]:
+    """In a process of its own: what the flags in XLA_FLAGS give."""
+    import torch
+
+    torch.set_num_threads(os.cpu_count() or 1)
+    whole = take_turns(gradients(simple_cnn()), _EFFORT)
+    pieces = take_turns(parts(), Effort(1.5, 5, 15))
+    return {
+        "load": os.getloadavg(),
+        "gradient": {name: _numbers(whole, name, "PyTorch") for name in whole.seconds},
+        "parts_ms": {name: 1e3 * pieces.median(name) for name in pieces.seconds},
+    }
+
+
+def _numbers(times: Times, name: str, reference: str) -> dict[str, Any]:
+    ratio = times.ratio(name, reference)._asdict()
+    return {"ms": 1e3 * times.median(name), "over_pytorch": ratio}
+
+
+def main() -> None:
+    """Measures under each set of flags, prints and writes plain_gradient.json."""
+    if "--child" in sys.argv:
+        print(json.dumps(_measure()))
+        return
+    results: dict[str, Any] = {"jax": jax.__version__, "flags": {}}
+    for flags in FLAGS:
+        environment = os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
+        child = subprocess.run(
+            [sys.executable, "-m", "benchmarks.plain_gradient", "--child"],
+            env=environment,
+            stdout=subprocess.PIPE,
+            check=True,
+            text=True,
+        )
+        found = json.loads(child.stdout.splitlines()[-1])
+        results["flags"][flags] = found
+        print(f"XLA_FLAGS={flags!r}, load {found['load'][0]:.1f}")
+        for name, row in found["gradient"].items():
+            ratio = row["over_pytorch"]
+            print(
+                f"  {name}: {row['ms']:.1f} ms, {ratio['median']:.2f} of PyTorch's "
+                f"({ratio['low']:.2f}–{ratio['high']:.2f})"
+            )
+        for name, milliseconds in found["parts_ms"].items():
+            print(f"    {name}: {milliseconds:.1f} ms")
+    text = json.dumps(results, indent=1) + "\n"
+    (FOLDER / "plain_gradient.json").write_text(text)
+
+
+if __name__ == "__main__":
+    main()
