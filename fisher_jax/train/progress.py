@@ -7,7 +7,7 @@ from typing import Any, Self
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from fisher_jax.train.records import Record
@@ -57,12 +57,18 @@ class Display:
         self._first_step: int | None = None
         self._next_refresh = 0.0
         self._progress = Progress(
-            TextColumn("epoch {task.fields[epoch]:>5}"),
-            BarColumn(bar_width=20),
-            TextColumn("{task.percentage:>3.0f}%"),
-            TextColumn("{task.fields[latest]}"),
-            TextColumn("{task.fields[speed]}"),
-            TimeRemainingColumn(compact=True, elapsed_when_finished=True),
+            # Where the terminal is narrow only the latest record is cut.
+            TextColumn("epoch {task.fields[epoch]:>5}", table_column=_fixed(11)),
+            BarColumn(bar_width=10, table_column=_fixed(10)),
+            TextColumn("{task.percentage:>3.0f}%", table_column=_fixed(4)),
+            TextColumn("{task.fields[speed]:>13}", table_column=_fixed(13)),
+            TimeRemainingColumn(
+                compact=True, elapsed_when_finished=True, table_column=_fixed(5)
+            ),
+            TextColumn(
+                "{task.fields[latest]}",
+                table_column=Column(no_wrap=True, overflow="ellipsis"),
+            ),
             console=console,
             auto_refresh=False,
         )
@@ -135,6 +141,10 @@ class Display:
         seconds = time.monotonic() - self._started
         pace = seconds / (steps_done - self._first_step)
         return pace * (self._total - steps_done)
+
+
+def _fixed(width: int) -> Column:
+    return Column(no_wrap=True, min_width=width)
 
 
 def describe(record: Record) -> str:
