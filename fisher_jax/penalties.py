@@ -25,6 +25,7 @@ that is so by itself; inside ``jax.shard_map`` pass ``axis_name``, the mesh axes
 which the batch is split, and the same key on every device.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any, Literal
 
@@ -276,7 +277,6 @@ def input_gradient_penalty(
             raise TypeError(
                 f"inputs: expected floating point to differentiate in, got {leaf.dtype}"
             )
-    params, inputs = axes.vary((params, inputs), axes.names(axis_name))
     batch = logits.shape[0] * axes.size(axis_name)
 
     def loss(function: LogitsFn, p: PyTree, x: PyTree, y: Array) -> Float[Array, ""]:
@@ -289,6 +289,8 @@ def input_gradient_penalty(
     def gradient(
         function: LogitsFn, p: PyTree, x: PyTree, y: Array, slopes: PyTree
     ) -> PyTree:
+        p = axes.vary(p, axes.names(axis_name))
+
         def parameter_gradient(x: PyTree) -> PyTree:
             return jax.grad(lambda p: loss(function, p, x, y))(p)
 
@@ -296,7 +298,7 @@ def input_gradient_penalty(
         change = jax.tree.map(lambda c: (2 / batch) * c, change)
         return axes.total(change, axis_name)
 
-    return _with_gradient(logits_fn, value, gradient, params, inputs, labels)
+    return _with_gradient(logits_fn, value, gradient, params, inputs, labels, axis_name)
 
 
 def _check(
@@ -322,11 +324,12 @@ def _squared_norm(
 ) -> Float[Array, ""]:
     """‖(1/B) J(θ)ᵀ v(θ)‖² with its derivative rule; see the module's docstring."""
     trees.check_choice("method", method, METHODS)
-    params, inputs = axes.vary((params, inputs), axes.names(axis_name))
     batch = class_space.batch_size(inputs) * axes.size(axis_name)
     derivative = _exact_change if method == "exact" else _difference
 
     def pullback(function: LogitsFn, p: PyTree, x: PyTree, v: Array) -> PyTree:
+        # The sum over devices is ours to take, see axes.vary.
+        p = axes.vary(p, axes.names(axis_name))
         logits, transpose = jax.vjp(lambda q: function(q, x), p)
         return axes.total(transpose((v / batch).astype(logits.dtype))[0], axis_name)
 
@@ -342,11 +345,13 @@ def _squared_norm(
             lambda q, v: pullback(function, q, x, v),
             lambda logits: cotangent(logits, constants),
             p,
-            axes.vary_like(g, p),
+            g,
         )
         return jax.tree.map(lambda c: 2 * c, change)
 
-    return _with_gradient(logits_fn, value, gradient, params, inputs, constants)
+    return _with_gradient(
+        logits_fn, value, gradient, params, inputs, constants, axis_name
+    )
 
 
 def _exact_change(
@@ -395,6 +400,7 @@ def _with_gradient(
     params: PyTree,
     inputs: PyTree,
     constants: PyTree,
+    axis_name: axes.AxisName,
 ) -> Float[Array, ""]:
     """A scalar of params whose derivative is ``gradient``.
 
@@ -406,14 +412,22 @@ def _with_gradient(
         params: where.
         inputs: of the network.
         constants: of the scalar.
+        axis_name: mesh axes along which the batch is split.
     """
+    devices_own = functools.partial(axes.vary, axis_names=axes.names(axis_name))
+    inputs = devices_own(inputs)
     # The rule is applied under whatever transformations are at work then; an array of
     # another transformation must come to it as an argument and not by closure.
-    function, captured = jax.closure_convert(logits_fn, params, inputs)
+    function, captured = jax.closure_convert(logits_fn, devices_own(params), inputs)
+
+    def bind(captured: list[Array]) -> LogitsFn:
+        # Of params that stay replicated outside: the rule's gradient is that of the
+        # whole batch, and would else be summed over devices once more.
+        return lambda p, x: function(devices_own(p), x, *captured)
 
     @jax.custom_jvp
     def scalar(p: PyTree, x: PyTree, c: PyTree, captured: list[Array]) -> Array:
-        return value(lambda q, y: function(q, y, *captured), p, x, c)[0]
+        return value(bind(captured), p, x, c)[0]
 
     @trees.highest_precision
     def rule(primals: Any, tangents: Any) -> tuple[Array, Array]:
@@ -426,11 +440,8 @@ def _with_gradient(
                 "gradient of the rest with jax.lax.stop_gradient"
             )
 
-        def bound(q: PyTree, y: PyTree) -> Array:
-            return function(q, y, *captured)
-
-        result, partial = value(bound, p, x, c)
-        slope = gradient(bound, p, x, c, partial)
+        result, partial = value(bind(captured), p, x, c)
+        slope = gradient(bind(captured), p, x, c, partial)
         p_change = jax.tree.map(_instantiate, p_change, p)
         return result, trees.inner(slope, p_change).astype(result.dtype)
 

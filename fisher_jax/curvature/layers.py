@@ -10,6 +10,12 @@ time at most, and often not even that:
 for one position just ‖a‖² ‖δ‖² (Goodfellow 2015, arXiv:1510.01799; for convolutions
 Rochette et al. 2019, arXiv:1912.06015). Which of the two takes fewer operations is
 known from the shapes.
+
+The kernel gradient of a convolution is taken as one matrix product per element of the
+window. JAX's own rule makes of it, for every example by itself, one convolution with as
+many groups as examples, which is slower on CPU and wrong in XLA's partitioner when the
+examples of a jitted program are sharded over devices (seen with jaxlib 0.10.2 and
+0.12.0; the values of whole devices come out as zero).
 """
 
 import math
@@ -91,9 +97,13 @@ def _follow(
 
 
 def _is_product(equation: JaxprEqn, position: int) -> bool:
-    if equation.primitive is conv_general_dilated_p:
+    if _is_convolution(equation):
         return position == 1 and equation.params["batch_group_count"] == 1
     return equation.primitive is dot_general_p
+
+
+def _is_convolution(equation: JaxprEqn) -> bool:
+    return equation.primitive is conv_general_dilated_p
 
 
 def _only_rearranges(equation: JaxprEqn) -> bool:
@@ -119,9 +129,12 @@ def with_taps(
         (zero); the "derivative" in a tap is the squared norm of that parameter's
         gradient, and so not linear in the results' cotangent.
     """
-    places: dict[int, list[int]] = {}
+    equations = program.jaxpr.eqns
+    places: dict[int, list[int]] = {
+        id(e): [] for e in equations if _is_product(e, 1) and _is_convolution(e)
+    }
     for number, site in enumerate(sites):
-        places.setdefault(id(program.jaxpr.eqns[site.equation]), []).append(number)
+        places.setdefault(id(equations[site.equation]), []).append(number)
 
     def tapped(taps: Sequence[Array], arguments: Sequence[Any]) -> list[Array]:
         def rule(equation: JaxprEqn, operands: Sequence[Any]) -> list[Any] | None:
@@ -142,12 +155,14 @@ def _tapped_product(
 ) -> Callable[..., Array]:
     """A product whose taps receive the squared norms of some operands' gradients."""
 
-    @jax.custom_vjp
-    def product(taps: list[Array], lhs: Array, rhs: Array) -> Array:
+    def plain_product(taps: list[Array], lhs: Array, rhs: Array) -> Array:
         return equation.primitive.bind(lhs, rhs, **equation.params)
 
+    product = jax.custom_vjp(plain_product)
+
     def forward(taps: list[Array], lhs: Array, rhs: Array) -> Any:
-        return product(taps, lhs, rhs), (taps, lhs, rhs)
+        # Plain, so that the derivative of the norms themselves is whole.
+        return plain_product(taps, lhs, rhs), (taps, lhs, rhs)
 
     def backward(saved: Any, cotangent: Array) -> tuple[Any, ...]:
         taps, *operands = saved
@@ -169,6 +184,8 @@ def _gradient(
     equation: JaxprEqn, position: int, operands: Sequence[Array], cotangent: Array
 ) -> Array:
     """The gradient of one operand of a product."""
+    if position == 1 and _is_convolution(equation):
+        return _kernel_gradient(equation, operands[0], cotangent)
 
     def product(operand: Array) -> Array:
         both = [operand, operands[1]] if position == 0 else [operands[0], operand]
@@ -182,21 +199,42 @@ def _squared_gradient_norm(
 ) -> Float[Array, ""]:
     """‖dW‖² of one operand, summed in at least float32."""
     dtype = trees.accumulation_dtype((*operands, cotangent))
-    operands = [operand.astype(dtype) for operand in operands]
+    other = operands[1 - position].astype(dtype)
     cotangent = cotangent.astype(dtype)
-    if equation.primitive is dot_general_p:
-        other, delta = _dot_factors(
-            equation, position, operands[1 - position], cotangent
+    if not _is_convolution(equation):
+        return _squared_product_norm(
+            *_dot_factors(equation, position, other, cotangent)
         )
-        return _squared_product_norm(other, delta)
-    if _gram_is_cheaper(*_convolution_sizes(equation)):
-        return _squared_gram_norm(
-            *_convolution_factors(equation, operands[0], cotangent)
-        )
-    widened = equation.replace(
-        params=equation.params | {"preferred_element_type": None}
+    views, delta = _convolution_factors(equation, other, cotangent)
+    positions, groups, columns = delta.shape
+    rows = len(views) * views[0].shape[-1]
+    if _gram_is_cheaper(positions, rows, columns):
+        patches = jnp.moveaxis(jnp.stack(views, axis=2), 1, 0)
+        patches = patches.reshape(groups, positions, rows)
+        return _squared_gram_norm(patches, jnp.moveaxis(delta, 1, 0))
+    return trees.squared_norm([_view_gradient(view, delta) for view in views])
+
+
+def _kernel_gradient(equation: JaxprEqn, lhs: Array, cotangent: Array) -> Array:
+    """The gradient of a convolution's kernel."""
+    kernel = _aval(equation.invars[1])
+    rhs_spec = equation.params["dimension_numbers"][1]
+    views, delta = _convolution_factors(equation, lhs, cotangent.astype(lhs.dtype))
+    # [window, groups, in, out] to [*window, in, groups · out] to the kernel's order.
+    stacked = jnp.stack([_view_gradient(view, delta) for view in views])
+    stacked = jnp.moveaxis(stacked, 1, 2)
+    order = (*rhs_spec[2:], rhs_spec[1], rhs_spec[0])
+    gradient = stacked.reshape([kernel.shape[d] for d in order])
+    return gradient.transpose(tuple(int(i) for i in np.argsort(order))).astype(
+        kernel.dtype
     )
-    return trees.squared_norm(_gradient(widened, position, operands, cotangent))
+
+
+def _view_gradient(
+    view: Float[Array, "T G K"], delta: Float[Array, "T G N"]
+) -> Float[Array, "G K N"]:
+    """Σ_t view_t δ_tᵀ, the gradient of one element of the window."""
+    return jnp.einsum("tgk,tgn->gkn", view, delta)
 
 
 def _gram_is_cheaper(positions: int, rows: int, columns: int) -> bool:
@@ -249,45 +287,30 @@ def _free_sizes(
     return (other_free, own_free) if position == 1 else (own_free, other_free)
 
 
-def _convolution_sizes(equation: JaxprEqn) -> tuple[int, int, int]:
-    """Positions, rows and columns of a convolution's kernel gradient, per group."""
-    _, rhs_spec, out_spec = equation.params["dimension_numbers"]
-    kernel, out = _aval(equation.invars[1]).shape, _aval(equation.outvars[0]).shape
-    columns = kernel[rhs_spec[0]] // equation.params["feature_group_count"]
-    rows = math.prod(kernel) // kernel[rhs_spec[0]]
-    return math.prod(out) // out[out_spec[1]], rows, columns
-
-
 def _convolution_factors(
     equation: JaxprEqn, lhs: Array, cotangent: Array
-) -> tuple[Float[Array, "G T K"], Float[Array, "G T N"]]:
-    """Patches of the input and the cotangent of a convolution, by position."""
+) -> tuple[list[Float[Array, "T G K"]], Float[Array, "T G N"]]:
+    """What each element of the window sees, and the cotangent, by output position."""
     lhs_spec, rhs_spec, out_spec = equation.params["dimension_numbers"]
     groups = equation.params["feature_group_count"]
     delta = cotangent.transpose(out_spec[0], *out_spec[2:], out_spec[1])
     image = lhs.transpose(lhs_spec[0], *lhs_spec[2:], lhs_spec[1])
-    kernel = _aval(equation.invars[1]).shape
-    patches = _patches(
-        image,
-        [kernel[d] for d in rhs_spec[2:]],
-        delta.shape[1:-1],
-        equation.params,
+    window = [_aval(equation.invars[1]).shape[d] for d in rhs_spec[2:]]
+    views = _views(image, window, delta.shape[1:-1], equation.params)
+    positions = delta.size // delta.shape[-1]
+    return (
+        [view.reshape(positions, groups, -1) for view in views],
+        delta.reshape(positions, groups, -1),
     )
-    patches = patches.reshape(
-        -1, *patches.shape[-2:-1], groups, image.shape[-1] // groups
-    )
-    other = jnp.moveaxis(patches, 2, 0).reshape(groups, patches.shape[0], -1)
-    delta = delta.reshape(-1, groups, delta.shape[-1] // groups)
-    return other, jnp.moveaxis(delta, 1, 0)
 
 
-def _patches(
+def _views(
     image: Float[Array, "N *space C"],
     window: Sequence[int],
     out_space: Sequence[int],
     params: dict[str, Any],
-) -> Float[Array, "N *out_space W C"]:
-    """What each element of a window of W elements sees at each output position."""
+) -> list[Float[Array, "N *out_space C"]]:
+    """What each element of the window sees at each output position."""
     edges = zip(params["padding"], params["lhs_dilation"], strict=True)
     padding = [(low, high, dilation - 1) for (low, high), dilation in edges]
     padded = jax.lax.pad(
@@ -309,4 +332,4 @@ def _patches(
                 (1, *strides, 1),
             )
         )
-    return jnp.stack(views, axis=-2)
+    return views

@@ -91,6 +91,16 @@ def weight_norm(p, x):
     return _dense(p["out"], jnp.tanh(x @ (p["gain"] * p["direction"] / length)))
 
 
+def conv_weight_norm(p, x):
+    # Kernels that are no single parameter: their gradient is taken, then reduced.
+    length = jnp.sqrt(jnp.sum(p["direction"] ** 2, axis=(0, 1, 2)))
+    kernel = p["gain"] * p["direction"] / length
+    h = jax.nn.relu(_conv(x, kernel, strides=(2, 1)))
+    h = h + jax.nn.relu(_conv(h, p["shared"], feature_group_count=2))
+    h = h + jax.nn.relu(_conv(h, p["shared"], feature_group_count=2))
+    return _dense(p["out"], h.mean(axis=(1, 2)))
+
+
 def batch_norm_eval(p, x):
     h = _conv(x, p["conv"])
     h = (h - 0.1) / jnp.sqrt(1.3 + 1e-5) * p["scale"] + p["bias"]
@@ -155,6 +165,15 @@ def _shapes(name):
             (5,),
             {"direction": (5, 6), "gain": (6,), "out": dense(6, c)},
         ),
+        "conv_weight_norm": (
+            image,
+            {
+                "direction": (3, 3, 2, 4),
+                "gain": (4,),
+                "shared": (3, 3, 2, 4),
+                "out": dense(4, c),
+            },
+        ),
         "batch_norm_eval": (
             image,
             {"conv": (3, 3, 2, 3), "scale": (3,), "bias": (3,), "out": dense(27, c)},
@@ -188,7 +207,7 @@ PIECEWISE_LINEAR = (
     "conv_deep_small_maps",
     "batch_norm_eval",
 )
-CURVED = ("mlp_tanh", "weight_norm", "shared_skip", "sequence")
+CURVED = ("mlp_tanh", "weight_norm", "conv_weight_norm", "shared_skip", "sequence")
 NETWORKS = PIECEWISE_LINEAR + CURVED
 
 

@@ -1,0 +1,27 @@
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_four_devices_give_what_one_gives():
+    flags = (
+        "--xla_force_host_platform_device_count=4 --xla_backend_optimization_level=0"
+    )
+    completed = subprocess.run(
+        [sys.executable, "-m", "tests.curvature.sharded"],
+        cwd=ROOT,
+        env=os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert completed.returncode == 0, completed.stderr[-4000:]
+    lines = [line.rsplit(" ", 1) for line in completed.stdout.splitlines()]
+    assert lines[-1] == ["done", "0"]
+    wrong = [(what, value) for what, value in lines if not float(value) < 1e-6]
+    assert not wrong
+    assert len(lines) > 100
