@@ -47,6 +47,7 @@ class Target(NamedTuple):
         value: measured, a median.
         low: smallest in any round; the value itself if nothing was timed.
         high: largest.
+        network: on which.
     """
 
     name: str
@@ -54,6 +55,7 @@ class Target(NamedTuple):
     value: float
     low: float
     high: float
+    network: str = ""
 
     @property
     def is_met(self) -> bool:
@@ -135,18 +137,20 @@ def to_markdown(results: Results) -> str:
         "# Benchmark",
         "Made by `make bench`; do not edit. "
         f"{machine['date']}, {machine['cores']} cores, jax {machine['jax']}, "
-        f"torch {machine['torch']}; load average {machine['load_before']} before and "
+        f"torch {machine['torch']}, XLA_FLAGS “{machine['xla_flags']}”; "
+        f"load average {machine['load_before']} before and "
         f"{machine.get('load_after', 'unknown')} after. Times are medians of "
         "interleaved rounds; ratios are medians over rounds with smallest–largest. "
         "FLOPs and temporary memory are XLA's and exist for JAX programs only.",
         "## Targets",
         _grid(
-            ["what", "target", "measured", "min–max", ""],
+            ["network", "what", "target", "measured", "min–max", ""],
             [
                 [
+                    t.network,
                     t.name,
                     f"≤ {t.limit:g}",
-                    f"{t.value:.3f}",
+                    _digits(t.value),
                     f"{t.low:.2f}–{t.high:.2f}" if t.low != t.high else "",
                     "met" if t.is_met else "MISSED",
                 ]
@@ -179,13 +183,13 @@ def to_markdown(results: Results) -> str:
         parts += [
             "## Temporary memory of Tr(F), one draw per example",
             _grid(
-                ["network", "parameters", "examples", "at a time", "temp MiB"],
+                ["network", "parameters", "examples", "program", "temp MiB"],
                 [
                     [
                         m["network"],
                         f"{m['parameters']:,}",
                         f"{m['examples']:,}",
-                        str(m["chunk_size"]),
+                        m["program"],
                         f"{m['temp_mib']:.1f}",
                     ]
                     for m in results.memory
@@ -235,6 +239,11 @@ def _accuracy(rows: list[Accuracy]) -> list[str]:
         "backward passes as classes.",
         grid,
     ]
+
+
+def _digits(value: float) -> str:
+    """Enough digits that a narrow miss shows."""
+    return f"{value:.4f}"
 
 
 def _grid(header: list[str], rows: list[list[str]]) -> str:

@@ -57,24 +57,28 @@ def gradient(problem: Problem) -> Section:
     return _section({"ours": ours}, {"PyTorch": lambda: torch_peers.gradient(twin)})
 
 
-def penalty_gradient(problem: Problem) -> dict[str, Program]:
-    """The gradient of the Fisher Penalty alone, for its FLOPs; not timed."""
+def penalty_gradient(problem: Problem) -> Section:
+    """The gradient of the Fisher Penalty alone, beside the plain one."""
     key = jax.random.key(1)
+    twin = make_twin(problem)
 
     def ours(draw: penalties.Draw, method: penalties.Method) -> Program:
-        def value(params: Any) -> jax.Array:
-            return penalties.fisher_penalty(
-                problem.logits_fn,
-                params,
-                problem.inputs,
-                key,
-                draw=draw,
-                method=method,
-            )
+        return compile_program(
+            jax.grad(
+                lambda p: penalties.fisher_penalty(
+                    problem.logits_fn,
+                    p,
+                    problem.inputs,
+                    key,
+                    draw=draw,
+                    method=method,
+                )
+            ),
+            problem.params,
+        )
 
-        return compile_program(jax.grad(value), problem.params)
-
-    return {
+    programs = {
+        "our gradient": compile_program(jax.grad(problem.loss_fn), problem.params),
         "ours, exact": ours("labels", "exact"),
         "ours, RFP": ours("rademacher", "exact"),
         "ours, finite difference": ours("labels", "finite_difference"),
@@ -83,6 +87,8 @@ def penalty_gradient(problem: Problem) -> dict[str, Program]:
             problem.params,
         ),
     }
+    peers = {"PyTorch, double backward": lambda: torch_peers.penalty_gradient(twin)}
+    return _section(programs, peers)
 
 
 def steps(problem: Problem) -> Section:
@@ -259,23 +265,38 @@ def hessian(problem: Problem) -> Section:
     return _section(programs, peers, {one_naive: 1 / NUM_PROBES})
 
 
-def memory(problem: Problem, counts: tuple[int, ...], chunk: int) -> dict[int, Program]:
-    """Tr(F) over so many examples, ``chunk`` at a time; compiled and not run."""
-    shape = problem.inputs.shape[1:]
-    shapes = jax.tree.map(
+def memory(
+    problem: Problem, counts: tuple[int, ...], chunk: int
+) -> dict[tuple[str, int], int]:
+    """Temporary bytes of Tr(F) by program and number of examples; nothing is run."""
+    params = jax.tree.map(
         lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype), problem.params
     )
-    return {
-        count: compile_program(
-            lambda p, x, k: (
-                fisher_trace(problem.logits_fn, p, x, k, chunk_size=chunk).mean
-            ),
-            shapes,
-            jax.ShapeDtypeStruct((count, *shape), jnp.float32),
-            jax.random.key(2),
+    key = jax.random.key(2)
+
+    def ours(chunk_size: int | None) -> Call:
+        return lambda p, x, y: (
+            fisher_trace(problem.logits_fn, p, x, key, chunk_size=chunk_size).mean
         )
-        for count in counts
+
+    programs = {
+        f"ours, {chunk} at a time": ours(chunk),
+        "ours, all at once": ours(None),
+        "vmap(grad), all at once": lambda p, x, y: naive_jax.trace_by_vmap(
+            problem, p, x, y
+        ),
     }
+    sizes = {}
+    for name, program in programs.items():
+        # All at once grows in proportion; the largest would only take long to compile.
+        for count in counts if "at a time" in name else counts[:1]:
+            images = jax.ShapeDtypeStruct(
+                (count, *problem.inputs.shape[1:]), jnp.float32
+            )
+            labels = jax.ShapeDtypeStruct((count,), jnp.int32)
+            compiled = compile_program(program, params, images, labels)
+            sizes[name, count] = compiled.temp_bytes
+    return sizes
 
 
 def torch_threads(number: int) -> None:

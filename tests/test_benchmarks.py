@@ -146,9 +146,10 @@ def test_report_is_written(peers, tmp_path):
     problem = PROBLEMS["mlp"]()
     benchmark = run.Benchmark(5, tmp_path)
     effort = Effort(0.01, 1, 1)
-    benchmark.run("gradient", lambda: benchmark.gradient(problem, effort, True))
-    benchmark.run("steps", lambda: benchmark.steps(problem, effort, True))
-    benchmark.run("fisher", lambda: benchmark.fisher(problem, effort, True))
+    benchmark.run("gradient", lambda: benchmark.gradient(problem, effort))
+    benchmark.run("penalty", lambda: benchmark.penalty(problem, effort))
+    benchmark.run("steps", lambda: benchmark.steps(problem, effort))
+    benchmark.run("fisher", lambda: benchmark.fisher(problem, effort))
     benchmark.deadline = 0
     benchmark.run("the rest", lambda: pytest.fail("is left out"))
     record = json.loads((tmp_path / "results.json").read_text())
