@@ -6,7 +6,14 @@ from types import TracebackType
 from typing import Any, Self
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TextColumn,
+    TimeRemainingColumn,
+)
 from rich.table import Column, Table
 from rich.text import Text
 
@@ -38,6 +45,17 @@ def print_header(
     console.print(table)
 
 
+class _LatestColumn(ProgressColumn):
+    """The latest record on one line, cut where the terminal ends.
+
+    Rich narrows columns that may wrap before any other, so this column may and its
+    text may not.
+    """
+
+    def render(self, task: Task) -> Text:
+        return Text(task.fields["latest"], no_wrap=True, overflow="ellipsis")
+
+
 class Display:
     """Shows steps and records; use as a context manager around the loop."""
 
@@ -65,10 +83,7 @@ class Display:
             TimeRemainingColumn(
                 compact=True, elapsed_when_finished=True, table_column=_fixed(5)
             ),
-            TextColumn(
-                "{task.fields[latest]}",
-                table_column=Column(no_wrap=True, overflow="ellipsis"),
-            ),
+            _LatestColumn(),
             console=console,
             auto_refresh=False,
         )
