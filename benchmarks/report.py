@@ -216,29 +216,28 @@ def _cells(row: Row) -> list[str]:
 
 
 def _accuracy(rows: list[Accuracy]) -> list[str]:
-    names = list(dict.fromkeys(row.estimator for row in rows))
-    places = list(dict.fromkeys((row.network, row.stage, row.loss) for row in rows))
-    products = {(r.network, r.stage, r.estimator): r.product for r in rows}
-    grid = _grid(
-        ["network", "stage", "loss", *names],
-        [
-            [
-                network,
-                stage,
-                f"{loss:.3g}",
-                *(f"{products[network, stage, name]:.3f}" for name in names),
-            ]
-            for network, stage, loss in places
-        ],
-    )
-    return [
-        "## Accuracy per cost of Tr(F) = Tr(H)",
-        "Relative standard error of one draw times √(its FLOPs in gradients), ReLU "
-        "networks on digits, 64 examples: the error for the price of one gradient, "
-        "smaller is better. The exact Tr(F) has no error and costs about as many "
-        "backward passes as classes.",
-        grid,
+    parts = [
+        "## Accuracy per cost",
+        "Relative error of one draw times √(its FLOPs in gradients), the "
+        "error for the price of one gradient, smaller is better; in brackets the "
+        "error itself. Digits, 64 examples. The exact Tr(F) has no error, and for "
+        "the networks with ReLU it is Tr(H) too.",
     ]
+    for network in dict.fromkeys(row.network for row in rows):
+        here = [row for row in rows if row.network == network]
+        stages = dict.fromkeys((row.stage, row.loss) for row in here)
+        names = dict.fromkeys((row.estimator, row.gradients) for row in here)
+        values = {
+            (row.estimator, row.stage): f"{row.product:.3f} ({row.relative_error:.3f})"
+            for row in here
+        }
+        grid = [
+            [name, f"{cost:.2f}", *(values[name, stage] for stage, _ in stages)]
+            for name, cost in names
+        ]
+        titles = [f"{stage}, loss {loss:.2g}" for stage, loss in stages]
+        parts += [f"### {network}", _grid(["estimator", "gradients", *titles], grid)]
+    return parts
 
 
 def _digits(value: float) -> str:

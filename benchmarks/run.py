@@ -178,7 +178,7 @@ class Benchmark:
 
     def accuracy(self, name: str) -> None:
         """One network of the table of accuracy per cost."""
-        self.results.accuracy.extend(accuracy.measure([name]))
+        self.results.accuracy.extend(accuracy.measure(name))
 
 
 def _load() -> list[float]:

@@ -121,9 +121,10 @@ def norms_by_backpack(twin: Twin, labels: Tensor) -> Callable[[], Tensor]:
 
     def norms() -> Tensor:
         model.zero_grad()
-        value = loss(model(twin.inputs), labels)
-        with backpack(extension):
-            value.backward()
+        with _without_hook_warnings():
+            value = loss(model(twin.inputs), labels)
+            with backpack(extension):
+                value.backward()
         return sum(p.batch_l2 for p in model.parameters())
 
     return norms
@@ -155,7 +156,7 @@ def norms_by_opacus(twin: Twin, labels: Tensor, ghost: bool) -> Callable[[], Ten
 
 @contextmanager
 def _without_hook_warnings() -> Iterator[None]:
-    """Opacus' hooks meet inputs that need no gradient; PyTorch says so every time."""
+    """The peers' hooks meet inputs that need no gradient; PyTorch says so each time."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield

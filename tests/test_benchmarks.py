@@ -5,8 +5,9 @@ import json
 import jax
 import numpy as np
 import pytest
+from flax import linen as nn
 
-from benchmarks import naive_jax, networks
+from benchmarks import accuracy, naive_jax, networks, plain_gradient
 from benchmarks.cost import compile_program
 from benchmarks.timing import Effort, take_turns
 from fisher_jax.curvature import fisher_trace, hessian_trace, squared_gradient_norms
@@ -71,6 +72,37 @@ def test_flops_of_a_loop_count_every_slice():
 
     one, ten = trace(1).flops, trace(10).flops
     assert 3 < ten / one < 10.5
+
+
+def test_deviation_of_drawn_labels_is_that_of_draws():
+    problem = PROBLEMS["mlp"]()
+
+    def one(key):
+        return fisher_trace(
+            problem.logits_fn, problem.params, problem.inputs, key, draw="labels"
+        ).mean
+
+    draws = jax.jit(jax.vmap(one))(jax.random.split(jax.random.key(0), 2000))
+    found = accuracy._label_deviation(problem, problem.params)
+    np.testing.assert_allclose(found, np.std(draws), rtol=0.08)
+
+
+def test_exact_hessian_trace_is_that_of_the_hessian():
+    problem = PROBLEMS["mlp"]()
+    model = networks.MLP((7, 5), activation="tanh")
+    problem = problem._replace(model=model)
+    flat, unravel = jax.flatten_util.ravel_pytree(problem.params)
+    dense = jax.jit(jax.hessian(lambda v: problem.loss_fn(unravel(v))))(flat)
+    fisher, hessian = accuracy._exact(problem, problem.params, False)
+    np.testing.assert_allclose(hessian, np.trace(dense), rtol=1e-4)
+    assert abs(fisher / hessian - 1) > 1e-3
+
+
+def test_pooling_by_reshape_is_max_pooling():
+    inputs = jax.random.normal(jax.random.key(0), (2, 7, 6, 3))
+    expected = nn.max_pool(inputs, (2, 2), strides=(2, 2))
+    found = plain_gradient.pool_by_reshape(inputs, (2, 2), strides=(2, 2))
+    np.testing.assert_array_equal(found, expected)
 
 
 def test_takes_turns():
