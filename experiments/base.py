@@ -71,6 +71,7 @@ def get_config(arg: str = "") -> ConfigDict:
 
     config.penalty = ConfigDict()
     # none | fisher | fisher_single | gradient | random_label | input_gradient
+    # | gradient_norm (Zhao et al. 2022, to first order, in every step)
     config.penalty.name = "none"
     # labels: the paper's FP | rademacher: RFP (penalty fisher only)
     config.penalty.draw = "labels"
@@ -82,6 +83,8 @@ def get_config(arg: str = "") -> ConfigDict:
     config.penalty.num_examples = None
     # Epochs of plain training before the penalty is switched on (figure 3)
     config.penalty.start_epoch = 0
+    # gradient_norm only: r, how far ahead its second gradient is taken
+    config.penalty.radius = 0.05
     # exact (forward-over-reverse) | finite_difference (two gradients)
     config.penalty.method = "exact"
     # Batch norm inside the penalty: train (this batch's statistics) | eval (running)
@@ -109,6 +112,8 @@ def get_config(arg: str = "") -> ConfigDict:
     config.measure.hessian_probes = 0
     # Training examples for Tr(H)
     config.measure.hessian_examples = 128
+    # Tr(H) in the records of every so many epochs only, and of the last
+    config.measure.hessian_every_epochs = 1
     # Clean and noisy examples, each, for gradient/*; only with label noise; 0 = off
     config.measure.gradient_examples = 500
     # epsilon: early Tr(F) is taken at the first epoch whose training loss is below it

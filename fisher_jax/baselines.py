@@ -114,7 +114,7 @@ def gradient_norm_gradient(
     loss_fn: LossFn,
     params: PyTree,
     radius: float,
-    balance: float,
+    balance: float | Float[Array, ""],
     *,
     has_aux: bool = False,
 ) -> tuple[Any, PyTree]:

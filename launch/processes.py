@@ -1,11 +1,15 @@
 """Runs commands side by side, each with its output in a file."""
 
+import os
+import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
+
+ROOT = Path(__file__).parents[1]
 
 
 class Job(NamedTuple):
@@ -17,14 +21,60 @@ class Job(NamedTuple):
 
 def main_command(config: str, workdir: Path, *overrides: str) -> list[str]:
     """Returns the command line of one run."""
-    root = Path(__file__).parents[1]
     return [
         sys.executable,
-        str(root / "main.py"),
-        f"--config={root / config}",
+        str(ROOT / "main.py"),
+        f"--config={ROOT / config}",
         f"--workdir={workdir}",
         *overrides,
     ]
+
+
+class Pool:
+    """At most so many commands at a time, each in an environment of its own."""
+
+    def __init__(self, environments: Sequence[Mapping[str, str]]):
+        """Starts nothing yet.
+
+        Args:
+            environments: what to add to the environment, one for each command that
+                may run at the same time: which accelerator is its own.
+        """
+        self._free = list(environments)
+        self._running: dict[str, tuple[subprocess.Popen[bytes], Mapping[str, str]]] = {}
+
+    @property
+    def has_room(self) -> bool:
+        """Whether another command can start."""
+        return bool(self._free)
+
+    @property
+    def running(self) -> tuple[str, ...]:
+        """The names of the commands that run."""
+        return tuple(self._running)
+
+    def start(self, name: str, job: Job) -> None:
+        """Starts a command; there must be room."""
+        environment = self._free.pop(0)
+        self._running[name] = (_start(job, environment), environment)
+
+    def ended(self) -> dict[str, int]:
+        """Returns the exit codes of the commands that have ended since last asked."""
+        codes = {}
+        for name, (process, environment) in list(self._running.items()):
+            if process.poll() is not None:
+                codes[name] = process.returncode
+                self._free.insert(0, environment)
+                del self._running[name]
+        return codes
+
+    def stop(self) -> dict[str, int]:
+        """Asks every command to save and end (SIGTERM), waits; returns exit codes."""
+        for process, _ in self._running.values():
+            process.send_signal(signal.SIGTERM)
+        for process, _ in self._running.values():
+            process.wait()
+        return self.ended()
 
 
 def run_side_by_side(
@@ -36,38 +86,39 @@ def run_side_by_side(
         watch: called a few times a second with each job's state: queued, running, done
             or failed.
 
-    On Ctrl-C the running jobs get it too (they are in the same process group), are
-    waited for, and KeyboardInterrupt goes on.
+    On Ctrl-C the running jobs are asked to end too, are waited for, and
+    KeyboardInterrupt goes on.
     """
     queue = list(jobs)
-    running: dict[str, subprocess.Popen[bytes]] = {}
+    pool = Pool([{}] * at_a_time)
     codes: dict[str, int] = {}
     try:
-        while queue or running:
-            while queue and len(running) < at_a_time:
+        while queue or pool.running:
+            while queue and pool.has_room:
                 name = queue.pop(0)
-                running[name] = _start(jobs[name])
-            for name, process in list(running.items()):
-                if process.poll() is not None:
-                    codes[name] = running.pop(name).returncode
-            watch({name: _state(name, running, codes) for name in jobs})
+                pool.start(name, jobs[name])
+            codes |= pool.ended()
+            watch({name: _state(name, pool.running, codes) for name in jobs})
             time.sleep(0.2)
     except KeyboardInterrupt:
-        for process in running.values():
-            process.wait()
+        pool.stop()
         raise
     return codes
 
 
-def _start(job: Job) -> subprocess.Popen[bytes]:
+def _start(job: Job, environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
     job.log.parent.mkdir(parents=True, exist_ok=True)
     with job.log.open("ab") as log:
         return subprocess.Popen(
-            job.command, stdout=log, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL
+            job.command,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            stdin=subprocess.DEVNULL,
+            env={**os.environ, **environment},
         )
 
 
-def _state(name: str, running: Mapping[str, object], codes: Mapping[str, int]) -> str:
+def _state(name: str, running: Sequence[str], codes: Mapping[str, int]) -> str:
     if name in running:
         return "running"
     if name not in codes:

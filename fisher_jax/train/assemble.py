@@ -26,6 +26,9 @@ from fisher_jax.train.optimizer import sgd, step_decay
 from fisher_jax.train.state import TrainState, create_state, make_eval_apply
 from fisher_jax.train.step import PenaltySettings, StepMetrics, StepSettings, train_step
 
+# No penalty whose gradient is added: gradient_norm changes the gradient itself.
+NOT_ADDED = ("none", "gradient_norm")
+
 
 class Data(NamedTuple):
     """The splits in host memory, after subset, validation split and label noise."""
@@ -88,7 +91,7 @@ def build(config: ConfigDict, data: Data, mesh: Mesh) -> tuple[loop.Run, Snapsho
         rate.momentum,
         rate.weight_decay,
     )
-    has_penalty = config.penalty.name != "none"
+    has_penalty = config.penalty.name not in NOT_ADDED
     try:
         state = create_state(
             model, optimizer, data.train.images.shape[1:], config.seed, has_penalty
@@ -151,18 +154,19 @@ def _schedule(config: ConfigDict, per_epoch: int) -> loop.Schedule:
         steps_per_epoch=per_epoch,
         penalty_every=penalty.update_every,
         penalty_first_step=(
-            None if penalty.name == "none" else penalty.start_epoch * per_epoch
+            None if penalty.name in NOT_ADDED else penalty.start_epoch * per_epoch
         ),
         measure_every_epochs=config.measure.every_epochs,
         measure_every_steps=config.measure.every_steps,
         checkpoint_every_epochs=config.checkpoint.every_epochs,
         checkpoint_min_seconds=config.checkpoint.min_seconds,
+        hessian_every_epochs=config.measure.hessian_every_epochs,
     )
 
 
 def _step_settings(config: ConfigDict) -> StepSettings:
     penalty = None
-    if config.penalty.name != "none":
+    if config.penalty.name not in NOT_ADDED:
         penalty = PenaltySettings(
             config.penalty.name,
             config.penalty.draw,
@@ -170,7 +174,13 @@ def _step_settings(config: ConfigDict) -> StepSettings:
             config.penalty.method,
             config.penalty.batch_norm,
         )
-    return StepSettings(penalty, config.mixup.beta, config.sam.radius)
+    is_gradient_norm = config.penalty.name == "gradient_norm"
+    return StepSettings(
+        penalty,
+        config.mixup.beta,
+        config.sam.radius,
+        config.penalty.radius if is_gradient_norm else 0.0,
+    )
 
 
 def _fisher_batch(config: ConfigDict) -> int | None:

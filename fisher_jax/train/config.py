@@ -75,6 +75,7 @@ SCHEMA: dict[str, Rule] = {
             "gradient",
             "random_label",
             "input_gradient",
+            "gradient_norm",
         ),
     ),
     "penalty.draw": Rule(str, choices=("labels", "rademacher")),
@@ -82,6 +83,7 @@ SCHEMA: dict[str, Rule] = {
     "penalty.update_every": Rule(int, low=1),
     "penalty.num_examples": Rule(int, optional=True, low=1),
     "penalty.start_epoch": Rule(int, low=0),
+    "penalty.radius": Rule(float, above=0),
     "penalty.method": Rule(str, choices=("exact", "finite_difference")),
     "penalty.batch_norm": Rule(str, choices=("train", "eval")),
     "mixup.beta": Rule(float, low=0),
@@ -96,6 +98,7 @@ SCHEMA: dict[str, Rule] = {
     "measure.fisher_draw": Rule(str, choices=("rademacher", "labels")),
     "measure.hessian_probes": Rule(int, low=0),
     "measure.hessian_examples": Rule(int, low=1),
+    "measure.hessian_every_epochs": Rule(int, low=1),
     "measure.gradient_examples": Rule(int, low=0),
     "measure.early_loss": Rule(float, above=0),
     "measure.batch_size": Rule(int, low=1),
@@ -149,16 +152,30 @@ def load_config(path: str, overrides: Sequence[tuple[str, str]] = ()) -> ConfigD
     """
     flat = flatten(_read(path))
     for key, text in overrides:
-        flat[key] = _parse(key, text)
+        flat[key] = parse_value(key, text)
+    return check_config(flat, path)
+
+
+def check_config(flat: Mapping[str, Any], origin: str) -> ConfigDict:
+    """Checks every key and value of {"a.b": value}; the result is nested and locked.
+
+    Args:
+        flat: with every key of SCHEMA.
+        origin: where it comes from, for the error's text.
+
+    Raises:
+        ConfigError: as ``load_config``.
+    """
     for key in flat:
         if key not in SCHEMA:
             raise ConfigError(f"unknown key {key!r}{nearest(key, list(SCHEMA))}")
+    checked: dict[str, Any] = {}
     for key, rule in SCHEMA.items():
         if key not in flat:
-            raise ConfigError(f"{path} lacks the key {key!r}")
-        flat[key] = _checked(key, flat[key], rule)
-    _check_together(flat)
-    return _nest(flat)
+            raise ConfigError(f"{origin} lacks the key {key!r}")
+        checked[key] = _checked(key, flat[key], rule)
+    _check_together(checked)
+    return _nest(checked)
 
 
 def flat_config(config: ConfigDict) -> dict[str, Any]:
@@ -232,8 +249,12 @@ def _nest(flat: Mapping[str, Any]) -> ConfigDict:
     return config.lock()
 
 
-def _parse(key: str, text: str) -> Any:
-    """Turns a command-line text into the key's type."""
+def parse_value(key: str, text: str) -> Any:
+    """Returns a command-line text in the key's type.
+
+    Raises:
+        ConfigError: unknown key, or a text that is not of its type.
+    """
     if key not in SCHEMA:
         raise ConfigError(f"unknown key {key!r}{nearest(key, list(SCHEMA))}")
     rule = SCHEMA[key]
@@ -333,6 +354,10 @@ def _check_together(flat: Mapping[str, Any]) -> None:
         "finite_difference",
     ):
         raise ConfigError("penalty.name=input_gradient has penalty.method=exact only")
+    if flat["penalty.name"] == "gradient_norm":
+        for key in ("penalty.start_epoch", "penalty.num_examples", "sam.radius"):
+            if flat[key]:
+                raise ConfigError(f"penalty.name=gradient_norm has no {key}")
     epochs = flat["optimizer.decay_epochs"]
     if list(epochs) != sorted(set(epochs)):
         raise ConfigError(f"optimizer.decay_epochs must increase, got {epochs}")

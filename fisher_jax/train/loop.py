@@ -39,6 +39,7 @@ class Schedule(NamedTuple):
     measure_every_steps: int
     checkpoint_every_epochs: int
     checkpoint_min_seconds: float
+    hessian_every_epochs: int = 1
 
     @property
     def total_steps(self) -> int:
@@ -160,6 +161,13 @@ def is_epoch_record_due(schedule: Schedule, done: int) -> bool:
     return rest == 0 and (due or epoch == schedule.num_epochs)
 
 
+def is_hessian_due(schedule: Schedule, done: int) -> bool:
+    """Whether that record also holds Tr(H): at 0, every so many epochs, at the end."""
+    epoch = done // schedule.steps_per_epoch
+    due = epoch % schedule.hessian_every_epochs == 0 or epoch == schedule.num_epochs
+    return due and is_epoch_record_due(schedule, done)
+
+
 def _is_save_due(schedule: Schedule, done: int, seconds: float) -> bool:
     epoch, rest = divmod(done, schedule.steps_per_epoch)
     due = rest == 0 and epoch % schedule.checkpoint_every_epochs == 0
@@ -268,7 +276,7 @@ def measure_state(run: Run, state: TrainState) -> dict[str, float]:
         values |= measure.measure_fisher(
             logits_fn, state.params, train, probe.fisher_ids, fisher_key, settings
         )
-    if is_epoch and settings.hessian_probes:
+    if settings.hessian_probes and is_hessian_due(run.schedule, step):
         values |= measure.measure_hessian(
             logits_fn, state.params, train, probe.hessian_ids, hessian_key, settings
         )

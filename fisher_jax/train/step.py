@@ -33,6 +33,7 @@ class StepSettings(NamedTuple):
     penalty: PenaltySettings | None = None
     mixup_beta: float = 0.0
     sam_radius: float = 0.0
+    gradient_norm_radius: float = 0.0  # r of Zhao et al. 2022; its λ is coefficient
 
 
 class StepMetrics(NamedTuple):
@@ -81,6 +82,14 @@ def train_step(
     if settings.sam_radius:
         (loss, (logits, batch_stats)), gradient = baselines.sam_gradient(
             loss_fn, state.params, settings.sam_radius, has_aux=True
+        )
+    elif settings.gradient_norm_radius:
+        (loss, (logits, batch_stats)), gradient = baselines.gradient_norm_gradient(
+            loss_fn,
+            state.params,
+            settings.gradient_norm_radius,
+            coefficient / settings.gradient_norm_radius,
+            has_aux=True,
         )
     else:
         (loss, (logits, batch_stats)), gradient = jax.value_and_grad(

@@ -92,6 +92,14 @@ def test_bad_values_are_named_with_what_would_do(key, text, said):
     assert "\n" not in str(error.value)
 
 
+def test_the_gradient_norm_penalty_is_whole_and_alone():
+    chosen = ("penalty.name", "gradient_norm")
+    assert load_config(BASE, [chosen]).penalty.radius == 0.05
+    for key, text in (("penalty.start_epoch", "3"), ("sam.radius", "0.1")):
+        with pytest.raises(ConfigError, match=f"has no {key}"):
+            load_config(BASE, [chosen, (key, text)])
+
+
 def test_rfp_needs_the_fisher_penalty():
     overrides = [("penalty.name", "gradient"), ("penalty.draw", "rademacher")]
     with pytest.raises(ConfigError, match=r"needs penalty\.name=fisher"):

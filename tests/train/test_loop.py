@@ -183,3 +183,6 @@ def test_schedule_of_records():
     every_three = schedule._replace(measure_every_steps=3)
     due = [step for step in range(21) if loop.is_record_due(every_three, step)]
     assert due == [0, 3, 6, 8, 9, 12, 15, 16, 18, 20]
+    sparse = schedule._replace(hessian_every_epochs=4)
+    due = [step for step in range(21) if loop.is_hessian_due(sparse, step)]
+    assert due == [0, 16, 20]

@@ -223,6 +223,38 @@ def test_sam_descends_along_the_gradient_at_the_worst_neighbour(batch):
     np.testing.assert_allclose(metrics.loss, loss_fn(state.params), rtol=1e-6)
 
 
+def test_the_gradient_norm_penalty_adds_lambda_times_the_norms_gradient(batch):
+    inputs, labels = batch
+    state = make_state(with_penalty=False)
+    logits_fn = logits_of(state)
+    radius, coefficient = 1e-2, 0.3
+
+    def loss_fn(params):
+        return jnp.mean(cross_entropy(logits_fn(params, inputs), labels))
+
+    def penalised(params):
+        return loss_fn(params) + coefficient * optax.tree.norm(
+            jax.grad(loss_fn)(params)
+        )
+
+    exact = jax.tree.map(
+        lambda p, g: p - 0.1 * g, state.params, jax.grad(penalised)(state.params)
+    )
+    new, _ = train_step(
+        state, inputs, labels, coefficient,
+        settings=StepSettings(gradient_norm_radius=radius), update_penalty=False,
+    )  # fmt: skip
+    # To first order in the radius: the error is that of a difference quotient.
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, atol=2e-3), new.params, exact
+    )
+    plain, _ = train_step(
+        state, inputs, labels, 0.0, settings=StepSettings(), update_penalty=False
+    )
+    moved = jax.tree.map(lambda a, b: jnp.max(jnp.abs(a - b)), plain.params, exact)
+    assert max(jax.tree.leaves(moved)) > 1e-2
+
+
 @pytest.mark.parametrize("where", ["inputs", "params"])
 def test_what_is_not_finite_is_reported(where, batch):
     inputs, labels = batch

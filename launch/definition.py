@@ -1,0 +1,242 @@
+"""What a sweep consists of: read from an experiment file, checked before any run.
+
+``experiments/sweeps.py`` says what a file may define.
+"""
+
+import importlib.util
+import inspect
+import json
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Any, NamedTuple
+
+from experiments.sweeps import Search, SweepRun, Winners, differences
+from fisher_jax.errors import UserError, one_line
+from fisher_jax.train.config import (
+    check_config,
+    flat_config,
+    flatten,
+    load_config,
+    nearest,
+    parse_value,
+)
+
+# From penalty.name and penalty.draw to the report's name of the method.
+_PENALTY_METHODS = {
+    ("fisher", "labels"): "fp",
+    ("fisher", "rademacher"): "rfp",
+    ("fisher_single", "labels"): "fp_single",
+    ("gradient", "labels"): "gp",
+    ("random_label", "labels"): "gp_r",
+    ("input_gradient", "labels"): "gp_x",
+}
+
+
+class PlannedRun(NamedTuple):
+    """One run of a sweep.
+
+    Attributes:
+        name: its folder below the sweep's.
+        overrides: {"section.key": value} against the file's get_config(arg).
+        labels: what run.json holds.
+        search: the search of which it is a candidate.
+        value: the candidate's value of the search's key.
+        waits_for: the run whose parameters start this one.
+    """
+
+    name: str
+    overrides: Mapping[str, Any]
+    labels: Mapping[str, Any]
+    search: Search | None = None
+    value: float | None = None
+    waits_for: str | None = None
+
+
+class Definition(NamedTuple):
+    """A sweep as its file defines it.
+
+    Attributes:
+        path: of the file, with ``:arg`` if there is one.
+        command_line: pairs (key, text) that the caller sets for every run.
+        base: get_config(arg) with them, flat, as JSON holds it.
+        plan: from the winners so far (None: every documented reading) to the runs.
+    """
+
+    path: str
+    command_line: tuple[tuple[str, str], ...]
+    base: Mapping[str, Any]
+    plan: Callable[[Winners | None], list[PlannedRun]]
+
+
+def load_definition(
+    path: str, command_line: Sequence[tuple[str, str]] = ()
+) -> Definition:
+    """Reads ``FILE.py[:arg]`` and checks every run that it can define.
+
+    Raises:
+        UserError: no such file, no sweep in it, or a run whose configuration cannot
+            be used.
+    """
+    file, _, arg = path.partition(":")
+    config = load_config(path, command_line)
+    module = _load(file)
+    set_for_all = {key: parse_value(key, text) for key, text in command_line}
+    experiment = Path(file).stem
+
+    def plan(winners: Winners | None) -> list[PlannedRun]:
+        base = _call(module.get_config, file, arg)
+        if hasattr(module, "get_runs"):
+            runs = [
+                _planned(experiment, arg, run, differences(base, run.config))
+                for run in _call(module.get_runs, file, arg, winners)
+            ]
+        else:
+            runs = [
+                _unlabelled(experiment, arg, flatten(base.to_dict()), changes)
+                for changes in _call(module.get_sweep, file, arg)
+            ]
+        return _checked(runs, flatten(base.to_dict()), set_for_all, path)
+
+    if not plan(None):
+        raise UserError(f"the sweep of {path} is empty")
+    return Definition(path, tuple(command_line), flat_config(config), plan)
+
+
+def fingerprint(definition: Definition) -> dict[str, Any]:
+    """Returns what two sweeps must agree in to share a folder, as JSON holds it."""
+    runs = {run.name: dict(run.overrides) for run in definition.plan(None)}
+    content = {
+        "config": definition.path,
+        "base": dict(definition.base),
+        "command_line": [list(pair) for pair in definition.command_line],
+        "runs": runs,
+    }
+    return json.loads(json.dumps(content))
+
+
+def first_difference(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> str | None:
+    """Returns the first difference of two fingerprints in words, or None."""
+    our_runs, their_runs = ours["runs"], theirs.get("runs", {})
+    for name in sorted(our_runs.keys() ^ their_runs.keys()):
+        where = "new" if name in our_runs else "gone"
+        return f"the run {name} is {where}"
+    pairs = [("every run", ours["base"], theirs.get("base", {}))]
+    pairs += [(name, our_runs[name], their_runs[name]) for name in our_runs]
+    for where, here, there in pairs:
+        for key in sorted(here.keys() | there.keys()):
+            if here.get(key) != there.get(key):
+                return (
+                    f"{where}: {key} {json.dumps(there.get(key))} there, "
+                    f"{json.dumps(here.get(key))} here"
+                )
+    return None
+
+
+def _load(file: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location("experiment_sweep", file)
+    assert spec is not None  # load_config has read it
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    if not hasattr(module, "get_sweep") and not hasattr(module, "get_runs"):
+        having = [
+            str(path)
+            for path in sorted(Path(file).parent.glob("*.py"))
+            if "def get_sweep(" in path.read_text(errors="replace")
+        ]
+        hint = nearest(file, having) or (f"; {having[0]} has one" if having else "")
+        raise UserError(f"{file} defines no sweep (no function get_sweep){hint}")
+    return module
+
+
+def _call(function: Callable[..., Any], file: str, *arguments: Any) -> Any:
+    """Calls the file's own code with as many arguments as it takes."""
+    takes = len(inspect.signature(function).parameters)
+    try:
+        return function(*arguments[:takes])
+    # The file is the user's own code: whatever it raises is an error in the file.
+    except Exception as error:
+        frames = traceback.extract_tb(error.__traceback__)
+        lines = [frame.lineno for frame in frames if frame.filename.endswith(file)]
+        where = f" (line {lines[-1]})" if lines else ""
+        text = f"{type(error).__name__}: {one_line(error)}"
+        raise UserError(f"{file}{where}: {text}") from error
+
+
+def _planned(
+    experiment: str, arg: str, run: SweepRun, changes: dict[str, Any]
+) -> PlannedRun:
+    labels = {
+        "experiment": experiment,
+        "small": arg == "small",
+        "setting": run.setting,
+        "method": run.method,
+        "stage": "search" if run.search else "final",
+        "seed": run.config.seed,
+        "group": dict(run.group),
+    }
+    if run.search is None:
+        return PlannedRun(run.name, changes, labels)
+    value = flatten(run.config.to_dict())[run.search.key]
+    return PlannedRun(run.name, changes, labels, run.search, value)
+
+
+def _unlabelled(
+    experiment: str, arg: str, base: Mapping[str, Any], changes: Mapping[str, Any]
+) -> PlannedRun:
+    """A run of a file that has only override dicts: labels from the configuration."""
+    config = {**base, **changes}
+    group = {k: v for k, v in changes.items() if k != "seed"}
+    penalty = (config["penalty.name"], config["penalty.draw"])
+    method = "baseline"
+    if config["mixup.beta"] or config["sam.radius"]:
+        method = "mixup" if config["mixup.beta"] else "sam"
+    elif penalty[0] != "none":
+        method = _PENALTY_METHODS.get(penalty, penalty[0])
+    labels = {
+        "experiment": experiment,
+        "small": arg == "small",
+        "setting": f"{config['dataset.name']}_{config['model.name']}",
+        "method": method,
+        "stage": "final",
+        "seed": config["seed"],
+        "group": group,
+    }
+    axes = [f"{key.rpartition('.')[2]}_{_plain(v)}" for key, v in group.items()]
+    return PlannedRun("-".join([*axes, f"seed_{config['seed']}"]), changes, labels)
+
+
+def _plain(value: Any) -> str:
+    """The value in characters that suit a folder's name."""
+    text = format(value, ".6g") if isinstance(value, float) else str(value)
+    return "".join(c if c.isalnum() or c in "._+-" else "_" for c in text)
+
+
+def _checked(
+    runs: list[PlannedRun],
+    base: Mapping[str, Any],
+    set_for_all: Mapping[str, Any],
+    path: str,
+) -> list[PlannedRun]:
+    """Checks every configuration and name, and finds what runs wait for."""
+    names = {run.name for run in runs}
+    seen: set[str] = set()
+    checked = []
+    for run in runs:
+        if run.name in seen:
+            raise UserError(f"{path}: two runs of the sweep are called {run.name}")
+        seen.add(run.name)
+        try:
+            check_config({**base, **run.overrides, **set_for_all}, path)
+        except UserError as error:
+            raise UserError(f"{path}, run {run.name}: {error}") from error
+        start = str(run.overrides.get("train.init_from") or "")
+        if start.startswith("OUT/"):
+            name = start.removeprefix("OUT/")
+            if name not in names:
+                raise UserError(f"{path}, run {run.name} starts from unknown {name!r}")
+            run = run._replace(waits_for=name)
+        checked.append(run)
+    return checked

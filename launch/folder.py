@@ -1,0 +1,254 @@
+"""A sweep's folder: its definition, its runs' folders, and how each run stands.
+
+    OUT/sweep.json       the definition; another one is refused
+    OUT/selection.json   what the searches chose, with every candidate's score
+    OUT/NAME/            a run directory, with run.json and attempts.json beside
+    OUT/NAME.log         what the run printed
+
+How a run stands is read from its files alone, so a sweep can be stopped in any way.
+"""
+
+import fcntl
+import json
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from fisher_jax.errors import UserError, one_line
+
+QUEUED, WAITING, RUNNING = "queued", "waiting", "running"
+DONE, DIVERGED, FAILED, INTERRUPTED = "done", "diverged", "failed", "interrupted"
+ENDED = (DONE, DIVERGED)
+# Bytes at the end of metrics.jsonl that surely hold its last record.
+_TAIL = 16_384
+
+
+class RunState(NamedTuple):
+    """How a run stands.
+
+    Attributes:
+        state: one of the words above.
+        epoch: of its last record.
+        fisher_trace: Tr(F), the last one recorded.
+        failures: how often it has ended with an error.
+        reason: of the last failure.
+        job: the Slurm job that was last submitted for it.
+    """
+
+    state: str
+    epoch: float | None = None
+    fisher_trace: float | None = None
+    failures: int = 0
+    reason: str = ""
+    job: str = ""
+
+
+class Attempts(NamedTuple):
+    """What is remembered of a run's starts, beside what main.py writes."""
+
+    failures: int = 0
+    exit_code: int | None = None
+    reason: str = ""
+    job: str = ""
+
+
+def open_folder(out: Path, definition: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Makes or reads a sweep's folder; returns its sweep.json.
+
+    Args:
+        out: the folder.
+        definition: to be stored if there is none yet; None only reads.
+
+    Raises:
+        UserError: it cannot be read or written, or holds something else.
+    """
+    path = out / "sweep.json"
+    try:
+        if definition is None and not out.is_dir():
+            raise UserError(f"there is no sweep in {out}: no such folder")
+        if definition is not None:
+            out.mkdir(parents=True, exist_ok=True)
+        if path.exists():
+            content = json.loads(path.read_text())
+            if not isinstance(content, dict) or "runs" not in content:
+                raise UserError(f"{path} is not a sweep's")
+            return content
+        if definition is None:
+            raise UserError(f"there is no sweep in {out}: it has no sweep.json")
+        if (out / "config.json").exists() or (out / "metrics.jsonl").exists():
+            raise UserError(f"{out} is a single run's folder; choose another --out")
+        write_json(path, definition)
+    except (OSError, ValueError) as error:
+        raise UserError(f"cannot use the folder {out}: {one_line(error)}") from error
+    return dict(definition)
+
+
+@contextmanager
+def locked(out: Path) -> Iterator[None]:
+    """Holds the sweep's lock.
+
+    Raises:
+        UserError: another process works on this sweep.
+    """
+    try:
+        lock = (out / ".lock").open("w")
+    except OSError as error:
+        raise UserError(f"cannot use the folder {out}: {one_line(error)}") from error
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise UserError(
+                f"another process runs the sweep in {out}; --status shows it"
+            ) from error
+        yield
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Writes a JSON file whole or not at all.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        temporary.write_text(json.dumps(content, indent=1) + "\n")
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Reads a JSON object; empty where there is none."""
+    try:
+        content = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def read_attempts(directory: Path) -> Attempts:
+    """Returns what is remembered of a run's starts."""
+    content = read_json(directory / "attempts.json")
+    return Attempts(**{k: v for k, v in content.items() if k in Attempts._fields})
+
+
+def write_attempts(directory: Path, attempts: Attempts) -> None:
+    """Remembers a run's starts."""
+    directory.mkdir(parents=True, exist_ok=True)
+    write_json(directory / "attempts.json", attempts._asdict())
+
+
+def log_path(directory: Path) -> Path:
+    """Returns where a run's output goes: beside its folder."""
+    return directory.with_name(directory.name + ".log")
+
+
+def note_end(directory: Path, code: int) -> None:
+    """Remembers how a start of the run ended, an error with its last line.
+
+    75 and 130 (preempted, interrupted) are no failures: the run has saved.
+    """
+    attempts = read_attempts(directory)
+    is_failure = code not in (0, 3, 75, 130)
+    write_attempts(
+        directory,
+        attempts._replace(
+            exit_code=code,
+            failures=attempts.failures + is_failure,
+            reason=_reason(directory, code) if is_failure else "",
+        ),
+    )
+
+
+def read_state(directory: Path, locked_inodes: frozenset[int]) -> RunState:
+    """Returns how a run stands, from its files.
+
+    Args:
+        directory: the run's.
+        locked_inodes: of ``lock_holders()``.
+    """
+    attempts = read_attempts(directory)
+    result = read_json(directory / "result.json")
+    record = last_record(directory / "metrics.jsonl")
+    if result:
+        state = DIVERGED if result.get("status") == DIVERGED else DONE
+    elif is_locked(directory, locked_inodes):
+        state = RUNNING
+    elif attempts.failures and attempts.exit_code not in (75, 130):
+        state = FAILED
+    elif record:
+        state = INTERRUPTED
+    else:
+        state = QUEUED
+    return RunState(
+        state,
+        record.get("epoch"),
+        record.get("trace/fisher"),
+        attempts.failures,
+        attempts.reason,
+        attempts.job,
+    )
+
+
+def last_record(path: Path) -> dict[str, Any]:
+    """Returns the last whole record of metrics.jsonl without reading all of it."""
+    try:
+        with path.open("rb") as file:
+            file.seek(0, os.SEEK_END)
+            file.seek(max(0, file.tell() - _TAIL))
+            lines = file.read().splitlines()
+    except OSError:
+        return {}
+    for line in reversed(lines):
+        try:
+            record = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(record, dict):
+            return record
+    return {}
+
+
+def lock_holders() -> frozenset[int]:
+    """Returns the inodes of all files that are locked on this machine.
+
+    The kernel's list is read, because trying a lock could keep a run from starting.
+    """
+    try:
+        lines = Path("/proc/locks").read_text().splitlines()
+    except OSError:
+        return frozenset()
+    fields = (line.split() for line in lines)
+    return frozenset(
+        int(field[5].rpartition(":")[2]) for field in fields if field[1] == "FLOCK"
+    )
+
+
+def is_locked(directory: Path, locked_inodes: frozenset[int]) -> bool:
+    """Whether a process runs in this run directory."""
+    try:
+        return (directory / ".lock").stat().st_ino in locked_inodes
+    except OSError:
+        return False
+
+
+def _reason(directory: Path, code: int) -> str:
+    """The run's last error in a few words."""
+    if code < 0:
+        return f"killed by signal {-code}"
+    try:
+        with log_path(directory).open("rb") as file:
+            file.seek(0, os.SEEK_END)
+            file.seek(max(0, file.tell() - _TAIL))
+            lines = file.read().decode(errors="replace").strip().splitlines()
+    except OSError:
+        lines = []
+    errors = [line for line in lines if line.startswith("error: ")] or lines[-1:]
+    return (
+        " ".join(errors[-1].removeprefix("error: ").split())
+        if errors
+        else (f"exit code {code}")
+    )

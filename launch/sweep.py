@@ -1,0 +1,192 @@
+"""Runs an experiment's sweep: every search, then every final run; again to continue.
+
+python -m launch.sweep --config=experiments/table1.py --out=runs/table1
+python -m launch.sweep --config=experiments/table1.py:small --out=runs/table1_small
+python -m launch.sweep --out=runs/table1 --status
+
+--config.KEY=VALUE sets a key for every run, as --config.dataset.data_dir=DIR. The same
+command continues: finished runs are skipped, interrupted ones go on, failed ones are
+tried again. Where a value is tuned, OUT/selection.json says what was chosen, by which
+scores, and what then runs with it.
+
+Exit codes: 0 all runs ended, 1 some failed, 2 bad input, 75 stopped by SIGTERM and
+130 by Ctrl-C, with every run saved.
+"""
+
+import argparse
+import os
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+
+from fisher_jax.errors import UserError, one_line
+from launch import folder
+from launch.table import runs_table
+
+
+def main(argv: Sequence[str]) -> int:
+    """Runs, shows or prices a sweep; returns the exit code."""
+    console = Console(soft_wrap=True, markup=False, highlight=False)
+    options, rest = _parser().parse_known_args(argv)
+    try:
+        if options.status:
+            return _show_status(console, options)
+        # Only now: --status should not wait for what checks configurations.
+        from fisher_jax.train.config import split_overrides
+
+        unknown, overrides = split_overrides(rest)
+        if unknown:
+            raise UserError(f"unexpected argument {unknown[0]!r}; see --help")
+        if not options.config:
+            raise UserError("--config is missing; see --help")
+        if options.estimate:
+            from launch.estimate import print_estimate
+
+            return print_estimate(
+                console, options.config, overrides, options.utilisation
+            )
+        return _run(console, options, overrides)
+    except UserError as error:
+        print(f"error: {one_line(error)}", file=sys.stderr)
+        return 2
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m launch.sweep",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    add = parser.add_argument
+    add("--config", help="experiment FILE.py[:small] with a get_sweep()")
+    add("--out", type=Path, help="the sweep's folder, made if absent")
+    add("--executor", choices=("local", "slurm"), default="local")
+    add("--at_a_time", type=_positive, help="runs side by side (default: one for each "
+        "accelerator, else for every two cores; Slurm: no limit)")  # fmt: skip
+    add("--only", action="append", default=[], metavar="PATTERN",
+        help="run only what matches, as 'search-*-fp-*'; can be repeated")  # fmt: skip
+    add("--winners", type=Path, metavar="FILE",
+        help="another sweep's selection.json, whose choices are taken")  # fmt: skip
+    add("--max_failures", type=_positive, default=3,
+        help="a run that failed so often is left (default 3)")  # fmt: skip
+    add("--dry_run", action="store_true", help="print the commands, run nothing")
+    add("--status", action="store_true", help="print how the runs stand")
+    add("--estimate", action="store_true",
+        help="parameters, FLOPs, memory, device-hours; runs nothing")  # fmt: skip
+    add("--utilisation", type=float, default=0.3,
+        help="share of a device's peak that --estimate assumes (0.3)")  # fmt: skip
+    slurm = parser.add_argument_group("Slurm")
+    slurm.add_argument("--partition")
+    slurm.add_argument("--gres", help="as gpu:1")
+    slurm.add_argument("--time", type=_positive, default=1440, metavar="MINUTES")
+    slurm.add_argument("--cpus_per_task", type=_positive, default=4)
+    slurm.add_argument("--requeue", action=argparse.BooleanOptionalAction, default=True,
+                       help="preempted runs go on by themselves")  # fmt: skip
+    return parser
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise ValueError
+    return number
+
+
+def _show_status(console: Console, options: argparse.Namespace) -> int:
+    if options.out is None:
+        raise UserError("--status needs --out")
+    names = list(folder.open_folder(options.out, None)["runs"])
+    locks = folder.lock_holders()
+    states = {name: folder.read_state(options.out / name, locks) for name in names}
+    if any(state.job for state in states.values()):
+        from launch.slurm import with_queue
+
+        states = with_queue(states)
+    # A file or pipe is no reason to cut names.
+    wide = console if console.is_terminal else Console(width=200, highlight=False)
+    wide.print(runs_table(names, states))
+    return 0
+
+
+def _run(
+    console: Console, options: argparse.Namespace, overrides: list[tuple[str, str]]
+) -> int:
+    from launch.definition import fingerprint, first_difference, load_definition
+    from launch.selection import read_selection
+    from launch.work import Work, command_of
+
+    definition = load_definition(options.config, overrides)
+    given = read_selection(options.winners) if options.winners else {}
+    out = options.out or Path("runs") / Path(definition.path.partition(":")[0]).stem
+    if options.dry_run:
+        chosen = {name: entry["value"] for name, entry in given.items()}
+        for run in definition.plan(chosen or None):
+            console.print(shlex.join(command_of(definition, run, out)))
+        return 0
+    if options.out is None:
+        raise UserError("--out is missing; see --help")
+    ours = fingerprint(definition)
+    difference = first_difference(ours, folder.open_folder(out, ours))
+    if difference:
+        raise UserError(
+            f"{out} holds another definition of this sweep: {difference}. Choose "
+            "another --out"
+        )
+    # All runs of a sweep share what they compile.
+    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str((out / "xla").absolute()))
+    with folder.locked(out):
+        work = Work(definition, out, given=given, only=options.only,
+                    max_failures=options.max_failures)  # fmt: skip
+        return _execute(console, options, work)
+
+
+def _execute(console: Console, options: argparse.Namespace, work) -> int:  # type: ignore[no-untyped-def]
+    from launch.local import StopRequested, environments, run_locally
+    from launch.processes import Pool
+
+    try:
+        if options.executor == "slurm":
+            from launch.slurm import SlurmOptions, run_on_slurm
+
+            fields = {name: getattr(options, name) for name in SlurmOptions._fields}
+            run_on_slurm(work, SlurmOptions(**fields), console)
+        else:
+            pool = Pool(environments(options.at_a_time))
+            run_locally(work, pool, console)
+    except KeyboardInterrupt:
+        console.print("Stopped; the same command continues.")
+        return 130
+    except StopRequested:
+        console.print("Stopped by SIGTERM; the same command continues.")
+        return 75
+    return _conclude(console, work)
+
+
+def _conclude(console: Console, work) -> int:  # type: ignore[no-untyped-def]
+    """Says how the sweep stands at its end."""
+    from launch.selection import edge_warnings
+
+    work.update(work.names)
+    left = [name for name in work.names if work.states[name].state not in folder.ENDED]
+    if left or console.is_terminal:
+        shown = left if left else work.names
+        console.print(runs_table(shown, work.states))
+    for line in edge_warnings(work.selection):
+        console.print(f"Warning: {line}")
+    for problem in work.problems.values():
+        print(f"error: {problem}", file=sys.stderr)
+    if work.problems:
+        return 2
+    if left:
+        console.print(f"{len(left)} of {len(work.names)} runs have not ended.")
+        return 1
+    console.print(f"All {len(work.names)} runs have ended: {work.out}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

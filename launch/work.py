@@ -1,0 +1,157 @@
+"""A sweep under way: which runs there are by now, and which can start."""
+
+import fnmatch
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from fisher_jax.errors import UserError
+from launch import folder, selection
+from launch.definition import Definition, PlannedRun
+from launch.folder import RunState
+from launch.processes import main_command
+
+# Exit code of main.py for a bad configuration or missing data: the same again.
+_BAD_INPUT = 2
+
+
+class Work:
+    """What a sweep has defined, chosen and left to do; both executors ask it."""
+
+    def __init__(
+        self,
+        definition: Definition,
+        out: Path,
+        *,
+        given: Mapping[str, Mapping[str, Any]] | None = None,
+        only: Sequence[str] = (),
+        max_failures: int = 3,
+    ):
+        """Reads where the sweep stands.
+
+        Args:
+            definition: of the sweep.
+            out: its folder.
+            given: entries of another sweep's selection.json, taken as chosen here.
+            only: patterns of run names; others are left alone. Empty: all.
+            max_failures: a run that has failed so often is not started again.
+
+        Raises:
+            UserError: no run matches ``only``.
+        """
+        self.definition, self.out = definition, out
+        self.max_failures = max_failures
+        self.selection: dict[str, Any] = {
+            **(given or {}),
+            **folder.read_json(out / "selection.json"),
+        }
+        self.problems: dict[str, str] = {}  # of searches, by name
+        self.states: dict[str, RunState] = {}
+        self._not_again: set[str] = set()
+        self._only = only
+        self.names = [
+            run.name for run in definition.plan(None) if self._is_wanted(run.name)
+        ]
+        if not self.names:
+            raise UserError(
+                f"no run matches {' '.join(only)!r}; they are called like "
+                f"{definition.plan(None)[0].name!r}"
+            )
+        self.runs: dict[str, PlannedRun] = {}
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Chooses in searches that have ended and reads the other runs' states."""
+        while True:
+            planned = self.definition.plan(selection.winners_of(self.selection))
+            self.runs = {r.name: r for r in planned if self._is_wanted(r.name)}
+            if not self._choose(planned):
+                break
+        self.update(name for name in self.names if not self._has_ended(name))
+
+    def update(self, names: Any) -> None:
+        """Reads how these runs stand."""
+        locks = folder.lock_holders()
+        for name in names:
+            state = folder.read_state(self.out / name, locks)
+            run = self.runs.get(name)
+            is_waiting = run is None or (
+                run.waits_for is not None and not self._is_done(run.waits_for)
+            )
+            if state.state == folder.QUEUED and is_waiting:
+                state = state._replace(state=folder.WAITING)
+            self.states[name] = state
+
+    def ready(self) -> list[PlannedRun]:
+        """Returns the runs that can start now, in order."""
+        return [
+            run
+            for name, run in self.runs.items()
+            if self.states[name].state
+            in (folder.QUEUED, folder.INTERRUPTED, folder.FAILED)
+            and self.states[name].failures < self.max_failures
+            and name not in self._not_again
+            and (run.waits_for is None or self._is_done(run.waits_for))
+        ]
+
+    def prepare(self, run: PlannedRun) -> list[str]:
+        """Makes the run's folder with run.json; returns the command that runs it."""
+        directory = self.out / run.name
+        directory.mkdir(exist_ok=True)
+        folder.write_json(directory / "run.json", run.labels)
+        return command_of(self.definition, run, self.out)
+
+    def note_end(self, name: str, code: int) -> None:
+        """Remembers how a start of a run ended."""
+        folder.note_end(self.out / name, code)
+        if code == _BAD_INPUT:
+            self._not_again.add(name)
+        self.update([name])
+
+    def _choose(self, planned: Sequence[PlannedRun]) -> bool:
+        """Chooses in each search that has just ended; returns whether one had."""
+        has_chosen = False
+        for name, candidates in selection.searches(planned).items():
+            if name in self.selection or name in self.problems:
+                continue
+            results = selection.read_results(self.out, candidates)
+            if results is None:
+                continue
+            try:
+                self.selection[name] = selection.choose(candidates, results)
+            except UserError as error:
+                self.problems[name] = str(error)
+                continue
+            has_chosen = True
+        if has_chosen:
+            folder.write_json(self.out / "selection.json", self.selection)
+        return has_chosen
+
+    def _is_wanted(self, name: str) -> bool:
+        return not self._only or any(fnmatch.fnmatch(name, p) for p in self._only)
+
+    def _has_ended(self, name: str) -> bool:
+        return name in self.states and self.states[name].state in folder.ENDED
+
+    def _is_done(self, name: str) -> bool:
+        state = folder.read_json(self.out / name / "result.json").get("status")
+        return state == "finished"
+
+
+def command_of(definition: Definition, run: PlannedRun, out: Path) -> list[str]:
+    """Returns the command line of one run: the file, what it changes, the caller's."""
+    changes = {
+        key: f"{out}/{run.waits_for}"
+        if key == "train.init_from" and run.waits_for
+        else _as_text(value)
+        for key, value in run.overrides.items()
+    }
+    texts = {**changes, **dict(definition.command_line)}
+    flags = [f"--config.{key}={text}" for key, text in texts.items()]
+    return main_command(definition.path, out / run.name, *flags)
+
+
+def _as_text(value: Any) -> str:
+    if isinstance(value, list | tuple):
+        return f"({','.join(map(str, value))})"
+    return str(value)

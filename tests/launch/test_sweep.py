@@ -1,0 +1,359 @@
+"""Sweeps: what a file defines, what searches choose, how runs stand, real runs."""
+
+import fcntl
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from experiments.sweeps import Search
+from fisher_jax.errors import UserError
+from launch import folder, selection
+from launch.definition import (
+    PlannedRun,
+    fingerprint,
+    first_difference,
+    load_definition,
+)
+from launch.sweep import main
+from launch.work import Work, command_of
+from tests.command import ROOT, records
+
+HEADER = """
+from experiments import base
+from experiments.sweeps import *
+
+def get_config(arg=""):
+    config = base.get_config()
+    config.dataset.num_train = 64
+    config.dataset.num_validation = 64
+    config.train.num_epochs = 2
+    config.train.batch_size = 32
+    config.measure.fisher_examples = 32
+    config.checkpoint.min_seconds = 0.0
+    return config
+"""
+GRID = """
+def get_sweep():
+    rates = (0.01, 0.1)
+    return [{"seed": s, "optimizer.learning_rate": r} for r in rates for s in (0, 1)]
+"""
+TUNED = """
+RATE = Search("digits/eta_star", "optimizer.learning_rate")
+def get_runs(arg="", winners=None):
+    run = SweepRun(get_config(), "digits", "eta_star", {})
+    runs = candidates(run, RATE, (0.01, 0.03, 0.1))
+    best = winner(winners, RATE, 0.03)
+    if best is None:
+        return runs
+    final = run._replace(config=changed(run.config, {RATE.key: best}))
+    later = SweepRun(
+        changed(final.config, {"train.init_from": "OUT/digits-eta_star-seed_1"}),
+        "digits", "baseline", {"phase": "later"})
+    return runs + over_seeds(final, (1, 2)) + [later]
+def get_sweep(arg=""):
+    return overrides(get_config(), get_runs())
+"""
+
+
+def experiment(tmp_path, text, name="tiny"):
+    file = tmp_path / f"{name}.py"
+    file.write_text(HEADER + text)
+    return str(file)
+
+
+def sweep(*arguments, timeout=180):
+    done = subprocess.run(
+        [sys.executable, "-m", "launch.sweep", *map(str, arguments)],
+        cwd=ROOT, capture_output=True, text=True, timeout=timeout, check=False,
+    )  # fmt: skip
+    return done.returncode, done.stdout + done.stderr
+
+
+def finish(out, name, status="finished", **values):
+    (out / name).mkdir(parents=True, exist_ok=True)
+    (out / name / "result.json").write_text(json.dumps({"status": status, **values}))
+
+
+def test_override_dicts_become_named_runs_with_labels(tmp_path):
+    definition = load_definition(experiment(tmp_path, GRID))
+    runs = definition.plan(None)
+    assert [run.name for run in runs] == [
+        "learning_rate_0.01-seed_0", "learning_rate_0.01-seed_1",
+        "learning_rate_0.1-seed_0", "learning_rate_0.1-seed_1",
+    ]  # fmt: skip
+    assert runs[2].labels == {
+        "experiment": "tiny", "small": False, "setting": "digits_simple_cnn",
+        "method": "baseline", "stage": "final", "seed": 0,
+        "group": {"optimizer.learning_rate": 0.1},
+    }  # fmt: skip
+
+
+def test_what_the_caller_sets_wins_over_the_sweep(tmp_path):
+    definition = load_definition(
+        experiment(tmp_path, GRID), [("optimizer.learning_rate", "0.5")]
+    )
+    command = command_of(definition, definition.plan(None)[0], tmp_path / "out")
+    assert "--config.optimizer.learning_rate=0.5" in command
+    assert "--config.optimizer.learning_rate=0.01" not in command
+    assert f"--workdir={tmp_path}/out/learning_rate_0.01-seed_0" in command
+
+
+def test_mistakes_in_a_file_are_named(tmp_path):
+    def message(text):
+        with pytest.raises(UserError) as error:
+            load_definition(experiment(tmp_path, text))
+        return str(error.value)
+
+    assert "no function get_sweep" in message("")
+    assert "is empty" in message("def get_sweep(): return []")
+    assert "did you mean 'train.num_epochs'" in message(
+        "def get_sweep(): return [{'train.num_epoch': 3}]"
+    )
+    assert "two runs" in message("def get_sweep(): return [{}, {}]")
+    assert "ZeroDivisionError" in message("def get_sweep(): return 1 / 0")
+    assert "unknown 'nobody'" in message(
+        "def get_sweep(): return [{'train.init_from': 'OUT/nobody'}]"
+    )
+
+
+def test_a_changed_definition_is_told_by_its_first_difference(tmp_path):
+    before = fingerprint(load_definition(experiment(tmp_path, GRID)))
+    assert first_difference(before, before) is None
+    longer = GRID.replace("(0, 1)", "(0, 1, 2)")
+    after = fingerprint(load_definition(experiment(tmp_path, longer)))
+    assert "seed_2 is new" in first_difference(after, before)
+    assert "seed_2 is gone" in first_difference(before, after)
+    longer = fingerprint(
+        load_definition(experiment(tmp_path, GRID), [("train.num_epochs", "9")])
+    )
+    difference = first_difference(longer, before)
+    assert difference == "every run: train.num_epochs 2 there, 9 here"
+
+
+def candidates_of(*values):
+    search = Search("s", "penalty.coefficient")
+    return [PlannedRun(f"run_{v}", {}, {}, search, v) for v in values]
+
+
+def results_of(*scores, by="best_validation_accuracy"):
+    return [
+        {"status": "diverged"} if s is None else {"status": "finished", by: s}
+        for s in scores
+    ]
+
+
+@pytest.mark.parametrize(
+    ("scores", "value", "at_edge"),
+    [
+        ((0.1, 0.3, 0.2), 2.0, False),
+        ((0.3, 0.2, 0.3), 1.0, True),  # equal: the first
+        ((0.1, 0.2, None), 2.0, False),  # diverged: no score
+        ((0.1, 0.2, 0.3), 3.0, True),
+    ],
+)
+def test_the_highest_validation_accuracy_wins(scores, value, at_edge):
+    runs = candidates_of(1.0, 2.0, 3.0)
+    results = dict(zip((r.name for r in runs), results_of(*scores), strict=True))
+    entry = selection.choose(runs, results)
+    assert (entry["value"], entry["at_edge"]) == (value, at_edge)
+    assert [c["score"] for c in entry["candidates"]] == list(scores)
+    assert bool(selection.edge_warnings({"s": entry})) is at_edge
+
+
+def test_without_a_validation_split_test_accuracy_decides_and_says_so():
+    runs = candidates_of(1.0, 2.0)
+    scores = results_of(0.5, 0.4, by="best_test_accuracy")
+    entry = selection.choose(runs, dict(zip(("run_1.0", "run_2.0"), scores)))  # noqa: B905
+    assert (entry["by"], entry["value"]) == ("best_test_accuracy", 1.0)
+
+
+def test_nothing_is_chosen_among_diverged_runs():
+    runs = candidates_of(1.0, 2.0)
+    with pytest.raises(UserError, match="all 2 runs diverged"):
+        selection.choose(runs, {run.name: {"status": "diverged"} for run in runs})
+
+
+def test_final_runs_appear_with_the_winner_and_wait_for_their_start(tmp_path):
+    definition = load_definition(experiment(tmp_path, TUNED))
+    out = tmp_path / "out"
+    folder.open_folder(out, fingerprint(definition))
+    work = Work(definition, out)
+    searched = [f"search-digits-eta_star-learning_rate_{v}-seed_0"
+                for v in ("0.01", "0.03", "0.1")]  # fmt: skip
+    finals = [f"digits-eta_star-seed_{seed}" for seed in (1, 2)]
+    later = "digits-baseline-phase_later-seed_0"
+    assert work.names == [*searched, *finals, later]
+    assert [run.name for run in work.ready()] == searched
+    assert work.states[finals[0]].state == folder.WAITING
+    for name, accuracy in zip(searched, (0.2, 0.3, 0.7), strict=True):
+        finish(out, name, best_validation_accuracy=accuracy)
+    work.refresh()
+    assert [run.name for run in work.ready()] == finals
+    assert work.runs[finals[0]].overrides["optimizer.learning_rate"] == 0.1
+    chosen = json.loads((out / "selection.json").read_text())["digits/eta_star"]
+    assert (chosen["value"], chosen["at_edge"]) == (0.1, True)
+    finish(out, finals[0])
+    work.refresh()
+    assert [run.name for run in work.ready()] == [finals[1], later]
+    command = work.prepare(work.runs[later])
+    assert f"--config.train.init_from={out}/{finals[0]}" in command
+    labels = json.loads((out / later / "run.json").read_text())
+    assert (labels["stage"], labels["group"]) == ("final", {"phase": "later"})
+
+
+def test_another_sweeps_choices_can_be_taken(tmp_path):
+    definition = load_definition(experiment(tmp_path, TUNED))
+    out = tmp_path / "out"
+    folder.open_folder(out, fingerprint(definition))
+    given = {"digits/eta_star": {"value": 0.25}}
+    work = Work(definition, out, given=given, only=["digits-*"])
+    assert [run.name for run in work.ready()] == [
+        "digits-eta_star-seed_1", "digits-eta_star-seed_2",
+    ]  # fmt: skip
+    assert work.ready()[0].overrides["optimizer.learning_rate"] == 0.25
+
+
+def state_of(directory):
+    return folder.read_state(directory, folder.lock_holders())
+
+
+def test_a_runs_state_is_read_from_its_files(tmp_path):
+    run = tmp_path / "run"
+    assert state_of(run).state == folder.QUEUED
+    run.mkdir()
+    with (run / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        (run / "metrics.jsonl").write_text(
+            '{"epoch": 1, "trace/fisher": 8.5}\n{"epoch": 2, "trace/fi'
+        )
+        running = state_of(run)
+        assert running[:3] == (folder.RUNNING, 1, 8.5)
+    assert state_of(run).state == folder.INTERRUPTED
+    folder.log_path(run).write_text("starting\nerror: no data\nbye\n")
+    folder.note_end(run, 2)
+    failed = state_of(run)
+    assert failed[0] == folder.FAILED
+    assert (failed.failures, failed.reason) == (1, "no data")
+    folder.note_end(run, -9)
+    assert state_of(run).reason == "killed by signal 9"
+    assert state_of(run).failures == 2
+    folder.note_end(run, 75)
+    assert state_of(run).state == folder.INTERRUPTED
+    finish(tmp_path, "run", "diverged")
+    assert state_of(run).state == folder.DIVERGED
+    finish(tmp_path, "run")
+    assert state_of(run).state == folder.DONE
+
+
+def test_a_run_that_failed_too_often_is_left(tmp_path):
+    definition = load_definition(experiment(tmp_path, GRID))
+    out = tmp_path / "out"
+    folder.open_folder(out, fingerprint(definition))
+    name = "learning_rate_0.1-seed_0"
+    for _ in range(3):
+        folder.note_end(out / name, -9)
+    assert name not in [run.name for run in Work(definition, out).ready()]
+    again = Work(definition, out, max_failures=4)
+    assert name in [run.name for run in again.ready()]
+    # The same bad input would fail in the same way.
+    again.note_end("learning_rate_0.1-seed_1", 2)
+    assert "learning_rate_0.1-seed_1" not in [run.name for run in again.ready()]
+
+
+def test_the_status_of_two_hundred_runs_comes_at_once(tmp_path):
+    text = GRID.replace("(0, 1)", "range(100)")
+    definition = load_definition(experiment(tmp_path, text))
+    out = tmp_path / "out"
+    folder.open_folder(out, fingerprint(definition))
+    for index, run in enumerate(definition.plan(None)):
+        (out / run.name).mkdir()
+        lines = [{"step": e, "epoch": e, "trace/fisher": index} for e in range(300)]
+        text = "\n".join(map(json.dumps, lines)) + "\n"
+        (out / run.name / "metrics.jsonl").write_text(text)
+    started = time.monotonic()
+    code, output = sweep("--status", f"--out={out}")
+    assert code == 0
+    assert time.monotonic() - started < 2
+    assert "200 runs: 200 interrupted" in output
+    assert "learning_rate_0.1-seed_99" in output
+
+
+def test_mistakes_on_the_command_line_get_one_line(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    file = experiment(tmp_path, GRID)
+    (tmp_path / "file").write_text("")
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "metrics.jsonl").write_text("")
+    for arguments, expected in (
+        ((f"--out={tmp_path}/o",), "--config is missing"),
+        ((f"--config={file}x",), "no configuration file"),
+        (("--config=experiments/base.py", f"--out={tmp_path}/o"), "defines no sweep"),
+        ((f"--config={file}",), "--out is missing"),
+        ((f"--config={file}", f"--out={tmp_path}/file"), "cannot use the folder"),
+        ((f"--config={file}", f"--out={tmp_path}/run"), "is a single run's folder"),
+        ((f"--config={file}", f"--out={tmp_path}/o", "--only=x*"), "no run matches"),
+        ((f"--config={file}", f"--winners={file}", "--dry_run"), "selection.json"),
+        (("--status", f"--out={tmp_path}/nowhere"), "no such folder"),
+        ((f"--config={file}", "--excutor=slurm"), "unexpected argument"),
+    ):
+        assert main(list(arguments)) == 2
+        output = capsys.readouterr().err
+        assert output.startswith("error: "), output
+        assert output.count("\n") == 1, output
+        assert expected in output
+
+
+def test_a_sweep_runs_is_shown_and_is_not_run_twice(tmp_path):
+    # One run of the four cannot work: its learning rate makes it diverge.
+    text = GRID.replace("0.1)", "1e6)").replace("(0, 1)", "(0,)")
+    arguments = (f"--config={experiment(tmp_path, text)}", f"--out={tmp_path}/out")
+    code, output = sweep(*arguments, "--at_a_time=2")
+    assert code == 0, output
+    assert "All 2 runs have ended" in output
+    good = tmp_path / "out" / "learning_rate_0.01-seed_0"
+    assert len(records(good)) == 3
+    assert json.loads((good / "run.json").read_text())["experiment"] == "tiny"
+    written = (good / "metrics.jsonl").stat().st_mtime_ns
+    code, output = sweep(*arguments)
+    assert code == 0, output
+    assert "started" not in output
+    assert (good / "metrics.jsonl").stat().st_mtime_ns == written
+    _, shown = sweep("--status", f"--out={tmp_path}/out")
+    assert "1 diverged, 1 done" in shown
+    code, output = sweep(*arguments, "--config.train.num_epochs=9")
+    assert code == 2
+    assert "train.num_epochs 2 there, 9 here" in output
+
+
+@pytest.mark.slow
+def test_after_ctrl_c_the_sweep_goes_on_to_the_same_bits(tmp_path):
+    text = GRID.replace("(0, 1)", "(0,)")
+    long = "--config.train.num_epochs=400"
+    file = f"--config={experiment(tmp_path, text)}"
+    code, output = sweep(file, f"--out={tmp_path}/whole", long)
+    assert code == 0, output
+    process = subprocess.Popen(
+        [sys.executable, "-m", "launch.sweep", file, f"--out={tmp_path}/out", long],
+        cwd=ROOT, stdout=subprocess.PIPE, text=True, start_new_session=True,
+    )  # fmt: skip
+    first = tmp_path / "out" / "learning_rate_0.01-seed_0"
+    deadline = time.monotonic() + 120
+    while len(records(first)) < 20:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGINT)
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode == 130
+    assert "the same command continues" in output
+    assert not (first / "result.json").exists()
+    _, shown = sweep("--status", f"--out={tmp_path}/out")
+    assert "1 interrupted, 1 queued" in shown
+    code, output = sweep(file, f"--out={tmp_path}/out", long)
+    assert code == 0, output
+    for name in ("learning_rate_0.01-seed_0", "learning_rate_0.1-seed_0"):
+        assert records(tmp_path / "out" / name) == records(tmp_path / "whole" / name)
