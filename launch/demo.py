@@ -6,6 +6,7 @@ and draws a figure. A second call shows the finished runs again.
 """
 
 import os
+import shlex
 import sys
 from pathlib import Path
 
@@ -66,7 +67,22 @@ def main(directory: Path) -> int:
         title = "Digits with 25% of the training labels replaced at random"
         save_figure(draw_overlay(shown, PANELS, title), figure_path)
         console.print(f"Figure: {figure_path}")
+        console.print(
+            "Tables, figures and a page of these or any other runs, beside the "
+            "paper's numbers:\n  " + report_command(directory),
+            soft_wrap=True,
+        )
     return 1 if failed else 0
+
+
+def report_command(directory: Path) -> str:
+    """The command line that makes the report of these runs, to be copied."""
+    python = Path(sys.executable)
+    if python.is_relative_to(Path.cwd()):
+        python = python.relative_to(Path.cwd())
+    out = directory.with_name(directory.name + "_report")
+    words = [str(python), "-m", "fisher_jax.report", str(directory), f"--out={out}"]
+    return shlex.join(words)
 
 
 def progress_table(directory: Path, states: dict[str, str]) -> Table:

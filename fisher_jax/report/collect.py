@@ -1,0 +1,199 @@
+"""Runs as pandas: one row a run with what it was and what came out, and its records."""
+
+import json
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pandas as pd
+
+from fisher_jax.report.names import method_of, setting_label
+from fisher_jax.report.quantities import quantities, run_status
+from fisher_jax.report.runs import RunFiles, command_line, find_runs, read_run
+
+# What two runs of one candidate may differ in: chance, and where files lie.
+_NOT_PART_OF_A_CANDIDATE = re.compile(
+    r"seed|dataset\.data_dir|train\.init_from|checkpoint\..*|tracker.*"
+    r"|measure\.(every_.*|batch_size|chunk_size)"
+)
+_CONFIG_FILE = re.compile(r"--?config=(?:.*/)?([^/:]+)\.py(?::(.*))?")
+
+
+class Runs(NamedTuple):
+    """Everything read: ``table`` has a row a run, ``metrics`` its records by row."""
+
+    table: pd.DataFrame
+    metrics: Mapping[int, pd.DataFrame]
+    problems: tuple[str, ...]  # one line each: what could not be read or used
+
+
+def load_runs(folders: Iterable[Path]) -> Runs:
+    """Reads all runs below the folders; what is damaged is told, not fatal.
+
+    A run that was made twice (same configuration, seed and code) counts once, by its
+    fuller copy: a repetition is no independent seed.
+
+    Raises:
+        UserError: a folder does not exist, or there is no run.
+    """
+    rows, metrics, problems = [], {}, []
+    for index, directory in enumerate(find_runs(folders)):
+        run = read_run(directory)
+        metrics[index] = metrics_frame(run)
+        rows.append(describe(run, metrics[index]))
+        problems += _damage(run)
+    table = pd.DataFrame(rows)
+    table, repeated = _without_repetitions(table)
+    if repeated:
+        problems.append(
+            f"{repeated} repeated runs (same configuration, seed and code as another) "
+            "are left out"
+        )
+    return Runs(table, {i: metrics[i] for i in table.index}, tuple(problems))
+
+
+def metrics_frame(run: RunFiles) -> pd.DataFrame:
+    """Returns the records in order of steps, numbers only, a repeated step's last."""
+    if not run.records:
+        return pd.DataFrame({"epoch": [], "step": []}, dtype=float)
+    frame = pd.DataFrame.from_records(run.records)
+    for name in frame.select_dtypes(exclude="number"):
+        frame[name] = pd.to_numeric(frame[name], errors="coerce")
+    if "step" not in frame:
+        return frame.sort_values("epoch", kind="stable", ignore_index=True)
+    frame = frame.drop_duplicates("step", keep="last")
+    return frame.sort_values("step", kind="stable", ignore_index=True)
+
+
+def describe(run: RunFiles, metrics: pd.DataFrame) -> dict[str, Any]:
+    """Returns a run's row: identity, version, state, and its quantities.
+
+    The place in a sweep is read from run.json; without one, from the configuration
+    and the recorded command line.
+    """
+    nested = run.config.get("config")
+    config = _flat(nested) if isinstance(nested, dict) else {}
+    place, command = run.place, _experiment_of(run)
+    versions = run.config.get("versions")
+    versions = versions if isinstance(versions, dict) else {}
+    last_epoch = float(metrics["epoch"].max()) if len(metrics) else 0.0
+    num_epochs = _number(config.get("train.num_epochs")) or 0.0
+    status = run_status(run.result, last_epoch, num_epochs)
+    group = place.get("group") if isinstance(place.get("group"), dict) else {}
+    dataset, model = config.get("dataset.name", "?"), config.get("model.name", "?")
+    return {
+        "path": str(run.directory),
+        "experiment": str(place.get("experiment") or command[0]),
+        "is_in_sweep": bool(place),
+        "is_small": bool(place.get("small", command[1] == "small")),
+        "stage": str(place.get("stage") or "final"),
+        "method": str(place.get("method") or method_of(config, command[1])),
+        "setting": f"{dataset}_{model}",
+        "sweep_setting": str(place.get("setting") or ""),
+        "setting_label": setting_label(config),
+        "dataset": str(dataset),
+        "model": str(model),
+        "seed": _number(config.get("seed", place.get("seed"))),
+        "noise": _number(config.get("dataset.label_noise")) or 0.0,
+        "learning_rate": _number(config.get("optimizer.learning_rate")),
+        "batch_size": _number(config.get("train.batch_size")),
+        "coefficient": _number(config.get("penalty.coefficient")),
+        "update_every": _number(config.get("penalty.update_every")),
+        "start_epoch": _number(config.get("penalty.start_epoch")),
+        "early_loss": _number(config.get("measure.early_loss")),
+        "mixup_beta": _number(config.get("mixup.beta")),
+        "sam_radius": _number(config.get("sam.radius")),
+        "init_from": str(config.get("train.init_from") or ""),
+        "group": group,
+        "candidate": _candidate(config),
+        "num_epochs": num_epochs,
+        "last_epoch": last_epoch,
+        "seconds": _last_time(metrics),
+        "status": status,
+        "unreadable_lines": run.unreadable_lines,
+        "effective_noise": _number(run.config.get("label_noise_effective_rate")),
+        "device": str(run.config.get("device_kind") or "unknown"),
+        "device_count": _number(run.config.get("device_count")),
+        "version": json.dumps([run.config.get("git_commit"), versions], sort_keys=True),
+        "version_label": version_label(run.config.get("git_commit"), versions),
+        **quantities(
+            metrics,
+            run.result,
+            status=status,
+            early_loss=_number(config.get("measure.early_loss")),
+            steps_per_epoch=_number(run.config.get("steps_an_epoch")),
+        ),
+    }
+
+
+def version_label(commit: Any, versions: Mapping[str, Any]) -> str:
+    """Returns a short name of the code that a run was made with."""
+    commit = str(commit or "no commit")
+    short = commit[:8] + ("+changes" if commit.endswith("+changes") else "")
+    return (
+        f"{short if commit != 'no commit' else commit}, jax {versions.get('jax', '?')}"
+    )
+
+
+def _experiment_of(run: RunFiles) -> tuple[str, str]:
+    """The experiment file's name and its variant, from the command line."""
+    for word in command_line(run):
+        if match := _CONFIG_FILE.fullmatch(word):
+            return match[1], match[2] or ""
+    return "", ""
+
+
+def _candidate(config: Mapping[str, Any]) -> str:
+    kept = {
+        key: value
+        for key, value in config.items()
+        if not _NOT_PART_OF_A_CANDIDATE.fullmatch(key)
+    }
+    return json.dumps(kept, sort_keys=True, default=str)
+
+
+def _without_repetitions(table: pd.DataFrame) -> tuple[pd.DataFrame, int]:
+    keys = ["candidate", "seed", "version", "init_from"]
+    keys += ["experiment", "is_small", "stage", "method"]
+    # Without a configuration two runs cannot be said to be the same.
+    known = table[table["candidate"] != "{}"]
+    fullest = known.sort_values("last_epoch", ascending=False, kind="stable")
+    repeated = fullest.index[fullest.duplicated(keys, keep="first")]
+    return table.drop(index=repeated), len(repeated)
+
+
+def _damage(run: RunFiles) -> list[str]:
+    lines = []
+    if run.unreadable_lines:
+        plural = "line" if run.unreadable_lines == 1 else "lines"
+        lines.append(
+            f"{run.directory}: {run.unreadable_lines} unreadable {plural} of "
+            "metrics.jsonl skipped"
+        )
+    lines += [f"{run.directory}: {n} is not readable" for n in run.unreadable_files]
+    if not run.records:
+        lines.append(f"{run.directory}: no records")
+    return lines
+
+
+def _last_time(metrics: pd.DataFrame) -> float:
+    if "time" not in metrics:
+        return 0.0
+    times = pd.to_numeric(metrics["time"], errors="coerce").dropna()
+    return float(times.iloc[-1]) if len(times) else 0.0
+
+
+def _flat(nested: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in nested.items():
+        if isinstance(value, Mapping):
+            flat |= _flat(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
+
+
+def _number(value: Any) -> float | None:
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return float(value) if is_number else None

@@ -1,0 +1,172 @@
+"""Any runs over each other: their curves, their results, what they differ in."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from fisher_jax.report.figures.canvas import (
+    MARKERS,
+    PAGE,
+    finish,
+    ordered_colours,
+    plain,
+    style,
+)
+from fisher_jax.report.overlay import COLOURS, Panel
+from fisher_jax.report.runs import RunFiles, find_runs, read_run, series
+
+PANELS = (
+    Panel("train/loss", "training loss", "log"),
+    Panel("train/accuracy", "training accuracy, %", factor=100),
+    Panel("validation/accuracy", "validation accuracy, %", factor=100),
+    Panel("test/accuracy", "test accuracy, %", factor=100),
+    Panel("trace/fisher", "Tr(F)", "log"),
+    Panel("trace/hessian", "Tr(H)", "log"),
+    Panel("train/noisy_accuracy", "wrong labels memorised, %", factor=100),
+    Panel("gradient/cosine", "cosine(g_clean, g_noisy)"),
+    Panel("penalty/value", "penalty", "log"),
+)
+
+
+class Differences(NamedTuple):
+    """Rows of a table: a name and its value in each run, as text."""
+
+    names: tuple[str, ...]
+    rows: tuple[tuple[str, tuple[str, ...]], ...]
+    is_different: tuple[bool, ...]
+
+
+def read_all(directories: Sequence[Path]) -> dict[str, RunFiles]:
+    """Reads the runs in and below the folders, by the shortest names that differ.
+
+    Raises:
+        UserError: a folder does not exist or holds no run.
+    """
+    found = list(dict.fromkeys(run for d in directories for run in find_runs([d])))
+    return dict(zip(short_names(found), map(read_run, found), strict=True))
+
+
+def short_names(paths: Sequence[Path]) -> list[str]:
+    """Returns as many last parts of each path as it takes to tell all apart."""
+    parts = [path.resolve().parts for path in paths]
+    for count in range(1, max(map(len, parts)) + 1):
+        names = ["/".join(p[-count:]) for p in parts]
+        if len(set(names)) == len(names):
+            return names
+    return [str(path) for path in paths]
+
+
+def config_differences(runs: dict[str, RunFiles]) -> Differences:
+    """Returns the configuration keys, versions and devices in which runs differ."""
+    flat = [_described(run) for run in runs.values()]
+    keys = list(dict.fromkeys(key for one in flat for key in one))
+    rows = [(key, tuple(one.get(key, "–") for one in flat)) for key in keys]
+    kept = tuple(row for row in rows if len(set(row[1])) > 1)
+    return Differences(tuple(runs), kept, (True,) * len(kept))
+
+
+def result_rows(runs: dict[str, RunFiles]) -> Differences:
+    """Returns every value of result.json, and whether runs differ in it."""
+    keys = dict.fromkeys(key for run in runs.values() for key in run.result)
+    rows = []
+    for key in keys:
+        values = tuple(_shown(run.result.get(key)) for run in runs.values())
+        rows.append((key, values))
+    state = tuple(_state(run) for run in runs.values())
+    rows.insert(0, ("records", state))
+    different = tuple(len(set(values)) > 1 for _, values in rows)
+    return Differences(tuple(runs), tuple(rows), different)
+
+
+def draw_comparison(runs: dict[str, RunFiles]) -> Figure | None:
+    """Returns a panel for each metric that any run has; None if there is none.
+
+    One line a run, by name in the legend; beyond seven runs from blue to red.
+    """
+    recorded = [
+        panel
+        for panel in PANELS
+        if any(any(np.isfinite(_values(run, panel)[1])) for run in runs.values())
+    ]
+    if not recorded:
+        return None
+    colours: dict[Any, Any] = dict(enumerate(COLOURS))
+    if len(runs) > len(COLOURS):
+        colours = ordered_colours(range(len(runs)))
+    columns = min(3, len(recorded))
+    num_rows = -(-len(recorded) // columns)
+    with style():
+        height = 1.9 * num_rows + 0.16 * len(runs) + 0.2
+        figure = Figure(figsize=(PAGE, height))
+        all_axes = figure.subplots(num_rows, columns, squeeze=False)
+        for axes, panel in zip(all_axes.flat, recorded, strict=False):
+            for index, (name, run) in enumerate(runs.items()):
+                epochs, values = _values(run, panel)
+                is_short = len(values) < 12
+                axes.plot(
+                    epochs,
+                    panel.factor * values,
+                    color=colours[index],
+                    marker=MARKERS[index % len(MARKERS)] if is_short else "",
+                    ms=2.5,
+                    label=plain(name),
+                )
+            axes.set_yscale(panel.scale)
+            axes.set_title(panel.label)
+            axes.set_xlabel("epoch")
+            axes.margins(x=0.01)
+        for axes in list(all_axes.flat)[len(recorded) :]:
+            axes.set_axis_off()
+        handles, names = all_axes[0, 0].get_legend_handles_labels()
+        figure.legend(handles, names, loc="outside lower left", ncols=1)
+        finish(figure)
+    return figure
+
+
+def _values(run: RunFiles, panel: Panel) -> tuple[np.ndarray, np.ndarray]:
+    epochs, values = series(run, panel.metric)
+    numbers = [v if isinstance(v, int | float) else np.nan for v in values]
+    array = np.array(numbers, float)
+    if panel.scale == "log":
+        array = np.where(array > 0, array, np.nan)
+    return np.array(epochs, float), array
+
+
+def _state(run: RunFiles) -> str:
+    last = run.records[-1]["epoch"] if run.records else 0
+    unreadable = f", {run.unreadable_lines} unreadable" if run.unreadable_lines else ""
+    return f"{len(run.records)} to epoch {last:g}{unreadable}"
+
+
+def _described(run: RunFiles) -> dict[str, str]:
+    flat: dict[str, str] = {}
+    for name in ("config", "versions"):
+        content = run.config.get(name)
+        prefix = "" if name == "config" else "versions."
+        flat |= _flat(content if isinstance(content, dict) else {}, prefix)
+    for name in ("git_commit", "device_kind", "device_count", "label_noise_hash"):
+        if name in run.config:
+            flat[name] = _shown(run.config[name])
+    return flat
+
+
+def _flat(nested: dict[str, Any], prefix: str) -> dict[str, str]:
+    flat: dict[str, str] = {}
+    for key, value in nested.items():
+        if isinstance(value, dict):
+            flat |= _flat(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = _shown(value)
+    return flat
+
+
+def _shown(value: Any) -> str:
+    if value is None:
+        return "–"
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    return value if isinstance(value, str) else json.dumps(value)

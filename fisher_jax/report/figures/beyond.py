@@ -1,0 +1,129 @@
+"""Beyond the paper: accuracy against a penalty's strength, RFP beside its rivals."""
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from fisher_jax.report.choose import one_version, unfinished_note
+from fisher_jax.report.collect import Runs
+from fisher_jax.report.figures import canvas
+from fisher_jax.report.figures.canvas import Drawing
+from fisher_jax.report.quantities import DIVERGED
+from fisher_jax.report.statistics import summarise
+
+EXPERIMENT = "beyond_rfp"
+_KEYS = ["is_small", "setting_label", "sweep_setting", "noise"]
+
+
+def accuracy_of(runs: pd.DataFrame) -> pd.Series:
+    """Returns test accuracy in %, at the best validation epoch where there is one."""
+    best = runs["test_accuracy_at_best_validation"].astype(float)
+    return 100 * best.fillna(runs["test_accuracy"].astype(float))
+
+
+def strength_of(runs: pd.DataFrame) -> pd.Series:
+    """Returns α, or SAM's radius or mixup's β where that is the method's strength."""
+    strength = runs["coefficient"].astype(float)
+    strength = strength.where(strength > 0, runs["sam_radius"].astype(float))
+    return strength.where(strength > 0, runs["mixup_beta"].astype(float))
+
+
+def setting_title(keys: tuple[bool, str, str, float]) -> str:
+    """Returns a setting's name with its noise and whether it is a small form."""
+    is_small, label, _, noise = keys
+    title = f"{label}, {100 * noise:g}% noise" + (" (small)" if is_small else "")
+    return canvas.plain(title)
+
+
+def figure_beyond_rfp(runs: Runs) -> Drawing | str:
+    """Test accuracy against each method's strength, a panel for setting and noise."""
+    rows = runs.table[runs.table["experiment"] == EXPERIMENT]
+    if not len(rows):
+        return f"no runs of {EXPERIMENT}"
+    groups = list(rows.groupby(_KEYS))
+    columns = min(3, len(groups))
+    figure, all_axes = canvas.new_figure(
+        -(-len(groups) // columns), columns, height=2.1
+    )
+    notes: list[str] = []
+    for axes, (keys, group) in zip(all_axes.flat, groups, strict=False):
+        chosen = one_version(group)
+        title = setting_title(keys)
+        notes += [f"{title}: {note}" for note in chosen.notes]
+        notes += [f"{title}: {note}" for note in unfinished_note(chosen.runs)]
+        for method in canvas.in_method_order(list(chosen.runs["method"])):
+            _draw_method(axes, chosen.runs, method)
+        axes.set_xscale("log")
+        axes.set_title(title)
+        axes.set_xlabel("strength (α, or SAM's radius)")
+        axes.set_ylabel("test accuracy, %")
+        canvas.mark_empty(axes, "no run has ended")
+    for axes in list(all_axes.flat)[len(groups) :]:
+        axes.set_axis_off()
+    _legend_of_all(figure, all_axes)
+    return Drawing(
+        "beyond_rfp",
+        "How strong may a penalty be? RFP beside FP and its rivals",
+        figure,
+        "Test accuracy (at the best validation epoch where there is one) against the "
+        "strength of each method, mean and one standard deviation over seeds. Crosses "
+        "at the bottom: runs that diverged. Line with band: no penalty.",
+        "Accuracy against the strength on a logarithmic axis, a line for each method; "
+        "where a line falls off the method has become too strong.",
+        (EXPERIMENT,),
+        len(rows),
+        tuple(dict.fromkeys(notes)),
+    )
+
+
+def _draw_method(axes: canvas.Axes, runs: pd.DataFrame, method: str) -> None:
+    group = runs[runs["method"] == method]
+    line, label = canvas.method_line(method), canvas.method_text(method)
+    strengths = strength_of(group)
+    if not (strengths > 0).any():
+        if (summary := summarise(list(accuracy_of(group)))) is not None:
+            axes.axhline(summary.mean, label=label, **line)
+            spread = float(np.nan_to_num(summary.std))
+            axes.axhspan(
+                summary.mean - spread,
+                summary.mean + spread,
+                color=line["color"],
+                alpha=0.12,
+                linewidth=0,
+            )
+        return
+    points: list[tuple[float, float, float]] = []
+    for strength in sorted(set(strengths[strengths > 0])):
+        at_strength = group[strengths == strength]
+        summary = summarise(list(accuracy_of(at_strength)))
+        if summary is not None:
+            points.append((strength, summary.mean, float(np.nan_to_num(summary.std))))
+        if (at_strength["status"] == DIVERGED).any():
+            axes.plot(
+                strength,
+                0.03,
+                "x",
+                ms=4,
+                color=line["color"],
+                transform=axes.get_xaxis_transform(),
+                clip_on=False,
+            )
+    if points:
+        x, y, spreads = zip(*points, strict=True)
+        axes.errorbar(x, y, yerr=spreads, marker="o", ms=3, label=label, **line)
+
+
+def _legend_of_all(figure: canvas.Figure, all_axes: np.ndarray) -> None:
+    """One legend below with every method that any panel shows."""
+    entries: dict[str, Any] = {}
+    for axes in all_axes.flat:
+        for handle, name in zip(*axes.get_legend_handles_labels(), strict=True):
+            entries.setdefault(name, handle)
+    if entries:
+        figure.legend(
+            list(entries.values()),
+            list(entries),
+            loc="outside lower center",
+            ncols=min(6, len(entries)),
+        )

@@ -1,0 +1,93 @@
+"""How methods, data sets and networks are called, and in which order they stand."""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+
+class Method(NamedTuple):
+    """A method's name as text, and as LaTeX where that differs."""
+
+    text: str
+    latex: str
+
+
+# The order is that of the paper's columns.
+METHODS: Mapping[str, Method] = {
+    "eta_star": Method("η*", r"$\eta^*$"),
+    "baseline": Method("Baseline", "Baseline"),
+    "mixup": Method("Mixup", "Mixup"),
+    "gp_x": Method("GP_x", r"GP$_\mathrm{x}$"),
+    "gp": Method("GP", "GP"),
+    "fp": Method("FP", "FP"),
+    "fp_single": Method("FP exact", "FP exact"),
+    "gp_r": Method("GP_r", r"GP$_\mathrm{r}$"),
+    "rfp": Method("RFP (ours)", "RFP (ours)"),
+    "sam": Method("SAM", "SAM"),
+    "gradient_norm": Method("Gradient norm", "Gradient norm"),
+}
+
+DATASETS: Mapping[str, str] = {
+    "imagenet2012": "ImageNet",
+    "tiny_imagenet": "TinyImageNet",
+    "cifar100": "CIFAR-100",
+    "cifar10": "CIFAR-10",
+    "digits": "digits",
+}
+
+MODELS: Mapping[str, str] = {
+    "wide_resnet": "WResNet",
+    "densenet": "DenseNet",
+    "vgg11": "VGG-11",
+    "resnet": "ResNet",
+    "fixup_resnet": "ResNet (Fixup)",
+    "simple_cnn": "SimpleCNN",
+}
+
+_PENALTY_METHODS = {
+    ("fisher", "labels"): "fp",
+    ("fisher", "rademacher"): "rfp",
+    ("fisher_single", "labels"): "fp_single",
+    ("gradient", "labels"): "gp",
+    ("random_label", "labels"): "gp_r",
+    ("input_gradient", "labels"): "gp_x",
+}
+
+
+def method_label(method: str) -> str:
+    """Returns the method's name in text; its own key for one not known here."""
+    return METHODS[method].text if method in METHODS else method
+
+
+def method_of(config: Mapping[str, Any], variant: str = "") -> str:
+    """Returns a run's method from its flat configuration.
+
+    Args:
+        variant: the text after ``:`` in ``--config=FILE.py:variant``, which alone
+            tells the learning rate η* from a tenth of it.
+    """
+    if config.get("mixup.beta"):
+        return "mixup"
+    if config.get("sam.radius"):
+        return "sam"
+    penalty = str(config.get("penalty.name", "none"))
+    if penalty != "none" and config.get("penalty.coefficient") != 0:
+        draw = str(config.get("penalty.draw", "labels"))
+        return _PENALTY_METHODS.get((penalty, draw), penalty)
+    return "eta_star" if variant == "eta_star" else "baseline"
+
+
+def setting_label(config: Mapping[str, Any]) -> str:
+    """Returns "network / data set" as the paper writes it, with the depth if odd."""
+    dataset = str(config.get("dataset.name", "?"))
+    model = str(config.get("model.name", "?"))
+    name = MODELS.get(model, model)
+    depth = config.get("model.depth")
+    if depth and model in ("resnet", "fixup_resnet"):
+        name = name.replace("ResNet", f"ResNet-{depth}")
+    return f"{name} / {DATASETS.get(dataset, dataset)}"
+
+
+def position(name: str, order: Mapping[str, Any]) -> tuple[int, str]:
+    """Returns a sort key: known names in their order, others behind by alphabet."""
+    keys = list(order)
+    return (keys.index(name), "") if name in keys else (len(keys), name)

@@ -1,0 +1,87 @@
+import json
+
+import pytest
+
+from benchmarks.synthetic_runs import CNN, write_run
+from fisher_jax.report.__main__ import main
+from fisher_jax.report.compare import (
+    config_differences,
+    draw_comparison,
+    read_all,
+    result_rows,
+    short_names,
+)
+
+
+@pytest.fixture
+def folders(tmp_path):
+    for name, alpha, until in (("a", 0.1, None), ("b", 0.3, 2)):
+        write_run(
+            tmp_path / name / "run",
+            experiment="table1",
+            changes=CNN | {"penalty.coefficient": alpha, "train.num_epochs": 4},
+            method="fp",
+            until_epoch=until,
+        )
+    return tmp_path / "a", tmp_path / "b"
+
+
+def test_what_two_runs_differ_in(folders):
+    runs = read_all(folders)
+    assert list(runs) == ["a/run", "b/run"]
+    differences = config_differences(runs)
+    assert differences.rows == (("penalty.coefficient", ("0.1", "0.3")),)
+    results = dict(result_rows(runs).rows)
+    assert results["records"] == ("5 to epoch 4", "3 to epoch 2")
+    assert results["status"] == ("finished", "–")
+
+
+def test_names_are_as_short_as_can_be(tmp_path):
+    paths = [tmp_path / "a" / "run", tmp_path / "b" / "run"]
+    assert short_names(paths) == ["a/run", "b/run"]
+    assert short_names([tmp_path / "a", tmp_path / "b"]) == ["a", "b"]
+
+
+def test_each_run_is_a_line_in_each_panel(folders):
+    figure = draw_comparison(read_all(folders))
+    panels = [axes for axes in figure.axes if axes.axison]
+    titles = [axes.get_title() for axes in panels]
+    assert "Tr(F)" in titles
+    assert "Tr(H)" not in titles  # none has measured it
+    assert all(len(axes.lines) == 2 for axes in panels)
+
+
+def test_the_command_prints_and_draws(folders, tmp_path, capsys):
+    out = tmp_path / "new" / "both.png"
+    assert main(["compare", *map(str, folders), f"--out={out}"]) == 0
+    shown = capsys.readouterr().out
+    assert "penalty.coefficient" in shown
+    assert f"Figure: {out}" in shown
+    assert out.read_bytes().startswith(b"\x89PNG")
+
+
+def test_hostile_and_empty_runs_are_shown_as_they_are(tmp_path, capsys):
+    path = tmp_path / "[red]x$_{"
+    path.mkdir()
+    nested = {"[bold]key": "$\\frac{", "list": [1, {"a": 2}]}
+    (path / "config.json").write_text(json.dumps({"config": nested}))
+    (path / "result.json").write_text('{"status": "[blink]"}')
+    line = {"step": 1, "epoch": 1, "test/accuracy": "text", "train/accuracy": 0.5}
+    (path / "metrics.jsonl").write_text(json.dumps(line))
+    empty = tmp_path / "_empty"
+    empty.mkdir()
+    (empty / "metrics.jsonl").write_text("")
+    out = tmp_path / "x.png"
+    assert main(["compare", str(path), str(empty), f"--out={out}"]) == 0
+    shown = capsys.readouterr().out
+    assert "[blink]" in shown
+    assert "[bold]key" in shown
+    assert out.exists()
+
+
+def test_runs_without_any_record_have_no_figure(tmp_path, capsys):
+    (tmp_path / "metrics.jsonl").write_text("")
+    out = tmp_path / "x.png"
+    assert main(["compare", str(tmp_path), f"--out={out}"]) == 0
+    assert "no figure" in capsys.readouterr().out
+    assert not out.exists()

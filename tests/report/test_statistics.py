@@ -1,0 +1,72 @@
+import math
+
+import numpy as np
+import pytest
+
+from fisher_jax.report.statistics import (
+    correlate,
+    paired_difference,
+    smooth,
+    summarise,
+)
+
+
+def test_mean_and_sample_deviation():
+    # Deviations from 4 are -2, 0, 2: variance 8/2 = 4.
+    summary = summarise([2.0, 4.0, 6.0, math.nan, None])
+    assert summary == (4.0, 2.0, 3)
+    assert summary.sem == pytest.approx(2 / math.sqrt(3))
+
+
+def test_one_value_has_no_deviation():
+    summary = summarise([5.0])
+    assert (summary.mean, summary.n) == (5.0, 1)
+    assert math.isnan(summary.std)
+    assert summarise([math.nan]) is None
+
+
+def test_smoothing_by_hand():
+    # decay 1/2: 4; (4/2 + 8)/(1 + 1/2); (4/4 + 8/2 + 1)/(1 + 1/2 + 1/4)
+    expected = [4.0, 10 / 1.5, 6 / 1.75]
+    np.testing.assert_allclose(smooth(np.array([4.0, 8.0, 1.0]), 0.5), expected)
+    np.testing.assert_array_equal(smooth(np.array([3.0, 1.0]), 0.0), [3.0, 1.0])
+
+
+def test_correlations_by_hand():
+    # Covariance of (1,2,3,4) and (1,3,2,9): deviations -1.5 -.5 .5 1.5 and
+    # -2.75 -.75 -1.75 5.25: 4.125 + .375 - .875 + 7.875 = 11.5; squares 5, 38.75.
+    # Ranks 1 2 3 4 and 1 3 2 4: rho = 1 - 6 * 2 / (4 * 15) = 0.8.
+    found = correlate(np.array([1.0, 2, 3, 4]), np.array([1.0, 3, 2, 9]))
+    assert found.pearson == pytest.approx(11.5 / math.sqrt(5 * 38.75))
+    assert found.spearman == pytest.approx(0.8)
+    assert found.n == 4
+    assert -1 <= found.low <= 0.8 <= found.high <= 1
+
+
+def test_the_interval_tells_a_strong_correlation_from_none():
+    random = np.random.default_rng(0)
+    x = random.normal(size=60)
+    strong = correlate(x, -x + 0.3 * random.normal(size=60))
+    none = correlate(x, random.normal(size=60))
+    assert strong.high < -0.8
+    assert none.low < 0 < none.high
+
+
+@pytest.mark.parametrize(
+    ("x", "y"), [([1.0, 2], [1.0, 2]), ([1.0, 1, 1], [1.0, 2, 3]), ([], [])]
+)
+def test_too_little_to_correlate(x, y):
+    assert correlate(np.array(x), np.array(y)) is None
+
+
+def test_points_without_a_value_are_left_out():
+    x, y = np.array([1.0, 2, 3, math.nan]), np.array([3.0, 2, 1, 99])
+    assert correlate(x, y).spearman == pytest.approx(-1)
+
+
+def test_paired_difference():
+    found = paired_difference([3.0, 5.0, 7.0], [1.0, 4.0, 4.0])
+    assert found.mean == pytest.approx(2.0)
+    assert found.n == 3
+    assert 1.0 <= found.low <= 2.0 <= found.high <= 3.0
+    assert paired_difference([math.nan], [1.0]) is None
