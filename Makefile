@@ -7,7 +7,7 @@ VERSION := $(shell $(PYTHON) -c 'import sys; print("%d%d" % sys.version_info[:2]
 CONSTRAINTS := constraints/$(if $(filter 311,$(VERSION)),py311,py312).txt
 STAMP := $(VENV)/.installed-py$(VERSION)
 
-.PHONY: help install demo bench bench-loop test test-all lint format clean
+.PHONY: help install demo bench bench-loop bench-stream test test-all lint format clean
 .DEFAULT_GOAL := help
 
 help:
@@ -63,6 +63,10 @@ bench: $(BENCH_STAMP) bench-loop
 # sets, adds CIFAR-10.
 bench-loop: install
 	$(BIN)/python -m benchmarks.loop_overhead $(DATA_DIR)
+
+# How fast photographs are decoded and cropped for training, beside Pillow alone.
+bench-stream: install
+	$(BIN)/python -m benchmarks.stream
 
 $(BENCH_STAMP): setup.cfg $(CONSTRAINTS) benchmarks/constraints.txt
 	@echo "Installing into $(BENCH_VENV) with $$($(PYTHON) --version) (a few minutes)"

@@ -27,8 +27,7 @@ ROOT = Path(__file__).parents[1]
 
 def time_alone(plan: loop.Run, state: object, steps: int) -> tuple[list[float], object]:
     """Seconds of each of ``steps`` plain steps on one batch, each waited for."""
-    indices = np.arange(plan.batch_size, dtype=np.int32)
-    batch = plan.training_batch(plan.splits.train, indices, plan.augment_key, 0)
+    batch = next(plan.feed.training_batches(0, 1))
     jax.block_until_ready(batch)
     seconds = []
     for _ in range(steps):

@@ -23,7 +23,8 @@ def get_config(arg: str = "") -> ConfigDict:
     config.seed = 0
 
     config.dataset = ConfigDict()
-    # digits | cifar10 | cifar100 | any TFDS set with the features image and label
+    # digits | cifar10 | cifar100 | tiny_imagenet | imagenet2012 | any TFDS set with the
+    # features image and label
     config.dataset.name = "digits"
     # Where TFDS sets are prepared; None = TFDS's own default (~/tensorflow_datasets)
     config.dataset.data_dir = None
@@ -31,10 +32,22 @@ def get_config(arg: str = "") -> ConfigDict:
     config.dataset.num_train = None
     # Training examples set aside for validation, chosen by (seed, example id)
     config.dataset.num_validation = 0
-    # none | flip | standard (pad 4, random crop, horizontal flip)
+    # none | flip | standard (pad 4, random crop, horizontal flip; of photographs: a
+    # random part of 8% to 100% of the image, horizontal flip)
     config.dataset.augment = "none"
     # Fraction of training labels replaced by uniform draws over the classes
     config.dataset.label_noise = 0.0
+    # What follows is for sets of photographs (imagenet2012) only, whose images differ
+    # in size; they are read from disk while training. None = what stands in brackets.
+    # The shorter side is resized to (256) pixels, of which the middle (224) are kept
+    config.dataset.resize_size = None
+    config.dataset.crop_size = None
+    # Threads that decode, in each process; 0 = one for each core (0)
+    config.dataset.decode_threads = None
+    # Processes that decode in place of these threads; faster on many cores (0)
+    config.dataset.num_workers = None
+    # Batches that are ready or under way before they are needed (2)
+    config.dataset.read_ahead = None
 
     config.model = ConfigDict()
     # simple_cnn | vgg11 | densenet | wide_resnet | resnet | fixup_resnet

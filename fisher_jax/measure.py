@@ -6,7 +6,8 @@ statistics. Values are floats under the metric names of a run's metrics.jsonl.
 such as running statistics), so that new constants do not compile anew.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from contextlib import closing
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -19,34 +20,43 @@ from fisher_jax.curvature.class_space import Draw
 from fisher_jax.curvature.fisher import Estimator, fisher_trace, minibatch_fisher_trace
 from fisher_jax.curvature.hessian import hessian_trace
 from fisher_jax.curvature.trees import inner
-from fisher_jax.data.device import DeviceSplit, examples_at
+from fisher_jax.data.device import (
+    DeviceSplit,
+    ScoredBatch,
+    ScoredBatches,
+    examples_at,
+    filled,
+    normalised,
+)
 from fisher_jax.losses import cross_entropy
 
 LogitsFn = Callable[[PyTree, Any], Float[Array, "B C"]]
 
+# Batches that may be under way on the device: enough to keep it busy, few enough that
+# those read from disk do not fill its memory.
+_BATCHES_UNDER_WAY = 3
+
 
 class MeasureSettings(NamedTuple):
-    """How Tr(F) and Tr(H) are estimated, and how much is put on the device at once."""
+    """How Tr(F) and Tr(H) are estimated."""
 
     fisher_estimator: Estimator = "per_example"
     fisher_draw: Draw = "rademacher"
     hessian_probes: int = 0
     minibatch_size: int = 128  # B of Tr(F_B)
-    batch_size: int = 1000
     chunk_size: int = 128
 
 
 class Splits(NamedTuple):
-    """The splits that are scored. ``train_ids`` are the scored rows of ``train``."""
+    """What is scored of each split; ``train`` may be a part of what is trained on."""
 
-    train: DeviceSplit
-    train_ids: Int[np.ndarray, " K"]
-    validation: DeviceSplit | None
-    test: DeviceSplit
+    train: ScoredBatches
+    validation: ScoredBatches | None
+    test: ScoredBatches
 
 
 class Probe(NamedTuple):
-    """Fixed rows of the training split for each quantity; empty = not measured."""
+    """Rows, of training examples, for each quantity; empty = not measured."""
 
     fisher_ids: Int[np.ndarray, " F"]
     hessian_ids: Int[np.ndarray, " H"]
@@ -92,26 +102,13 @@ def choose_probe(
 
 
 def score(
-    logits_fn: LogitsFn,
-    params: PyTree,
-    split: DeviceSplit,
-    ids: Int[np.ndarray, " K"] | None = None,
-    *,
-    batch_size: int,
+    logits_fn: LogitsFn, params: PyTree, batches: Iterable[ScoredBatch]
 ) -> Scores:
-    """Scores every example of ``ids`` (default: all) exactly once.
-
-    The last batch is filled up with example 0 and the fillers are not counted, so
-    that all batches share one compiled form.
-    """
-    if ids is None:
-        ids = np.arange(split.labels.shape[0], dtype=np.int32)
-    batch_size = min(batch_size, ids.size)
-    sums = []
-    for start in range(0, ids.size, batch_size):
-        chosen = ids[start : start + batch_size]
-        filled = _filled(chosen, batch_size)
-        sums.append(_score_batch(logits_fn, params, split, filled, chosen.size))
+    """Scores all valid examples of the batches."""
+    sums: list[_Sums] = []
+    for batch in batches:
+        sums.append(_score_batch(logits_fn, params, *batch))
+        jax.block_until_ready(sums[-_BATCHES_UNDER_WAY:][0])
     totals = np.sum(np.array(jax.device_get(sums), np.float64), axis=0)
     loss, examples, correct, noisy_examples, noisy_correct = totals.tolist()
     return Scores(
@@ -123,12 +120,10 @@ def score(
 
 
 def measure_scores(
-    logits_fn: LogitsFn, params: PyTree, splits: Splits, *, batch_size: int
+    logits_fn: LogitsFn, params: PyTree, splits: Splits
 ) -> dict[str, float]:
     """Returns train/*, validation/* and test/*: mean cross-entropy and accuracies."""
-    train = score(
-        logits_fn, params, splits.train, splits.train_ids, batch_size=batch_size
-    )
+    train = _score_split(logits_fn, params, splits.train)
     values = {
         "train/loss": train.loss,
         "train/accuracy": train.accuracy,
@@ -137,7 +132,7 @@ def measure_scores(
     }
     for name, split in (("validation", splits.validation), ("test", splits.test)):
         if split is not None:
-            scores = score(logits_fn, params, split, batch_size=batch_size)
+            scores = _score_split(logits_fn, params, split)
             values[f"{name}/accuracy"] = scores.accuracy
             values[f"{name}/loss"] = scores.loss
     return values
@@ -208,7 +203,7 @@ def measure_gradients(
     """
     size = max(clean_ids.size, noisy_ids.size)
     clean, noisy = (
-        _mean_gradient(logits_fn, params, train, _filled(ids, size), ids.size)
+        _mean_gradient(logits_fn, params, train, filled(ids, size), ids.size)
         for ids in (clean_ids, noisy_ids)
     )
     clean_norm = float(inner(clean, clean)) ** 0.5
@@ -234,11 +229,10 @@ def online_fisher(
     return {"trace/fisher_online": num_examples * penalty_sum / penalty_count}
 
 
-def _filled(ids: Int[np.ndarray, " K"], size: int) -> Int[np.ndarray, " B"]:
-    """The ids, then zeros up to ``size``: one compiled form for every last batch."""
-    filled = np.zeros(size, np.int32)
-    filled[: ids.size] = ids
-    return filled
+def _score_split(logits_fn: LogitsFn, params: PyTree, split: ScoredBatches) -> Scores:
+    # A signal may break this off: what reads the batches must not go on reading.
+    with closing(split()) as batches:
+        return score(logits_fn, params, batches)
 
 
 def _ratio(numerator: float, denominator: float) -> float:
@@ -293,15 +287,14 @@ def _mean_gradient(
 def _score_batch(
     logits_fn: LogitsFn,
     params: PyTree,
-    split: DeviceSplit,
-    indices: Int[Array, " B"],
+    examples: DeviceSplit,
     num_valid: Int[Array, ""] | int,
 ) -> _Sums:
-    inputs, labels = examples_at(split, indices)
-    logits = logits_fn(params, inputs)
-    is_valid = jnp.arange(indices.shape[0]) < num_valid
+    labels = examples.labels
+    logits = logits_fn(params, normalised(examples))
+    is_valid = jnp.arange(labels.shape[0]) < num_valid
     is_correct = (jnp.argmax(logits, axis=-1) == labels) & is_valid
-    is_noisy = split.is_noisy[indices] & is_valid
+    is_noisy = examples.is_noisy & is_valid
     return _Sums(
         loss=jnp.sum(jnp.where(is_valid, cross_entropy(logits, labels), 0.0)),
         examples=jnp.sum(is_valid),

@@ -243,6 +243,10 @@ MISTAKES = {
         "/nonexistent",
     ),
     "padding": (["--config.model.padding=keras"], "too small for padding 'keras'"),
+    "photographs' key": (
+        ["--config.dataset.crop_size=8"],
+        "dataset.crop_size is for sets that are read from disk",
+    ),
     "other run": (["--config.train.init_from=/nonexistent"], "train.init_from"),
 }
 
@@ -312,10 +316,9 @@ def test_every_method_of_the_paper_runs(tmp_path):
                    "--config.penalty.coefficient=1e-3",
                    "--config.measure.fisher_estimator=forward"],
         "sam": ["--config.sam.radius=0.05", "--config.measure.fisher_draw=labels"],
-        "bfloat16": ["--config.model.compute_dtype=bfloat16",
-                     "--config.penalty.name=random_label",
-                     "--config.penalty.coefficient=0.1",
-                     "--config.measure.fisher_estimator=minibatch"],
+        "random labels": ["--config.penalty.name=random_label",
+                          "--config.penalty.coefficient=0.1",
+                          "--config.measure.fisher_estimator=minibatch"],
     }.items():  # fmt: skip
         code, output = run(*base, *extra, f"--workdir={tmp_path}/{name}")
         assert code == 0, output

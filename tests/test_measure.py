@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from fisher_jax import measure
-from fisher_jax.data.device import DeviceSplit
+from fisher_jax.data.device import DeviceSplit, scored_batches
 
 NUM, CLASSES = 23, 3
 
@@ -50,7 +50,9 @@ def numpy_losses(split, params):
 def test_every_example_counts_once(logits_fn, params, split, batch_size):
     losses, is_correct, _, _ = numpy_losses(split, params)
     is_noisy = np.asarray(split.is_noisy)
-    scores = measure.score(logits_fn, params, split, batch_size=batch_size)
+    scores = measure.score(
+        logits_fn, params, scored_batches(split, batch_size=batch_size)
+    )
     expected = [
         losses.mean(),
         is_correct.mean(),
@@ -63,14 +65,14 @@ def test_every_example_counts_once(logits_fn, params, split, batch_size):
 def test_a_subset_is_scored_alone(logits_fn, params, split):
     losses, is_correct, _, _ = numpy_losses(split, params)
     ids = np.array([3, 7, 20], np.int32)
-    scores = measure.score(logits_fn, params, split, ids, batch_size=2)
+    scores = measure.score(logits_fn, params, scored_batches(split, ids, batch_size=2))
     np.testing.assert_allclose(scores.loss, losses[ids].mean(), rtol=1e-5)
     np.testing.assert_allclose(scores.accuracy, is_correct[ids].mean())
 
 
 def test_without_noisy_examples_their_accuracy_is_undefined(logits_fn, params, split):
     clean = split._replace(is_noisy=jnp.zeros(NUM, bool))
-    scores = measure.score(logits_fn, params, clean, batch_size=10)
+    scores = measure.score(logits_fn, params, scored_batches(clean, batch_size=10))
     assert np.isnan(scores.noisy_accuracy)
     assert scores.clean_accuracy == scores.accuracy
 

@@ -1,15 +1,17 @@
 """A split on the device, and batches of it: gather, normalise, augment, compiled."""
 
+from collections.abc import Callable, Generator
 from typing import NamedTuple
 
 import jax
+import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Key, UInt8
 
 from fisher_jax.data.augment import augment, normalise
 
 
 class DeviceSplit(NamedTuple):
-    """One split in device memory, decoded, as bytes.
+    """One split, or a batch of one, in device memory, decoded, as bytes.
 
     Attributes:
         labels: what is trained on and scored against, noise included.
@@ -22,6 +24,47 @@ class DeviceSplit(NamedTuple):
     is_noisy: Bool[Array, " N"]
     mean: Float[Array, " channels"]
     std: Float[Array, " channels"]
+
+
+class ScoredBatch(NamedTuple):
+    """Examples to be scored: the first ``num_valid``; the others only fill up."""
+
+    examples: DeviceSplit
+    num_valid: int
+
+
+# Starts anew at every call, so that a split can be scored again and again.
+ScoredBatches = Callable[[], Generator[ScoredBatch, None, None]]
+
+
+def scored_batches(
+    split: DeviceSplit,
+    ids: Int[np.ndarray, " K"] | None = None,
+    *,
+    batch_size: int,
+) -> Generator[ScoredBatch, None, None]:
+    """Yields every example of ``ids`` (default: all) exactly once, in order.
+
+    The last batch is filled up with example 0, so that all share one compiled form.
+    """
+    if ids is None:
+        ids = np.arange(split.labels.shape[0], dtype=np.int32)
+    batch_size = min(batch_size, ids.size)
+    for start in range(0, ids.size, batch_size):
+        chosen = ids[start : start + batch_size]
+        yield ScoredBatch(_take(split, filled(chosen, batch_size)), chosen.size)
+
+
+def filled(ids: Int[np.ndarray, " K"], size: int) -> Int[np.ndarray, " B"]:
+    """The ids, then zeros up to ``size``: one compiled form for every last batch."""
+    result = np.zeros(size, np.int32)
+    result[: ids.size] = ids
+    return result
+
+
+def normalised(split: DeviceSplit) -> Float[Array, "N H W channels"]:
+    """Returns all images, normalised."""
+    return normalise(split.images, split.mean, split.std)
 
 
 def examples_at(
@@ -51,3 +94,12 @@ def training_batch(
     if mode != "none":
         inputs = augment(jax.random.fold_in(key, step), inputs, mode)
     return inputs, labels
+
+
+@jax.jit
+def _take(split: DeviceSplit, indices: Int[Array, " B"]) -> DeviceSplit:
+    return split._replace(
+        images=split.images[indices],
+        labels=split.labels[indices],
+        is_noisy=split.is_noisy[indices],
+    )

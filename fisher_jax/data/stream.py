@@ -11,7 +11,8 @@ import gc
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -122,7 +123,8 @@ class Reading(NamedTuple):
     """How reading is done; changes its speed and memory, never its result.
 
     Attributes:
-        num_threads: Decoding threads in this process; 0: one for each core.
+        num_threads: Decoding threads in this process; 0: one for each core that the
+            process may run on.
         num_workers: Processes that decode instead of these threads; 0: none. Threads
             share an interpreter, which takes a few percent of the time, so beyond some
             16 cores processes are faster. They need as much room as the read-ahead in
@@ -223,7 +225,7 @@ def stream_batches(
     size: ImageSize = ImageSize(),  # noqa: B008  immutable
     share: Share = Share(),  # noqa: B008
     reading: Reading = Reading(),  # noqa: B008
-) -> Iterator[Batch]:
+) -> Generator[Batch, None, None]:
     """Yields the batches of the steps from ``start_step`` on.
 
     Row r of step s holds example ``ids[batch_indices(seed, s, N, batch_size)[r]]``,
@@ -278,7 +280,7 @@ def evaluation_batches(
     size: ImageSize = ImageSize(),  # noqa: B008  immutable
     share: Share = Share(),  # noqa: B008
     reading: Reading = Reading(),  # noqa: B008
-) -> Iterator[Batch]:
+) -> Generator[Batch, None, None]:
     """Yields every example once, in order, not augmented.
 
     All batches have one size, also on every process; rows that fill up the last one
@@ -354,6 +356,33 @@ def read_images(
     return ImageSet(images, labels)
 
 
+def read_labels(
+    split: StreamSplit,
+    ids: Int[np.ndarray, "n"],
+    *,
+    reading: Reading = Reading(),  # noqa: B008  immutable
+) -> Int32[np.ndarray, "n"]:
+    """Returns the true labels of some examples; no image is decoded.
+
+    The whole records are read all the same, because a label stands inside of one.
+
+    Args:
+        split: The split.
+        ids: [N] examples.
+        reading: Its threads are used.
+
+    Raises:
+        DataError: Where a file is missing or damaged or a record has no valid label.
+    """
+
+    def label_of(example_id: int) -> int:
+        return check_label(_example(split, example_id), split.num_classes)
+
+    with ThreadPoolExecutor(_num_threads(reading)) as pool:
+        labels = list(pool.map(label_of, np.asarray(ids).tolist()))
+    return np.array(labels, np.int32)
+
+
 def stream_statistics(
     split: StreamSplit,
     ids: Int[np.ndarray, "n"],
@@ -397,7 +426,7 @@ def _check_batch_size(key: str, batch_size: int, share: Share) -> None:
         )
 
 
-def _batches(plan: _Plan, reading: Reading) -> Iterator[Batch]:
+def _batches(plan: _Plan, reading: Reading) -> Generator[Batch, None, None]:
     """Yields the plan's batches, put together from chunks that Grain reads ahead."""
     chunks = _start_reading(plan, reading)
     try:
@@ -419,7 +448,7 @@ def _start_reading(plan: _Plan, reading: Reading) -> Any:
 
     num_chunks = (plan.last_step - plan.first_step) * plan.chunks_per_step
     num_ahead = max(1, reading.read_ahead) * plan.chunks_per_step
-    num_threads = reading.num_threads or os.cpu_count() or 1
+    num_threads = _num_threads(reading)
     chunks = grain.MapDataset.range(num_chunks).map(functools.partial(_chunk, plan))
     if not reading.num_workers:
         options = grain.ReadOptions(num_threads, max(num_ahead, num_threads))
@@ -435,6 +464,15 @@ def _start_reading(plan: _Plan, reading: Reading) -> Any:
         grain.experimental.DatasetOptions(min_shm_size=_SMALLEST_SHARED),
     )
     return iter(in_order.mp_prefetch(workers, _start_worker))
+
+
+def _num_threads(reading: Reading) -> int:
+    """Returns the threads to start: by default one for each core we may run on."""
+    if reading.num_threads:
+        return reading.num_threads
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def _start_worker(index: int, count: int) -> None:

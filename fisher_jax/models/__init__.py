@@ -4,11 +4,10 @@ No training, no data, no penalties here; a model maps images to logits. Every cl
 takes ``num_classes``, ``dtype`` (of the computation; parameters are float32) and the
 keys that MODEL_KEYS lists, all with the paper's value as their default.
 
-bfloat16 is for accelerators. On the CPU jax 0.12 (jaxlib 0.12.0.1) compiles two
-bfloat16 convolutions of 128 channels and more that follow each other into one YNNPACK
-call, which returns zeros or NaN: VGG-11 and Wide ResNet evaluate wrongly there unless
-XLA_FLAGS holds ``--xla_cpu_experimental_ynn_fusion_type=`` (empty: off). float32 is
-not concerned.
+bfloat16 is for accelerators, and a run refuses it on the CPU: there jax 0.12 (jaxlib
+0.12.0.1) compiles two bfloat16 convolutions of 128 channels and more that follow each
+other into one YNNPACK call, which returns zeros or NaN, so that VGG-11 and Wide ResNet
+evaluate wrongly. float32 is not concerned.
 """
 
 from flax import linen as nn

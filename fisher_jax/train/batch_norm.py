@@ -32,6 +32,8 @@ def reestimate_batch_stats(
     zeros = jax.tree.map(jnp.zeros_like, batch_stats)
     total, count = zeros, 0
     for inputs in batches:
+        # Not too far ahead of the device, which would fill its memory with batches.
+        jax.block_until_ready(total)
         total = _add_batch(apply_fn, params, zeros, total, inputs)
         count += 1
     return jax.tree.map(lambda leaf: leaf / count, total)

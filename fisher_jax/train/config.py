@@ -39,6 +39,14 @@ class Rule(NamedTuple):
     high: float | None = None
 
 
+# For sets whose images differ in size: they are read from disk while training.
+STREAM_KEYS = (
+    "resize_size",
+    "crop_size",
+    "decode_threads",
+    "num_workers",
+    "read_ahead",
+)
 OPTIONAL_MODEL_KEYS = ("padding", "depth", "width", "growth_rate", "normalisation")
 
 SCHEMA: dict[str, Rule] = {
@@ -49,6 +57,11 @@ SCHEMA: dict[str, Rule] = {
     "dataset.num_validation": Rule(int, low=0),
     "dataset.augment": Rule(str, choices=("none", "flip", "standard")),
     "dataset.label_noise": Rule(float, low=0, high=1),
+    "dataset.resize_size": Rule(int, optional=True, low=1),
+    "dataset.crop_size": Rule(int, optional=True, low=1),
+    "dataset.decode_threads": Rule(int, optional=True, low=0),
+    "dataset.num_workers": Rule(int, optional=True, low=0),
+    "dataset.read_ahead": Rule(int, optional=True, low=1),
     "model.name": Rule(str, choices=tuple(MODEL_KEYS)),
     "model.padding": Rule(str, optional=True, choices=("same", "keras")),
     "model.depth": Rule(int, optional=True, low=1),

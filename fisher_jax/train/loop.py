@@ -5,7 +5,8 @@ are functions of (configuration, step), so a continued run repeats the same bits
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,10 +18,11 @@ from jaxtyping import Array, Key, PyTree
 from tensorboardX import SummaryWriter
 
 from fisher_jax import measure
-from fisher_jax.data.batches import batch_indices
+from fisher_jax.data.errors import DataError
 from fisher_jax.train import checkpoints
 from fisher_jax.train.batch_norm import reestimate_batch_stats
 from fisher_jax.train.checkpoints import Best, Snapshot
+from fisher_jax.train.feed import Feed, TrainingBatch
 from fisher_jax.train.progress import Display
 from fisher_jax.train.records import Record, append_record, finite_or_none
 from fisher_jax.train.signals import StopNow, StopSignals
@@ -48,21 +50,16 @@ class Schedule(NamedTuple):
 
 
 class Run(NamedTuple):
-    """All that a run computes with; made from a configuration in one place, run.py."""
+    """All that a run computes with; made in one place, ``assemble.py``."""
 
-    seed: int
-    batch_size: int
     schedule: Schedule
     penalty_coefficient: float
     fisher_batch: int | None  # B of the training Fisher penalty; None: another or none
     train_step: Callable[..., tuple[TrainState, StepMetrics]]
-    training_batch: Callable[..., tuple[Array, Array]]
     eval_apply: Callable[[PyTree, PyTree, Any], Array]
     reestimation_batches: int  # of batch norm's statistics before measuring; 0: none
-    splits: measure.Splits
-    probe: measure.Probe
+    feed: Feed
     measure_settings: measure.MeasureSettings
-    augment_key: Key[Array, ""]
     measure_key: Key[Array, ""]
 
 
@@ -97,20 +94,37 @@ def train(run: Run, snapshot: Snapshot, session: Session) -> Snapshot:
         Diverged: the last good checkpoint stays.
         Stopped: a signal has arrived and a checkpoint is written.
         UserError: a file could not be written.
+        DataError: a file of the data set is damaged; a checkpoint is written.
     """
-    schedule = run.schedule
-    clock = _Clock(session.records)
     start = int(snapshot.state.step)
+    clock = _Clock(session.records)
     snapshot = _record_if_due(run, snapshot, start, session, clock)
+    batches = run.feed.training_batches(start, run.schedule.total_steps)
+    with closing(batches):
+        return _train_on(run, batches, snapshot, session, clock)
+
+
+def _train_on(
+    run: Run,
+    batches: Iterator[TrainingBatch],
+    snapshot: Snapshot,
+    session: Session,
+    clock: "_Clock",
+) -> Snapshot:
+    """Takes a step for each batch, with all that is due in between."""
+    schedule = run.schedule
     saved_at = time.monotonic()
-    for step in range(start, schedule.total_steps):
+    for step in range(int(snapshot.state.step), schedule.total_steps):
         previous, done = snapshot.metrics, step + 1
-        state, metrics = take_step(run, snapshot.state, step)
+        with _saving_if_data_is_damaged(session, snapshot, step):
+            inputs, labels = next(batches)
+        state, metrics = take_step(run, snapshot.state, step, inputs, labels)
         snapshot = Snapshot(state, metrics, snapshot.best)
         # This waits for the step before, while the new one is already under way.
         _check_finite(previous, step - 1)
         session.display.show_step(done)
-        snapshot = _record_if_due(run, snapshot, done, session, clock)
+        with _saving_if_data_is_damaged(session, snapshot, done):
+            snapshot = _record_if_due(run, snapshot, done, session, clock)
         is_last = done == schedule.total_steps
         since_save = time.monotonic() - saved_at
         if is_last or session.stop.received or _is_save_due(schedule, done, since_save):
@@ -124,9 +138,10 @@ def train(run: Run, snapshot: Snapshot, session: Session) -> Snapshot:
     return snapshot
 
 
-def take_step(run: Run, state: TrainState, step: int) -> tuple[TrainState, StepMetrics]:
-    """Dispatches one step, a function of (state, step); donates the state."""
-    inputs, labels = batch_at(run, step)
+def take_step(
+    run: Run, state: TrainState, step: int, inputs: Array, labels: Array
+) -> tuple[TrainState, StepMetrics]:
+    """Dispatches one step, a function of (state, step, batch); donates the state."""
     first = run.schedule.penalty_first_step
     return run.train_step(
         state,
@@ -135,16 +150,6 @@ def take_step(run: Run, state: TrainState, step: int) -> tuple[TrainState, StepM
         run.penalty_coefficient,
         update_penalty=first is not None
         and is_penalty_update(step, first, run.schedule.penalty_every),
-    )
-
-
-def batch_at(run: Run, step: int) -> tuple[Array, Array]:
-    """Returns the inputs and labels of a step, a function of (seed, step)."""
-    indices = batch_indices(
-        run.seed, step, run.splits.train.labels.shape[0], run.batch_size
-    )
-    return run.training_batch(
-        run.splits.train, indices, run.augment_key, np.int32(step)
     )
 
 
@@ -179,6 +184,23 @@ def _check_finite(metrics: StepMetrics, step: int) -> None:
         loss = float(metrics.loss)
         what = "the parameters are" if np.isfinite(loss) else f"the loss ({loss}) is"
         raise Diverged(f"{what} not finite at step {step}")
+
+
+@contextmanager
+def _saving_if_data_is_damaged(
+    session: Session, snapshot: Snapshot, step: int
+) -> Iterator[None]:
+    """Saves the state before a DataError ends the run, so that nothing is lost."""
+    try:
+        yield
+    except DataError:
+        is_saved = session.manager.latest_step() == step
+        # One process alone cannot save, and the others do not know of its error.
+        if step and not is_saved and jax.process_count() == 1:
+            _check_finite(snapshot.metrics, step - 1)
+            checkpoints.save(session.manager, snapshot, step)
+        checkpoints.finish(session.manager)
+        raise
 
 
 class _Clock:
@@ -256,33 +278,35 @@ def measure_state(run: Run, state: TrainState) -> dict[str, float]:
     batch_stats = state.batch_stats
     if batch_stats and run.reestimation_batches:
         # The batches of the coming steps: random, and the same after a resume.
-        ahead = range(step, step + run.reestimation_batches)
-        batches = (batch_at(run, later)[0] for later in ahead)
-        batch_stats = reestimate_batch_stats(
-            state.apply_fn, state.params, batch_stats, batches
-        )
+        ahead = run.feed.training_batches(step, step + run.reestimation_batches)
+        with closing(ahead):
+            batch_stats = reestimate_batch_stats(
+                state.apply_fn,
+                state.params,
+                batch_stats,
+                (inputs for inputs, _ in ahead),
+            )
     logits_fn = jax.tree_util.Partial(run.eval_apply, batch_stats)
-    settings, probe, train = run.measure_settings, run.probe, run.splits.train
+    settings, probe = run.measure_settings, run.feed.probe
+    examples = run.feed.probe_examples
     fisher_key, hessian_key = jax.random.split(
         jax.random.fold_in(run.measure_key, step)
     )
     values: dict[str, float] = {}
     is_epoch = is_epoch_record_due(run.schedule, step)
     if is_epoch:
-        values |= measure.measure_scores(
-            logits_fn, state.params, run.splits, batch_size=settings.batch_size
-        )
+        values |= measure.measure_scores(logits_fn, state.params, run.feed.splits)
     if probe.fisher_ids.size:
         values |= measure.measure_fisher(
-            logits_fn, state.params, train, probe.fisher_ids, fisher_key, settings
+            logits_fn, state.params, examples, probe.fisher_ids, fisher_key, settings
         )
     if settings.hessian_probes and is_hessian_due(run.schedule, step):
         values |= measure.measure_hessian(
-            logits_fn, state.params, train, probe.hessian_ids, hessian_key, settings
+            logits_fn, state.params, examples, probe.hessian_ids, hessian_key, settings
         )
     if is_epoch and probe.noisy_ids.size:
         values |= measure.measure_gradients(
-            logits_fn, state.params, train, probe.clean_ids, probe.noisy_ids
+            logits_fn, state.params, examples, probe.clean_ids, probe.noisy_ids
         )
     if run.schedule.penalty_first_step is not None and step:
         values["penalty/value"] = float(state.penalty_value)

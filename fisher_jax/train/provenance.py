@@ -10,8 +10,8 @@ from typing import Any
 import jax
 from ml_collections import ConfigDict
 
+from fisher_jax.data.selection import Selection
 from fisher_jax.train import loop
-from fisher_jax.train.assemble import Data
 from fisher_jax.train.state import TrainState, count_parameters
 from fisher_jax.version import __version__
 
@@ -26,16 +26,15 @@ PACKAGES = (
 )
 
 
-def facts_of(data: Data, plan: loop.Run, state: TrainState) -> dict[str, Any]:
+def facts_of(data: Selection, plan: loop.Run, state: TrainState) -> dict[str, Any]:
     """What follows from the configuration, for the header and config.json."""
-    height, width, channels = data.train.images.shape[1:]
-    validation = data.validation
+    height, width, channels = data.image_shape
     return {
         "parameters": f"{count_parameters(state.params):,}",
         "images": f"{height}x{width}x{channels}, {data.source.num_classes} classes",
-        "training examples": data.train.labels.size,
-        "validation examples": 0 if validation is None else validation.labels.size,
-        "test examples": data.source.test.labels.size,
+        "training examples": data.labels.size,
+        "validation examples": data.validation_ids.size,
+        "test examples": data.num_test,
         "steps": plan.schedule.total_steps,
         "steps an epoch": plan.schedule.steps_per_epoch,
         "label_noise_hash": data.noise_hash,

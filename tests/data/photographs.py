@@ -45,12 +45,14 @@ def write_photographs(
     num_files: int = 4,
     num_test: int = 8,
     sizes: tuple[tuple[int, int], ...] = ((WIDTH, HEIGHT),),
+    name: str = "photos",
+    num_classes: int = 10,
 ) -> dict[str, list[bytes]]:
-    """Writes data_dir/photos/1.0.0 with images of any shape, as imagenet2012 has.
+    """Writes data_dir/name/1.0.0 with images of any shape, as imagenet2012 has.
 
-    Returns the encoded images of each split; image i has label i modulo 10.
+    Returns the encoded images of each split; image i has label i modulo the classes.
     """
-    folder = data_dir / "photos" / "1.0.0"
+    folder = data_dir / name / "1.0.0"
     folder.mkdir(parents=True)
     generator = np.random.default_rng(0)
     written, splits = {}, {}
@@ -58,12 +60,15 @@ def write_photographs(
         written[split] = [
             photograph(generator, *sizes[i % len(sizes)]) for i in range(size)
         ]
-        records = [serialise(image, i % 10) for i, image in enumerate(written[split])]
+        records = [
+            serialise(image, i % num_classes) for i, image in enumerate(written[split])
+        ]
         per_file = -(-size // files)
         splits[split] = [
             records[start : start + per_file] for start in range(0, size, per_file)
         ]
-        write_shards(folder, "photos", split, splits[split])
-    features = {"image": image_feature((-1, -1, 3)), "label": label_feature(10)}
-    write_description(folder, "photos", splits, features)
+        write_shards(folder, name, split, splits[split])
+    label = label_feature(num_classes)
+    features = {"image": image_feature((-1, -1, 3)), "label": label}
+    write_description(folder, name, splits, features)
     return written

@@ -499,9 +499,9 @@ def test_worker_processes_and_signals(stream):
 @pytest.mark.slow
 def test_throughput_and_memory(tmp_path):
     """At least 0.8 of Pillow's rate of decoding alone, by processor time."""
-    from tests.data import stream_throughput
+    from benchmarks import stream
 
-    measured = stream_throughput.measure(tmp_path, rounds=2)
+    measured = stream.measure(tmp_path, rounds=2)
     assert measured["stream"].cpu_rate > 0.8 * measured["decode"].cpu_rate
-    first, last = stream_throughput.measure_memory(tmp_path, num_epochs=5)
+    first, last = stream.measure_memory(tmp_path, num_epochs=5)
     assert last < first * 1.05

@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from experiments import base
+from experiments import base, digits_fp
 from fisher_jax.train.config import (
     SCHEMA,
     ConfigError,
@@ -23,11 +23,9 @@ def test_base_lists_exactly_the_keys_of_the_schema():
     assert set(flat_config(base.get_config())) == set(SCHEMA)
 
 
-@pytest.mark.parametrize("name", ["digits_fp", "cifar10_simplecnn_fp"])
-def test_every_variant_of_every_experiment_loads(name):
-    module = __import__(f"experiments.{name}", fromlist=["VARIANTS"])
-    for variant in module.VARIANTS:
-        load_config(f"experiments/{name}.py:{variant}")
+def test_every_variant_of_digits_loads():
+    for variant in digits_fp.VARIANTS:
+        load_config(f"experiments/digits_fp.py:{variant}")
 
 
 def test_overrides_take_the_type_of_their_key():

@@ -1,19 +1,14 @@
 """Resume, proved: from every step, a continued run equals an undisturbed one."""
 
-import json
 import shutil
 
-import jax
 import numpy as np
 import pytest
-from rich.console import Console
-from tensorboardX import SummaryWriter
 
 from experiments import base
 from fisher_jax import parallel
-from fisher_jax.train import assemble, checkpoints, loop, records
-from fisher_jax.train.progress import Display
-from fisher_jax.train.signals import StopSignals
+from fisher_jax.train import assemble, loop
+from tests.train.sessions import assert_same_end, go_on, without_time
 
 
 def small_config(**overrides):
@@ -52,64 +47,10 @@ def plan():
     return assemble.build(config, data, mesh)[0], fresh
 
 
-class StopAfter(StopSignals):
-    """Behaves as if a signal came during step ``step``."""
-
-    def __init__(self, display, step):
-        super().__init__()
-        show = display.show_step
-
-        def show_and_stop(done):
-            show(done)
-            if done == step:
-                self.received.append(15)
-
-        display.show_step = show_and_stop
-
-
-def go_on(plan, directory, stop_after=None):
-    """One process's part of a run, as run.py does it; returns the snapshot."""
-    functions, fresh = plan
-    display = Display(
-        Console(quiet=True), functions.schedule.total_steps,
-        functions.schedule.steps_per_epoch,
-    )  # fmt: skip
-    stop = StopAfter(display, stop_after)
-    path = directory / "metrics.jsonl"
-    with (
-        checkpoints.open_manager(directory / "checkpoints", keep=2) as manager,
-        SummaryWriter(str(directory / "tensorboard")) as writer,
-    ):
-        snapshot = fresh()
-        restored = checkpoints.restore_latest(manager, snapshot, pytest.fail)
-        start = -1 if restored is None else int(restored.state.step)
-        kept = records.keep_records(path, start)
-        session = loop.Session(path, kept, manager, writer, display, stop)
-        return loop.train(functions, restored or snapshot, session)
-
-
-def without_time(path):
-    rows = [json.loads(line) for line in path.read_text().splitlines()]
-    return [{k: v for k, v in row.items() if not k.startswith("time")} for row in rows]
-
-
 @pytest.fixture(scope="module")
 def undisturbed(plan, tmp_path_factory):
     directory = tmp_path_factory.mktemp("undisturbed")
     return go_on(plan, directory), directory
-
-
-def assert_same_end(snapshot, directory, undisturbed):
-    expected, expected_directory = undisturbed
-    for a, b in zip(
-        jax.tree.leaves(checkpoints._tree(snapshot)),
-        jax.tree.leaves(checkpoints._tree(expected)),
-        strict=True,
-    ):
-        np.testing.assert_array_equal(np.asarray(a), np.asarray(b))
-    assert without_time(directory / "metrics.jsonl") == without_time(
-        expected_directory / "metrics.jsonl"
-    )
 
 
 def test_a_run_repeats_itself(plan, undisturbed, tmp_path):

@@ -1,4 +1,4 @@
-"""How fast photographs are streamed: python -m tests.data.stream_throughput [DIR].
+"""How fast photographs are streamed: ``python -m benchmarks.stream [DIR]``.
 
 Images a second of the stream beside those of Pillow alone on the same cores, in rounds
 that take turns, so that whatever else the machine does meets all alike; and the memory
@@ -27,6 +27,7 @@ CORES = len(os.sched_getaffinity(0))
 
 
 def decode(encoded: bytes) -> np.ndarray:
+    """Pillow alone: what the stream is measured against."""
     with Image.open(io.BytesIO(encoded)) as image:
         return np.asarray(image)
 
@@ -42,10 +43,12 @@ def decode_resize_crop(encoded: bytes) -> np.ndarray:
 
 
 def take(batches: Iterator[Batch], steps: int) -> int:
+    """Takes some batches; returns the number of images."""
     return sum(len(next(batches).labels) for _ in range(steps))
 
 
 def resident_megabytes() -> float:
+    """What the process holds in memory now."""
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
 
@@ -54,10 +57,12 @@ class Measured:
     """Seconds of the clock and of the processors that a way of reading took."""
 
     def __init__(self) -> None:
+        """Starts at nothing."""
         self.wall = self.cpu = 0.0
         self.images = 0
 
     def add(self, work: Callable[[], int]) -> None:
+        """Does some work, which returns its number of images."""
         wall, cpu = time.perf_counter(), cpu_seconds()
         self.images += work()
         self.wall += time.perf_counter() - wall
@@ -65,14 +70,17 @@ class Measured:
 
     @property
     def rate(self) -> float:
+        """Images a second."""
         return self.images / self.wall
 
     @property
     def cpu_rate(self) -> float:
+        """Images a second of processor time."""
         return self.images / self.cpu
 
 
 def cpu_seconds() -> float:
+    """Processor time of this process so far."""
     times = os.times()
     return times.user + times.system
 
@@ -144,6 +152,7 @@ def _encoded(stream) -> list[bytes]:
 
 
 def report(data_dir: Path, rounds: int) -> None:
+    """Prints rates with threads and with processes, and memory."""
     for num_workers in (0, CORES):
         kind = f"{num_workers} processes" if num_workers else f"{CORES} threads"
         measured = measure(data_dir, rounds, num_workers)
@@ -160,6 +169,7 @@ def report(data_dir: Path, rounds: int) -> None:
 
 
 def main() -> None:
+    """Measures in the folder given, or in a temporary one."""
     if len(sys.argv) > 1:
         report(Path(sys.argv[1]), rounds=4)
         return

@@ -1,0 +1,286 @@
+"""What a run reads, on the devices: training batches, scored splits, the probe.
+
+A set in memory lies on the devices, which gather and augment. Of a set on disk this
+process decodes, crops and augments its share of each batch, and what is left to the
+devices is normalising. Either way a batch is a function of (seed, step).
+"""
+
+from collections.abc import Callable, Generator
+from contextlib import closing
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+from jaxtyping import Array, Float, Int, Key
+
+from fisher_jax import parallel
+from fisher_jax.data.augment import channel_statistics
+from fisher_jax.data.batches import batch_indices
+from fisher_jax.data.device import (
+    DeviceSplit,
+    ScoredBatch,
+    ScoredBatches,
+    normalised,
+    scored_batches,
+    training_batch,
+)
+from fisher_jax.data.image_set import Source
+from fisher_jax.data.selection import Selection
+from fisher_jax.data.stream import (
+    Batch,
+    Share,
+    Stream,
+    StreamSplit,
+    evaluation_batches,
+    read_images,
+    split_size,
+    stream_batches,
+    stream_statistics,
+)
+from fisher_jax.measure import Probe, Splits
+
+TrainingBatch = tuple[Float[Array, "B H W channels"], Int[Array, " B"]]
+# From the first to one before the second step; closing it ends what reads ahead.
+TrainingBatches = Callable[[int, int], Generator[TrainingBatch, None, None]]
+
+
+class Feed(NamedTuple):
+    """All that a run reads.
+
+    Attributes:
+        training_batches: inputs and labels of a range of steps, augmented.
+        splits: what is scored.
+        probe_examples: the training examples, or those that the probe needs.
+        probe: rows of ``probe_examples``.
+    """
+
+    training_batches: TrainingBatches
+    splits: Splits
+    probe_examples: DeviceSplit
+    probe: Probe
+
+
+def feed_from_memory(
+    data: Selection,
+    mesh: Mesh,
+    *,
+    seed: int,
+    batch_size: int,
+    augment: str,
+    augment_key: Key[Array, ""],
+    scored_rows: Int[np.ndarray, " K"],
+    scored_batch_size: int,
+    probe: Probe,
+) -> Feed:
+    """Puts a set in memory on the devices.
+
+    Args:
+        data: of a `Source`.
+        mesh: batches are split over it, everything else is on every device.
+        seed: selects the order of the examples.
+        batch_size: of the global batch.
+        augment: none, flip or standard.
+        augment_key: the step is folded into it.
+        scored_rows: of the training examples, to be scored.
+        scored_batch_size: examples that are scored at a time.
+        probe: rows of the training examples.
+    """
+    source = data.source
+    assert isinstance(source, Source)
+    train_images = source.train.images[data.train_ids]
+    statistics = channel_statistics(train_images)
+
+    def put(images: np.ndarray, labels: np.ndarray, noisy: np.ndarray) -> DeviceSplit:
+        values = (images, labels, noisy, *statistics)
+        return DeviceSplit(*jax.device_put(values, parallel.replicated(mesh)))
+
+    def scored_clean(images: np.ndarray, labels: np.ndarray) -> ScoredBatches:
+        split = put(images, labels, np.zeros(len(labels), bool))
+        return partial(scored_batches, split, batch_size=scored_batch_size)
+
+    train = put(train_images, data.labels, data.is_noisy)
+    sharding = parallel.split_over_devices(mesh)
+    make_batch = jax.jit(
+        partial(training_batch, mode=augment), out_shardings=(sharding, sharding)
+    )
+
+    def training_batches(start: int, stop: int) -> Generator[TrainingBatch, None, None]:
+        for step in range(start, stop):
+            rows = batch_indices(seed, step, len(data.labels), batch_size)
+            yield make_batch(train, rows, augment_key, np.int32(step))
+
+    validating = (array[data.validation_ids] for array in source.train)
+    splits = Splits(
+        train=partial(scored_batches, train, scored_rows, batch_size=scored_batch_size),
+        validation=scored_clean(*validating) if data.validation_ids.size else None,
+        test=scored_clean(*source.test),
+    )
+    return Feed(training_batches, splits, probe_examples=train, probe=probe)
+
+
+def feed_from_stream(
+    data: Selection,
+    mesh: Mesh,
+    *,
+    seed: int,
+    batch_size: int,
+    augment: str,
+    scored_rows: Int[np.ndarray, " K"],
+    scored_batch_size: int,
+    probe: Probe,
+) -> Feed:
+    """Reads a set on disk as it is needed; the probe's examples at once.
+
+    Every process reads its share of the batches, and all of the probe.
+
+    Args:
+        data: of a `Stream`.
+        mesh: batches are split over it, everything else is on every device.
+        seed: selects the order of the examples and their augmentation.
+        batch_size: of the global batch.
+        augment: none, flip or standard.
+        scored_rows: of the training examples, to be scored.
+        scored_batch_size: examples that are scored at a time; less where there are
+            fewer.
+        probe: rows of the training examples.
+
+    Raises:
+        DataError: the set is damaged; the iterators raise it too.
+        UserError: the devices do not divide ``scored_batch_size``.
+    """
+    stream = data.source
+    assert isinstance(stream, Stream)
+    parallel.check_divides("measure.batch_size", scored_batch_size, mesh)
+    statistics = stream_statistics(
+        stream.train, data.train_ids, size=data.size, reading=data.reading
+    )
+    statistics = jax.device_put(statistics, parallel.replicated(mesh))
+    put = partial(_put_batch, mesh=mesh, statistics=statistics)
+    scored = partial(_scored, data, put, scored_batch_size, mesh.size)
+    scored_ids = data.train_ids[scored_rows], data.labels[scored_rows]
+    rows, probe = _gathered(probe)
+    return Feed(
+        training_batches=partial(
+            _training_batches,
+            data,
+            put,
+            jax.jit(normalised, out_shardings=parallel.split_over_devices(mesh)),
+            seed,
+            batch_size,
+            augment,
+        ),
+        splits=Splits(
+            train=partial(scored, stream.train, *scored_ids),
+            validation=(
+                partial(scored, stream.train, data.validation_ids, None)
+                if data.validation_ids.size
+                else None
+            ),
+            test=partial(scored, stream.test, np.arange(split_size(stream.test)), None),
+        ),
+        probe_examples=_read_training_examples(data, rows, mesh, statistics),
+        probe=probe,
+    )
+
+
+def _training_batches(
+    data: Selection,
+    put: Callable[[Batch], DeviceSplit],
+    normalise: Callable[[DeviceSplit], Array],
+    seed: int,
+    batch_size: int,
+    augment: str,
+    start: int,
+    stop: int,
+) -> Generator[TrainingBatch, None, None]:
+    """Yields a stream's batches; this process decodes its share of them."""
+    assert isinstance(data.source, Stream)
+    batches = stream_batches(
+        data.source.train,
+        data.train_ids,
+        seed=seed,
+        batch_size=batch_size,
+        start_step=start,
+        stop_step=stop,
+        augment=augment,
+        drawn_labels=data.labels,
+        size=data.size,
+        share=_share(),
+        reading=data.reading,
+    )
+    with closing(batches):
+        for batch in batches:
+            examples = put(batch)
+            yield normalise(examples), examples.labels
+
+
+def _scored(
+    data: Selection,
+    put: Callable[[Batch], DeviceSplit],
+    batch_size: int,
+    num_devices: int,
+    split: StreamSplit,
+    ids: Int[np.ndarray, " K"],
+    drawn_labels: Int[np.ndarray, " K"] | None,
+) -> Generator[ScoredBatch, None, None]:
+    """Yields examples of a stream; this process decodes its share of each batch."""
+    # Not more rows than examples, rounded up to what the devices divide.
+    size = min(batch_size, -(-len(ids) // num_devices) * num_devices)
+    batches = evaluation_batches(
+        split,
+        ids,
+        batch_size=size,
+        drawn_labels=drawn_labels,
+        size=data.size,
+        share=_share(),
+        reading=data.reading,
+    )
+    with closing(batches):
+        for number, batch in enumerate(batches):
+            yield ScoredBatch(put(batch), min(size, len(ids) - number * size))
+
+
+def _read_training_examples(
+    data: Selection,
+    rows: Int[np.ndarray, " R"],
+    mesh: Mesh,
+    statistics: tuple[Array, Array],
+) -> DeviceSplit:
+    """Reads some of the training examples onto every device."""
+    assert isinstance(data.source, Stream)
+    images = read_images(
+        data.source.train,
+        data.train_ids[rows],
+        drawn_labels=data.labels[rows],
+        size=data.size,
+        reading=data.reading,
+    )
+    values = (images.images, images.labels, data.is_noisy[rows], *statistics)
+    return DeviceSplit(*jax.device_put(values, parallel.replicated(mesh)))
+
+
+def _share() -> Share:
+    return Share(jax.process_index(), jax.process_count())
+
+
+def _put_batch(
+    batch: Batch, mesh: Mesh, statistics: tuple[Array, Array]
+) -> DeviceSplit:
+    """Puts this process's rows on its devices, as a part of the global batch."""
+    sharding = parallel.split_over_devices(mesh)
+    images, labels, is_noisy = (
+        jax.make_array_from_process_local_data(sharding, rows)
+        for rows in (batch.images, batch.labels, batch.is_noisy)
+    )
+    return DeviceSplit(images, labels, is_noisy, *statistics)
+
+
+def _gathered(probe: Probe) -> tuple[Int[np.ndarray, " R"], Probe]:
+    """Returns all rows that a probe needs, and the probe as places among them."""
+    rows = np.unique(np.concatenate(probe))
+    if not rows.size:
+        rows = np.zeros(1, np.int32)
+    places = (np.searchsorted(rows, ids).astype(np.int32) for ids in probe)
+    return rows, Probe(*places)

@@ -1,0 +1,75 @@
+"""One process's part of a run, here in the tests' own process, and its traces."""
+
+import json
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from rich.console import Console
+from tensorboardX import SummaryWriter
+
+from fisher_jax.train import checkpoints, loop, records
+from fisher_jax.train.checkpoints import Snapshot
+from fisher_jax.train.progress import Display
+from fisher_jax.train.signals import StopSignals
+
+
+class StopAfter(StopSignals):
+    """Behaves as if a signal came during step ``step``."""
+
+    def __init__(self, display, step):
+        super().__init__()
+        show = display.show_step
+
+        def show_and_stop(done):
+            show(done)
+            if done == step:
+                self.received.append(15)
+
+        display.show_step = show_and_stop
+
+
+def go_on(plan, directory: Path, stop_after: int | None = None) -> Snapshot:
+    """Runs or continues a run, as run.py does it.
+
+    ``plan`` is a loop.Run and a function that returns the initial snapshot.
+    """
+    functions, fresh = plan
+    display = Display(
+        Console(quiet=True),
+        functions.schedule.total_steps,
+        functions.schedule.steps_per_epoch,
+    )
+    stop = StopAfter(display, stop_after)
+    path = directory / "metrics.jsonl"
+    with (
+        checkpoints.open_manager(directory / "checkpoints", keep=2) as manager,
+        SummaryWriter(str(directory / "tensorboard")) as writer,
+    ):
+        snapshot = fresh()
+        restored = checkpoints.restore_latest(manager, snapshot, pytest.fail)
+        start = -1 if restored is None else int(restored.state.step)
+        kept = records.keep_records(path, start)
+        session = loop.Session(path, kept, manager, writer, display, stop)
+        return loop.train(functions, restored or snapshot, session)
+
+
+def without_time(path: Path) -> list[dict]:
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    return [{k: v for k, v in row.items() if not k.startswith("time")} for row in rows]
+
+
+def assert_same_end(
+    snapshot: Snapshot, directory: Path, undisturbed: tuple[Snapshot, Path]
+) -> None:
+    expected, expected_directory = undisturbed
+    for a, b in zip(
+        jax.tree.leaves(checkpoints._tree(snapshot)),
+        jax.tree.leaves(checkpoints._tree(expected)),
+        strict=True,
+    ):
+        np.testing.assert_array_equal(np.asarray(a), np.asarray(b))
+    assert without_time(directory / "metrics.jsonl") == without_time(
+        expected_directory / "metrics.jsonl"
+    )

@@ -1,0 +1,209 @@
+"""A run on a set that is read from disk: the same as in memory, resumed to the bit."""
+
+import json
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from experiments import base
+from fisher_jax import parallel
+from fisher_jax.data import records
+from fisher_jax.data.errors import DataError
+from fisher_jax.data.label_noise import add_label_noise
+from fisher_jax.errors import UserError
+from fisher_jax.train import assemble, loop
+from fisher_jax.train.provenance import facts_of
+from tests.data.conftest import write_set
+from tests.data.photographs import write_photographs
+from tests.train.sessions import assert_same_end, go_on, without_time
+
+pytest.importorskip("grain", reason="SKIPPED LOUDLY: streaming needs grain")
+
+NUM_TRAIN, NUM_TEST = 61, 11
+SIZES = ((50, 40), (40, 56), (36, 36), (90, 45))
+
+
+def small_config(data_dir, **overrides):
+    """Three steps an epoch; batch norm, noise, and all that reads examples."""
+    config = base.get_config()
+    config.dataset.name = "photos"
+    config.dataset.data_dir = str(data_dir)
+    config.dataset.num_validation = 9
+    config.dataset.label_noise = 0.4
+    config.dataset.resize_size = 36
+    config.dataset.crop_size = 32
+    config.dataset.augment = "standard"
+    config.model.name = "resnet"
+    config.model.depth = 8
+    config.train.batch_size = 16
+    config.train.num_epochs = 2
+    config.penalty.name = "fisher"
+    config.penalty.coefficient = 0.05
+    config.penalty.update_every = 2
+    config.penalty.num_examples = 4
+    config.measure.fisher_examples = 6
+    config.measure.hessian_examples = 4
+    config.measure.gradient_examples = 5
+    config.measure.batch_size = 20
+    config.measure.chunk_size = 6
+    config.eval.reestimate_batch_norm = 2
+    config.checkpoint.min_seconds = 0.0
+    config.update_from_flattened_dict(overrides)
+    return config
+
+
+def make_plan(config):
+    mesh = parallel.make_mesh()
+    data = assemble.load_data(config)
+
+    def fresh():
+        return assemble.build(config, data, mesh)[1]
+
+    return assemble.build(config, data, mesh)[0], fresh
+
+
+@pytest.fixture(scope="module")
+def data_dir(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("data")
+    write_photographs(folder, NUM_TRAIN, num_files=4, num_test=NUM_TEST, sizes=SIZES)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def plan(data_dir):
+    return make_plan(small_config(data_dir))
+
+
+@pytest.fixture(scope="module")
+def undisturbed(plan, tmp_path_factory):
+    directory = tmp_path_factory.mktemp("undisturbed")
+    return go_on(plan, directory), directory
+
+
+@pytest.mark.parametrize("step", [1, 3, 5])
+def test_stopped_after_a_step(plan, undisturbed, tmp_path, step):
+    with pytest.raises(loop.Stopped) as stopped:
+        go_on(plan, tmp_path, stop_after=step)
+    assert stopped.value.step == step
+    assert_same_end(go_on(plan, tmp_path), tmp_path, undisturbed)
+
+
+def test_how_it_is_read_changes_nothing(data_dir, undisturbed, tmp_path):
+    other = small_config(
+        data_dir, **{"dataset.decode_threads": 1, "dataset.read_ahead": 1}
+    )
+    assert_same_end(go_on(make_plan(other), tmp_path), tmp_path, undisturbed)
+
+
+def test_a_damaged_file_loses_no_step(plan, data_dir, undisturbed, tmp_path):
+    """The error comes when the file is needed, after what is done has been saved."""
+    with pytest.raises(loop.Stopped):
+        go_on(plan, tmp_path, stop_after=1)
+    (path, *_) = sorted(Path(data_dir).rglob("photos-train*"))
+    content = path.read_bytes()
+    path.write_bytes(content[:1000])
+    records._shared_reader.cache_clear()
+    try:
+        with pytest.raises(DataError, match=f"{path}"):
+            go_on(plan, tmp_path)
+    finally:
+        path.write_bytes(content)
+    assert_same_end(go_on(plan, tmp_path), tmp_path, undisturbed)
+
+
+def test_a_damaged_test_split_loses_no_step(plan, data_dir, undisturbed, tmp_path):
+    with pytest.raises(loop.Stopped):
+        go_on(plan, tmp_path, stop_after=1)
+    (path,) = Path(data_dir).rglob("photos-test*")
+    content = path.read_bytes()
+    path.write_bytes(content[:1000])
+    records._shared_reader.cache_clear()
+    try:
+        with pytest.raises(DataError, match=f"{path}"):
+            go_on(plan, tmp_path)
+    finally:
+        path.write_bytes(content)
+    saved = [int(folder.name) for folder in (tmp_path / "checkpoints").iterdir()]
+    assert max(saved) == 3
+    assert_same_end(go_on(plan, tmp_path), tmp_path, undisturbed)
+
+
+def test_nothing_goes_on_reading(undisturbed):
+    import threading
+
+    assert not [t for t in threading.enumerate() if "grain" in t.name]
+
+
+def test_it_is_the_run_in_memory(tmp_path):
+    """Images of one size, described once with it and once without."""
+    memory, streamed = tmp_path / "memory", tmp_path / "streamed"
+    for folder in (memory, streamed):
+        write_set(
+            folder, name="photos", shape=(32, 32, 3), sizes={"train": (40, 21),
+            "test": (11,)}, num_classes=10,
+        )  # fmt: skip
+    description = streamed / "photos" / "1.0.0" / "features.json"
+    content = json.loads(description.read_text())
+    image = content["featuresDict"]["features"]["image"]["image"]
+    image["shape"]["dimensions"] = ["-1", "-1", "3"]
+    description.write_text(json.dumps(content))
+    unaugmented = {"dataset.augment": "none"}
+    sizes = {"dataset.resize_size": 32, "dataset.crop_size": 32}
+    no_sizes = dict.fromkeys(sizes)
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    go_on(make_plan(small_config(memory, **unaugmented, **no_sizes)), tmp_path / "a")
+    go_on(make_plan(small_config(streamed, **unaugmented, **sizes)), tmp_path / "b")
+    rows = without_time(tmp_path / "a" / "metrics.jsonl")
+    streamed_rows = without_time(tmp_path / "b" / "metrics.jsonl")
+    assert [row.keys() for row in rows] == [row.keys() for row in streamed_rows]
+    assert len(rows) == 3
+    assert {"validation/loss", "gradient/cosine"} < rows[0].keys()
+    for row, other in zip(rows, streamed_rows, strict=True):
+        for name, value in row.items():
+            np.testing.assert_allclose(other[name], value, rtol=1e-3, err_msg=name)
+
+
+def test_noise_and_split_are_those_of_sets_in_memory(data_dir, plan):
+    data = assemble.load_data(small_config(data_dir))
+    labels = data.train_ids % 10
+    expected = add_label_noise(0, data.train_ids, labels, 10, 0.4)
+    np.testing.assert_array_equal(data.is_noisy, expected.is_noisy)
+    assert data.effective_noise_rate == expected.effective_rate > 0.1
+    drawn = data.labels >= 0
+    np.testing.assert_array_equal(data.labels[drawn], expected.labels[drawn])
+    np.testing.assert_array_equal(labels[~drawn], expected.labels[~drawn])
+    facts = facts_of(data, plan[0], plan[1]().state)
+    assert facts["images"] == "32x32x3, 10 classes"
+    counts = [facts[f"{name} examples"] for name in ("training", "validation", "test")]
+    assert counts == [NUM_TRAIN - 9, 9, NUM_TEST]
+    assert len(facts["label_noise_hash"]) == 32
+    assert facts["label_noise_effective_rate"] == data.effective_noise_rate
+    probe = plan[0].feed.probe
+    noisy = plan[0].feed.probe_examples.is_noisy
+    assert noisy[probe.noisy_ids].all()
+    assert not noisy[probe.clean_ids].any()
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        ({"dataset.crop_size": 37}, "dataset.crop_size=37 exceeds dataset.resize_size"),
+        ({"dataset.resize_size": 20}, "crop_size=32 exceeds dataset.resize_size=20"),
+        ({"dataset.name": "digits"}, "dataset.resize_size is for sets that are read"),
+    ],
+)
+def test_keys_that_do_not_fit_the_set(data_dir, overrides, said):
+    with pytest.raises(UserError, match=said):
+        assemble.load_data(small_config(data_dir, **overrides))
+
+
+@pytest.mark.skipif(jax.default_backend() != "cpu", reason="it works elsewhere")
+def test_bfloat16_is_refused_on_cpu():
+    config = base.get_config()
+    config.model.compute_dtype = "bfloat16"
+    mesh = parallel.make_mesh()
+    with pytest.raises(UserError, match=r"model.compute_dtype=bfloat16 is for acc"):
+        assemble.build(config, assemble.load_data(config), mesh)
