@@ -26,7 +26,7 @@ SIZES = ((50, 40), (40, 56), (36, 36), (90, 45))
 
 
 def small_config(data_dir, **overrides):
-    """Three steps an epoch; batch norm, noise, and all that reads examples."""
+    """Three steps an epoch; noise, and all that reads examples."""
     config = base.get_config()
     config.dataset.name = "photos"
     config.dataset.data_dir = str(data_dir)
@@ -35,8 +35,6 @@ def small_config(data_dir, **overrides):
     config.dataset.resize_size = 36
     config.dataset.crop_size = 32
     config.dataset.augment = "standard"
-    config.model.name = "resnet"
-    config.model.depth = 8
     config.train.batch_size = 16
     config.train.num_epochs = 2
     config.penalty.name = "fisher"
@@ -48,7 +46,6 @@ def small_config(data_dir, **overrides):
     config.measure.gradient_examples = 5
     config.measure.batch_size = 20
     config.measure.chunk_size = 6
-    config.eval.reestimate_batch_norm = 2
     config.checkpoint.min_seconds = 0.0
     config.update_from_flattened_dict(overrides)
     return config
@@ -82,12 +79,32 @@ def undisturbed(plan, tmp_path_factory):
     return go_on(plan, directory), directory
 
 
-@pytest.mark.parametrize("step", [1, 3, 5])
+@pytest.mark.parametrize("step", [1, 3])
 def test_stopped_after_a_step(plan, undisturbed, tmp_path, step):
     with pytest.raises(loop.Stopped) as stopped:
         go_on(plan, tmp_path, stop_after=step)
     assert stopped.value.step == step
     assert_same_end(go_on(plan, tmp_path), tmp_path, undisturbed)
+
+
+@pytest.mark.slow
+def test_with_batch_norm(data_dir, tmp_path):
+    """Statistics are estimated anew on batches of their own stream."""
+    network = {
+        "model.name": "resnet",
+        "model.depth": 8,
+        "eval.reestimate_batch_norm": 2,
+    }
+    plan = make_plan(small_config(data_dir, **network))
+    directories = [tmp_path / name for name in ("undisturbed", "resumed")]
+    for directory in directories:
+        directory.mkdir()
+    snapshot = go_on(plan, directories[0])
+    for step in (1, 2, 3, 5):
+        with pytest.raises(loop.Stopped):
+            go_on(plan, directories[1], stop_after=step)
+    resumed = go_on(plan, directories[1])
+    assert_same_end(resumed, directories[1], (snapshot, directories[0]))
 
 
 def test_how_it_is_read_changes_nothing(data_dir, undisturbed, tmp_path):
