@@ -19,12 +19,16 @@ import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 
 from fisher_jax.errors import UserError, one_line
 from launch import folder
 from launch.table import runs_table
+
+if TYPE_CHECKING:
+    from launch.work import Work
 
 
 def main(argv: Sequence[str]) -> int:
@@ -144,7 +148,7 @@ def _run(
         return _execute(console, options, work)
 
 
-def _execute(console: Console, options: argparse.Namespace, work) -> int:  # type: ignore[no-untyped-def]
+def _execute(console: Console, options: argparse.Namespace, work: "Work") -> int:
     from launch.local import StopRequested, environments, run_locally
     from launch.processes import Pool
 
@@ -166,7 +170,7 @@ def _execute(console: Console, options: argparse.Namespace, work) -> int:  # typ
     return _conclude(console, work)
 
 
-def _conclude(console: Console, work) -> int:  # type: ignore[no-untyped-def]
+def _conclude(console: Console, work: "Work") -> int:
     """Says how the sweep stands at its end."""
     from launch.selection import edge_warnings
 

@@ -141,14 +141,16 @@ class Work:
 def command_of(definition: Definition, run: PlannedRun, out: Path) -> list[str]:
     """Returns the command line of one run: the file, what it changes, the caller's."""
     changes = {
-        key: f"{out}/{run.waits_for}"
+        key: f"{out.absolute()}/{run.waits_for}"
         if key == "train.init_from" and run.waits_for
         else _as_text(value)
         for key, value in run.overrides.items()
     }
     texts = {**changes, **dict(definition.command_line)}
     flags = [f"--config.{key}={text}" for key, text in texts.items()]
-    return main_command(definition.path, out / run.name, *flags)
+    file, _, arg = definition.path.partition(":")
+    path = f"{Path(file).absolute()}:{arg}" if arg else str(Path(file).absolute())
+    return main_command(path, out.absolute() / run.name, *flags)
 
 
 def _as_text(value: Any) -> str:

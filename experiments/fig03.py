@@ -1,0 +1,73 @@
+"""Figure 3: when the Fisher Penalty must be switched on.
+
+    python -m launch.sweep --config=experiments/fig03.py --out=runs/fig03 \
+        --config.dataset.data_dir=DIR --winners=runs/table1/selection.json
+    python -m launch.sweep --config=experiments/fig03.py:small --out=runs/fig03_small
+
+Paper (section 4, figure 3): FP as in table 1, but from epoch E in 1 2 4 8 16 32 64 128
+on; Wide ResNet, VGG-11 and DenseNet on CIFAR-100, SimpleCNN on CIFAR-10. Final accuracy
+against E, with lines for eta* and the baseline. The later, the less it helps: most is
+lost within the first epochs; no numbers are printed.
+
+Expected time: --estimate tells; small: 18 runs of 8 s on two CPU cores.
+
+Open: eta* and alpha are table 1's (``--winners``; else the settings' readings); how
+many seeds, here 3.
+"""
+
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from experiments.settings import DENSENET, DIGITS, SIMPLE_CNN, VGG11, WRESNET, Setting
+from experiments.sweeps import (
+    SweepRun,
+    Winners,
+    changed,
+    check_arg,
+    over_seeds,
+    overrides,
+    taken,
+)
+
+ONSETS = (1, 2, 4, 8, 16, 32, 64, 128)
+SMALL_ONSETS = (1, 4, 16, 64)
+
+
+def get_config(arg: str = "") -> ConfigDict:
+    """Returns the first run; the others are changes of it."""
+    return get_runs(arg)[0].config
+
+
+def get_sweep(arg: str = "") -> list[dict[str, Any]]:
+    """Returns every run's overrides."""
+    return overrides(get_config(arg), get_runs(arg))
+
+
+def get_runs(arg: str = "", winners: Winners | None = None) -> list[SweepRun]:
+    """Returns every run, with table 1's winners where they are given."""
+    check_arg("fig03.py", arg)
+    if arg == "small":
+        return _setting_runs(DIGITS, SMALL_ONSETS, winners)
+    settings = (WRESNET, VGG11, SIMPLE_CNN, DENSENET)
+    return [r for setting in settings for r in _setting_runs(setting, ONSETS, winners)]
+
+
+def _setting_runs(
+    setting: Setting, onsets: tuple[int, ...], winners: Winners | None
+) -> list[SweepRun]:
+    eta_star = taken(winners, setting.eta_search, setting.eta_star)
+    slow = eta_star / setting.slower
+    fp = setting.run("fp", slow)
+    alpha = taken(
+        winners, setting.coefficient_search("fp"), fp.config.penalty.coefficient
+    )
+    runs = over_seeds(setting.run("eta_star", eta_star), setting.seeds)
+    runs += over_seeds(setting.run("baseline", slow), setting.seeds)
+    for onset in onsets:
+        changes = {"penalty.coefficient": alpha, "penalty.start_epoch": onset}
+        run = fp._replace(
+            config=changed(fp.config, changes), group={"start_epoch": onset}
+        )
+        runs += over_seeds(run, setting.seeds)
+    return runs

@@ -1,0 +1,147 @@
+"""The settings that tables 1 to 3 compare methods on, with the grids they are tuned on.
+
+Paper: eta* from 5 log-spaced learning rates in [1e-2, 1e0], once per setting;
+"baseline" is eta*/10 (TinyImageNet: eta*/30); alpha from 10 log-spaced values in
+[0.1 v, 10 v], v = 0.01 for GP, GP_r and FP and "larger" for GP_x, 5 values on
+TinyImageNet; all by validation accuracy. TinyImageNet has no validation split: there
+the sweep falls back on the best test accuracy, and selection.json says so.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+from ml_collections import ConfigDict
+
+from experiments import (
+    base,
+    cifar10_simplecnn_fp,
+    cifar100_densenet_fp,
+    cifar100_vgg11_fp,
+    cifar100_wresnet_fp,
+    methods,
+    tinyimagenet_fp,
+)
+from experiments.sweeps import Search, SweepRun, changed, log_spaced
+
+Grid = tuple[float, ...]
+
+
+class Setting(NamedTuple):
+    """A data set with a network, and what is tuned on it.
+
+    Attributes:
+        name: as ``cifar100_vgg11``.
+        get_config: from nothing to its configuration, without a penalty.
+        eta_star: our reading, where the search has not been run.
+        slower: the baseline's learning rate is eta*/slower.
+        learning_rates: the grid of eta*.
+        coefficients: the grid of each penalty.
+        seeds: of the final runs.
+    """
+
+    name: str
+    get_config: Callable[[], ConfigDict]
+    eta_star: float
+    slower: float
+    learning_rates: Grid
+    coefficients: Mapping[str, Grid]
+    seeds: tuple[int, ...] = (1, 2, 3)
+
+    @property
+    def eta_search(self) -> Search:
+        """The search of eta*."""
+        return Search(f"{self.name}/eta_star", "optimizer.learning_rate")
+
+    def coefficient_search(self, method: str) -> Search:
+        """The search of a penalty's coefficient."""
+        return Search(f"{self.name}/{method}/coefficient", "penalty.coefficient")
+
+    def run(self, method: str, learning_rate: float) -> SweepRun:
+        """Returns a final run of the method, a penalty with its reading of alpha."""
+        penalty = methods.PENALTIES.get(method, {})
+        config = changed(
+            self.get_config(), {"optimizer.learning_rate": learning_rate, **penalty}
+        )
+        return SweepRun(config, self.name, method, {})
+
+
+LEARNING_RATES = log_spaced(1e-2, 1e0, 5)
+_GRID = log_spaced(1e-3, 1e-1, 10)
+_INPUT_GRID = log_spaced(1e-1, 1e1, 10)
+COEFFICIENTS: Mapping[str, Grid] = {
+    "gp_x": _INPUT_GRID,
+    "gp": _GRID,
+    "fp": _GRID,
+    "gp_r": _GRID,
+    "rfp": log_spaced(3e-3, 3e-1, 10),
+}
+_TINY_COEFFICIENTS: Mapping[str, Grid] = {
+    "gp_x": log_spaced(1e-1, 1e1, 5),
+    "gp": log_spaced(1e-3, 1e-1, 5),
+    "fp": log_spaced(1e-3, 1e-1, 5),
+    "gp_r": log_spaced(1e-3, 1e-1, 5),
+    "rfp": log_spaced(3e-3, 3e-1, 5),
+}
+
+
+def _plain(get_config: Callable[[str], ConfigDict]) -> Callable[[], ConfigDict]:
+    return lambda: get_config("baseline")
+
+
+TINY_IMAGENET = Setting(
+    "tinyimagenet_wresnet", _plain(tinyimagenet_fp.get_config),
+    tinyimagenet_fp.ETA_STAR, 30, LEARNING_RATES, _TINY_COEFFICIENTS,
+)  # fmt: skip
+DENSENET = Setting(
+    "cifar100_densenet", _plain(cifar100_densenet_fp.get_config),
+    cifar100_densenet_fp.ETA_STAR, 10, LEARNING_RATES, COEFFICIENTS,
+)  # fmt: skip
+VGG11 = Setting(
+    "cifar100_vgg11", _plain(cifar100_vgg11_fp.get_config),
+    cifar100_vgg11_fp.ETA_STAR, 10, LEARNING_RATES, COEFFICIENTS,
+)  # fmt: skip
+WRESNET = Setting(
+    "cifar100_wresnet", _plain(cifar100_wresnet_fp.get_config),
+    cifar100_wresnet_fp.ETA_STAR, 10, LEARNING_RATES, COEFFICIENTS,
+)  # fmt: skip
+SIMPLE_CNN = Setting(
+    "cifar10_simplecnn", _plain(cifar10_simplecnn_fp.get_config),
+    cifar10_simplecnn_fp.ETA_STAR, 10, LEARNING_RATES, COEFFICIENTS,
+)  # fmt: skip
+PAPER = (TINY_IMAGENET, DENSENET, VGG11, WRESNET, SIMPLE_CNN)
+
+
+def digits(num_train: int = 200, num_epochs: int = 100) -> ConfigDict:
+    """Returns the small form of all settings: few digits, SimpleCNN, small batches.
+
+    200 training digits, batch 32, without noise: little data, so that methods differ
+    in test accuracy, and training ends at 100% as in the paper.
+    """
+    config = base.get_config()
+    config.dataset.num_train = num_train
+    config.dataset.num_validation = 400
+    config.train.batch_size = 32
+    config.train.num_epochs = num_epochs
+    config.optimizer.decay_epochs = (num_epochs // 2, 3 * num_epochs // 4)
+    config.measure.every_epochs = 2
+    config.measure.fisher_examples = 128
+    config.measure.fisher_draw = "labels"
+    config.measure.early_loss = 1.2
+    config.checkpoint.every_epochs = num_epochs
+    return config
+
+
+DIGITS = Setting(
+    "digits_simplecnn", digits, 0.03, 10, log_spaced(3e-3, 3e-1, 5),
+    {
+        "gp_x": (1.0, 10.0), "gp": (0.01, 0.1), "fp": (0.01, 0.1),
+        "gp_r": (0.01, 0.1), "rfp": (0.03, 0.3),
+    },
+    seeds=(1, 2, 3),
+)  # fmt: skip
+SMALL = (DIGITS,)
+
+
+def settings(arg: str) -> tuple[Setting, ...]:
+    """Returns the paper's settings, or those of the ``:small`` form."""
+    return SMALL if arg == "small" else PAPER

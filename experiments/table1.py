@@ -1,0 +1,88 @@
+"""Tables 1, 4, 5 and 6, figures 4 and 10: six methods on five settings.
+
+    python -m launch.sweep --config=experiments/table1.py --out=runs/table1 \
+        --config.dataset.data_dir=DIR
+    python -m launch.sweep --config=experiments/table1.py:small --out=runs/table1_small
+
+Paper (section 4, table 1): eta*, and at the baseline's learning rate (eta*/10,
+TinyImageNet eta*/30) no penalty, GP_x, GP, FP and GP_r; no augmentation but on
+TinyImageNet. First eta* is searched on 5 learning rates, then alpha of each penalty on
+10 values (TinyImageNet 5), by validation accuracy; the winners run over seeds.
+From the same runs: table 4 (peak Tr(F) after epoch 1), table 5 (seconds per epoch),
+table 6 (final training accuracy), figures 4 and 10 (validation accuracy and Tr(F)
+against epoch for eta*, baseline, FP and GP_x).
+
+Published, test accuracy %, eta* / baseline / GP_x / GP / FP / GP_r: TinyImageNet 54.67
+52.57 52.79 56.44 56.73 55.41; DenseNet 66.09 58.51 62.12 64.42 66.41 66.39; VGG-11
+45.86 36.86 45.26 47.35 49.87 48.26; WResNet 53.96 46.38 58.68 57.68 57.05 58.15;
+SimpleCNN 76.94 71.32 75.68 75.73 79.66 79.76.
+
+Expected time: --estimate tells; small: 32 runs of 5 to 10 s each on two CPU cores.
+
+Open: how many seeds; here 3, other than the search's.
+"""
+
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from experiments.settings import Setting, settings
+from experiments.sweeps import (
+    SweepRun,
+    Winners,
+    candidates,
+    changed,
+    check_arg,
+    over_seeds,
+    overrides,
+    winner,
+)
+
+PENALTIES = ("gp_x", "gp", "fp", "gp_r")
+
+
+def get_config(arg: str = "") -> ConfigDict:
+    """Returns the last setting at eta*; the sweep's runs are changes of it."""
+    check_arg("table1.py", arg)
+    setting = settings(arg)[-1]
+    return setting.run("eta_star", setting.eta_star).config
+
+
+def get_sweep(arg: str = "") -> list[dict[str, Any]]:
+    """Returns every run's overrides, searches won by the documented readings."""
+    return overrides(get_config(arg), get_runs(arg))
+
+
+def get_runs(arg: str = "", winners: Winners | None = None) -> list[SweepRun]:
+    """Returns the runs that can be defined with these winners."""
+    check_arg("table1.py", arg)
+    return [run for setting in settings(arg) for run in setting_runs(setting, winners)]
+
+
+def setting_runs(setting: Setting, winners: Winners | None) -> list[SweepRun]:
+    """Returns one setting's runs: the search of eta*, those of alpha, final runs."""
+    plain = setting.run("eta_star", setting.eta_star)
+    runs = candidates(plain, setting.eta_search, setting.learning_rates)
+    eta_star = winner(winners, setting.eta_search, setting.eta_star)
+    if eta_star is None:
+        return runs
+    slow = eta_star / setting.slower
+    runs += over_seeds(setting.run("eta_star", eta_star), setting.seeds)
+    runs += over_seeds(setting.run("baseline", slow), setting.seeds)
+    for method in PENALTIES:
+        runs += penalty_runs(setting, setting.run(method, slow), winners)
+    return runs
+
+
+def penalty_runs(
+    setting: Setting, run: SweepRun, winners: Winners | None
+) -> list[SweepRun]:
+    """Returns a penalty's search of alpha and, once it is won, its final runs."""
+    search = setting.coefficient_search(run.method)
+    reading = run.config.penalty.coefficient
+    runs = candidates(run, search, setting.coefficients[run.method])
+    best = winner(winners, search, reading)
+    if best is None:
+        return runs
+    final = run._replace(config=changed(run.config, {search.key: best}))
+    return runs + over_seeds(final, setting.seeds)
