@@ -9,7 +9,7 @@ from jaxtyping import Float
 from scipy import stats
 
 BOOTSTRAP_SEED = 0  # the same files give the same report
-NUM_RESAMPLES = 2000
+NUM_RESAMPLES = 1000
 
 
 class Summary(NamedTuple):
@@ -65,10 +65,16 @@ def correlate(
     if x.size < 3 or np.ptp(x) == 0 or np.ptp(y) == 0:
         return None
     random = np.random.default_rng(BOOTSTRAP_SEED)
-    chosen = random.integers(0, x.size, (NUM_RESAMPLES, x.size))
-    ranks = [stats.rankdata(sample[chosen], axis=1) for sample in (x, y)]
+    resampled = []
+    # A few resamples at a time: all of thousands of points would take gigabytes.
+    at_once = max(1, min(NUM_RESAMPLES, 500_000 // x.size))
+    for start in range(0, NUM_RESAMPLES, at_once):
+        count = min(at_once, NUM_RESAMPLES - start)
+        chosen = random.integers(0, x.size, (count, x.size))
+        ranks = [stats.rankdata(sample[chosen], axis=1) for sample in (x, y)]
+        resampled.append(_row_correlations(*ranks))
     # A resample that drew one value only has no correlation and is left out.
-    low, high = np.nanpercentile(_row_correlations(*ranks), (2.5, 97.5))
+    low, high = np.nanpercentile(np.concatenate(resampled), (2.5, 97.5))
     return Correlation(
         pearson=float(stats.pearsonr(x, y).statistic),
         spearman=float(stats.spearmanr(x, y).statistic),
