@@ -76,7 +76,7 @@ def test_an_array_with_one_run_that_fails(node, tmp_path):
 
 def test_a_preempted_run_goes_on_by_itself_to_the_same_bits(node, tmp_path):
     config = experiment(tmp_path, "[{'seed': 0}]")
-    long = "--config.train.num_epochs=600"
+    long = "--config.train.num_epochs=300"
     code, output = run(node, config, f"--out={tmp_path}/whole", long)
     assert code == 0, output
     sweep = start(node, config, f"--out={tmp_path}/out", long, *SLURM)

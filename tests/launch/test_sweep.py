@@ -34,7 +34,6 @@ def get_config(arg=""):
     config.train.num_epochs = 2
     config.train.batch_size = 32
     config.measure.fisher_examples = 32
-    config.checkpoint.min_seconds = 0.0
     return config
 """
 GRID = """
