@@ -6,8 +6,12 @@ python main.py --config=experiments/digits_fp.py --workdir=runs/digits_fp
 config.json works too. Any key can be set: --config.penalty.coefficient=0.3. All keys,
 explained: experiments/base.py. The same command on the same workdir continues a run.
 
+One process uses all its devices. On a TPU pod or under srun, start the same command
+everywhere; elsewhere tell each of several processes --coordinator_address=HOST:PORT,
+--num_processes and --process_id. --profile_steps=FROM:TO traces these steps.
+
 Exit codes: 0 finished, 2 bad configuration or data, 3 diverged, 75 preempted after
-saving (SIGTERM or SIGUSR1), 130 interrupted after saving (Ctrl-C).
+saving (SIGTERM or SIGUSR1) or another process lost, 130 interrupted after saving.
 """
 
 import sys
@@ -16,22 +20,8 @@ from collections.abc import Sequence
 from absl import app, flags, logging
 
 from fisher_jax.errors import UserError, one_line
-from fisher_jax.train.config import load_config, split_overrides
-
-_CONFIG = flags.DEFINE_string("config", None, "experiment file.py[:variant]")
-_WORKDIR = flags.DEFINE_string("workdir", None, "run directory, made if absent")
-
-
-def parse_flags(argv: Sequence[str]) -> Sequence[str]:
-    """Parses all but the --config.a.b=v arguments; returns the whole command line."""
-    try:
-        unexpected = flags.FLAGS(split_overrides(argv)[0])[1:]
-        if unexpected:
-            raise flags.Error(f"unexpected argument {unexpected[0]!r}")
-    except flags.Error as error:
-        print(f"error: {one_line(error)}", file=sys.stderr)
-        sys.exit(2)
-    return argv
+from fisher_jax.train.command_line import parse_flags, read_command_line
+from fisher_jax.train.config import load_config
 
 
 def main(argv: Sequence[str]) -> int:
@@ -39,15 +29,12 @@ def main(argv: Sequence[str]) -> int:
     if not flags.FLAGS["verbosity"].present:
         logging.set_verbosity(logging.WARNING)
     try:
-        file, workdir = _CONFIG.value, _WORKDIR.value
-        if not file or not workdir:
-            missing = "workdir" if file else "config"
-            raise UserError(f"--{missing} is missing; see python main.py --help")
-        config = load_config(file, split_overrides(argv)[1])
+        command = read_command_line(argv)
+        config = load_config(command.config, command.overrides)
         # Only now: a mistyped key should not wait for Orbax and TensorBoard.
         from fisher_jax.train.run import run
 
-        return run(config, workdir, argv)
+        return run(config, command)
     except UserError as error:
         print(f"error: {one_line(error)}", file=sys.stderr)
         return 2

@@ -81,6 +81,8 @@ def get_config(arg: str = "") -> ConfigDict:
     config.train.batch_size = 128
     # A run directory whose final parameters start this run; None = initialise
     config.train.init_from = None
+    # On GPUs, only operations that give the same bits every time; some are slower
+    config.train.deterministic = True
 
     config.penalty = ConfigDict()
     # none | fisher | fisher_single | gradient | random_label | input_gradient

@@ -14,10 +14,18 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh, PartitionSpec
 from jaxtyping import Array, Bool, Float, Int, Key, PyTree
 
+from fisher_jax import parallel
+from fisher_jax.curvature.axes import AxisName
 from fisher_jax.curvature.class_space import Draw
-from fisher_jax.curvature.fisher import Estimator, fisher_trace, minibatch_fisher_trace
+from fisher_jax.curvature.fisher import (
+    Estimate,
+    Estimator,
+    fisher_trace,
+    minibatch_fisher_trace,
+)
 from fisher_jax.curvature.hessian import hessian_trace
 from fisher_jax.curvature.trees import inner
 from fisher_jax.data.device import (
@@ -38,13 +46,20 @@ _BATCHES_UNDER_WAY = 3
 
 
 class MeasureSettings(NamedTuple):
-    """How Tr(F) and Tr(H) are estimated."""
+    """How Tr(F) and Tr(H) are estimated.
+
+    Attributes:
+        minibatch_size: B of Tr(F_B).
+        chunk_size: examples of Tr(F) in memory at a time, on each device.
+        mesh: the devices over which examples are spread; None: the default device.
+    """
 
     fisher_estimator: Estimator = "per_example"
     fisher_draw: Draw = "rademacher"
     hessian_probes: int = 0
-    minibatch_size: int = 128  # B of Tr(F_B)
+    minibatch_size: int = 128
     chunk_size: int = 128
+    mesh: Mesh | None = None
 
 
 class Splits(NamedTuple):
@@ -146,20 +161,18 @@ def measure_fisher(
     key: Key[Array, ""],
     settings: MeasureSettings,
 ) -> dict[str, float]:
-    """Returns Tr(F) with its standard error, and the paper's Tr(F_B) of one batch."""
+    """Returns Tr(F) with its standard error, and the paper's Tr(F_B) of one batch.
+
+    Spread over the devices where they divide the number of examples.
+    """
     estimate_key, minibatch_key = jax.random.split(key)
-    inputs, _ = _examples_at(train, ids)
+    rows = parallel.place_rows(ids, settings.mesh)
     estimate = _fisher_trace(
-        logits_fn,
-        params,
-        inputs,
-        estimate_key,
-        estimator=settings.fisher_estimator,
-        draw=settings.fisher_draw,
-        chunk_size=min(settings.chunk_size, ids.size),
+        logits_fn, params, train, rows, estimate_key, settings=settings
     )
+    rows = parallel.place_rows(ids[: settings.minibatch_size], settings.mesh)
     minibatch = _minibatch_fisher_trace(
-        logits_fn, params, inputs[: settings.minibatch_size], minibatch_key
+        logits_fn, params, train, rows, minibatch_key, mesh=settings.mesh
     )
     return {
         "trace/fisher": float(estimate.mean),
@@ -177,9 +190,15 @@ def measure_hessian(
     settings: MeasureSettings,
 ) -> dict[str, float]:
     """Returns Tr(H) of the mean training loss, by Gaussian probes as in App. B."""
-    inputs, labels = _examples_at(train, ids)
+    padded = filled(ids, parallel.round_up(ids.size, settings.mesh))
     estimate = _loss_hessian_trace(
-        logits_fn, params, inputs, labels, key, num_probes=settings.hessian_probes
+        logits_fn,
+        params,
+        train,
+        parallel.place_rows(padded, settings.mesh),
+        ids.size,
+        key,
+        num_probes=settings.hessian_probes,
     )
     return {
         "trace/hessian": float(estimate.mean),
@@ -193,6 +212,7 @@ def measure_gradients(
     train: DeviceSplit,
     clean_ids: Int[np.ndarray, " G"],
     noisy_ids: Int[np.ndarray, " G"],
+    mesh: Mesh | None = None,
 ) -> dict[str, float]:
     """Compares the mean gradients of clean and of noisy examples (section 4.1).
 
@@ -201,9 +221,15 @@ def measure_gradients(
         a norm is zero. Gradients are of the mean cross-entropy with the labels that
         are trained on.
     """
-    size = max(clean_ids.size, noisy_ids.size)
+    size = parallel.round_up(max(clean_ids.size, noisy_ids.size), mesh)
     clean, noisy = (
-        _mean_gradient(logits_fn, params, train, filled(ids, size), ids.size)
+        _mean_gradient(
+            logits_fn,
+            params,
+            train,
+            parallel.place_rows(filled(ids, size), mesh),
+            ids.size,
+        )
         for ids in (clean_ids, noisy_ids)
     )
     clean_norm = float(inner(clean, clean)) ** 0.5
@@ -239,29 +265,96 @@ def _ratio(numerator: float, denominator: float) -> float:
     return numerator / denominator if denominator else float("nan")
 
 
-_examples_at = jax.jit(examples_at)
-_fisher_trace = jax.jit(
-    fisher_trace, static_argnames=("estimator", "draw", "chunk_size")
-)
-_minibatch_fisher_trace = jax.jit(minibatch_fisher_trace)
+def _spread(function: Callable[..., Any], mesh: Mesh | None, size: int) -> Any:
+    """``function(logits_fn, params, split, rows, key, axis_name=...)`` on all devices.
+
+    Each device sees its share of the rows. In a plain jit, gradients per example of a
+    batch that is split over devices would be gathered on all of them.
+    """
+    if mesh is None or mesh.size == 1 or size % mesh.size:
+        return function
+    same, share = PartitionSpec(), PartitionSpec(mesh.axis_names)
+    return jax.shard_map(
+        partial(function, axis_name=mesh.axis_names),
+        mesh=mesh,
+        in_specs=(same, same, same, share, same),
+        out_specs=same,
+    )
+
+
+@partial(jax.jit, static_argnames=("settings",))
+def _fisher_trace(
+    logits_fn: LogitsFn,
+    params: PyTree,
+    split: DeviceSplit,
+    rows: Int[Array, " F"],
+    key: Key[Array, ""],
+    *,
+    settings: MeasureSettings,
+) -> Estimate:
+    def estimate(
+        logits_fn: LogitsFn,
+        params: PyTree,
+        split: DeviceSplit,
+        rows: Int[Array, " F"],
+        key: Key[Array, ""],
+        axis_name: AxisName = None,
+    ) -> Estimate:
+        return fisher_trace(
+            logits_fn,
+            params,
+            examples_at(split, rows)[0],
+            key,
+            estimator=settings.fisher_estimator,
+            draw=settings.fisher_draw,
+            chunk_size=min(settings.chunk_size, rows.shape[0]),
+            axis_name=axis_name,
+        )
+
+    spread = _spread(estimate, settings.mesh, rows.shape[0])
+    return spread(logits_fn, params, split, rows, key)
+
+
+@partial(jax.jit, static_argnames=("mesh",))
+def _minibatch_fisher_trace(
+    logits_fn: LogitsFn,
+    params: PyTree,
+    split: DeviceSplit,
+    rows: Int[Array, " F"],
+    key: Key[Array, ""],
+    *,
+    mesh: Mesh | None,
+) -> Float[Array, ""]:
+    def trace(
+        logits_fn: LogitsFn,
+        params: PyTree,
+        split: DeviceSplit,
+        rows: Int[Array, " F"],
+        key: Key[Array, ""],
+        axis_name: AxisName = None,
+    ) -> Float[Array, ""]:
+        inputs, _ = examples_at(split, rows)
+        return minibatch_fisher_trace(
+            logits_fn, params, inputs, key, axis_name=axis_name
+        )
+
+    spread = _spread(trace, mesh, rows.shape[0])
+    return spread(logits_fn, params, split, rows, key)
 
 
 @partial(jax.jit, static_argnames=("num_probes",))
 def _loss_hessian_trace(
     logits_fn: LogitsFn,
     params: PyTree,
-    inputs: Any,
-    labels: Int[Array, " B"],
+    split: DeviceSplit,
+    indices: Int[Array, " B"],
+    num_valid: Int[Array, ""] | int,
     key: Key[Array, ""],
     *,
     num_probes: int,
-) -> Any:
-    return hessian_trace(
-        lambda p: jnp.mean(cross_entropy(logits_fn(p, inputs), labels)),
-        params,
-        key,
-        num_probes=num_probes,
-    )
+) -> Estimate:
+    mean_loss = _mean_loss(logits_fn, split, indices, num_valid)
+    return hessian_trace(mean_loss, params, key, num_probes=num_probes)
 
 
 @jax.jit
@@ -272,7 +365,16 @@ def _mean_gradient(
     indices: Int[Array, " B"],
     num_valid: Int[Array, ""] | int,
 ) -> PyTree:
-    """The gradient of the mean cross-entropy of the first ``num_valid`` examples."""
+    return jax.grad(_mean_loss(logits_fn, split, indices, num_valid))(params)
+
+
+def _mean_loss(
+    logits_fn: LogitsFn,
+    split: DeviceSplit,
+    indices: Int[Array, " B"],
+    num_valid: Int[Array, ""] | int,
+) -> Callable[[PyTree], Float[Array, ""]]:
+    """params -> the mean cross-entropy of the first ``num_valid`` examples."""
     inputs, labels = examples_at(split, indices)
 
     def mean_loss(p: PyTree) -> Float[Array, ""]:
@@ -280,7 +382,7 @@ def _mean_gradient(
         is_valid = jnp.arange(indices.shape[0]) < num_valid
         return jnp.sum(jnp.where(is_valid, losses, 0.0)) / num_valid
 
-    return jax.grad(mean_loss)(params)
+    return mean_loss
 
 
 @jax.jit

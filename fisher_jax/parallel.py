@@ -1,19 +1,172 @@
-"""Devices: the mesh, what lies where on it, the compilation cache.
+"""Devices and processes: start-up, the mesh, what lies where on it, agreement.
 
-One mesh axis, ``data``: batches are split over it, everything else is replicated.
-Knows neither models nor data nor training.
+One mesh of all devices of all processes, with one axis, ``data``: batches are split
+over it, everything else is replicated. Every process runs the same program; what
+differs between them, the files that only the first writes and the signals that only
+some receive, is settled here. Knows neither models nor data nor training.
 """
 
+import json
 import os
+import re
+import sys
+import time
+import warnings
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any, NoReturn
 
 import jax
+import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.experimental import multihost_utils
+from jax.sharding import Mesh, NamedSharding, PartitionSpec, Sharding
+from jaxtyping import Array, Bool, Int, PyTree
 
-from fisher_jax.errors import UserError
+from fisher_jax.errors import UserError, one_line
 
 DATA_AXIS = "data"
+
+# A process that has not been heard of for so long is taken for lost.
+HEARTBEAT_SECONDS = 30
+START_SECONDS = 120
+END_SECONDS = 60
+
+
+def start_processes(
+    coordinator_address: str | None = None,
+    num_processes: int | None = None,
+    process_id: int | None = None,
+) -> None:
+    """Joins the other processes of the run, if there are any; before any JAX call.
+
+    Without arguments JAX looks for a launcher: Slurm, a TPU pod, Open MPI, Kubernetes,
+    or JAX_COORDINATOR_ADDRESS. Where there is none this is the only process.
+
+    Args:
+        coordinator_address: HOST:PORT of process 0, the same for all.
+        num_processes: how many there are.
+        process_id: which one this is, from 0.
+
+    Raises:
+        UserError: the arguments do not fit together, or the others do not answer.
+    """
+    given = (coordinator_address, num_processes, process_id)
+    if given == (None, None, None) and _is_alone():
+        return
+    _check_arguments(*given)
+    _give_simulated_devices_threads()
+    # It would take SIGTERM from us; processes agree on stopping by Agreement.
+    jax.config.update("jax_enable_preemption_service", False)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            jax.distributed.initialize(
+                *given,
+                initialization_timeout=START_SECONDS,
+                heartbeat_timeout_seconds=HEARTBEAT_SECONDS,
+                shutdown_timeout_seconds=END_SECONDS,
+            )
+    except ValueError as error:
+        if given == (None, None, None) and "should be defined" in str(error):
+            return
+        raise UserError(
+            f"cannot start processes: {one_line(error)} Pass --coordinator_address, "
+            "--num_processes and --process_id"
+        ) from error
+    except RuntimeError as error:
+        raise UserError(
+            f"cannot start process {process_id} of {num_processes} with the "
+            f"coordinator {coordinator_address}: {one_line(error)[:300]}"
+        ) from error
+
+
+def _give_simulated_devices_threads() -> None:
+    """Lets XLA start enough threads where a CPU stands for several devices.
+
+    One that waits for another process holds a thread; with a thread for each core, on
+    few cores, those that it waits for would find none.
+    """
+    count = re.search(
+        r"xla_force_host_platform_device_count=(\d+)", os.environ.get("XLA_FLAGS", "")
+    )
+    if count is not None:
+        os.environ.setdefault("NPROC", str(4 * int(count[1])))
+
+
+def require_determinism() -> None:
+    """Makes XLA on GPUs use only operations whose bits repeat; before any JAX call.
+
+    A choice that XLA_FLAGS makes already is left alone. CPUs and TPUs repeat anyway.
+    """
+    flags = os.environ.get("XLA_FLAGS", "")
+    if "xla_gpu_deterministic_ops" not in flags:
+        os.environ["XLA_FLAGS"] = f"{flags} --xla_gpu_deterministic_ops=true".strip()
+
+
+def _is_alone() -> bool:
+    """Whether a launcher says that it has started one process only."""
+    counts = (os.environ.get(name) for name in ("SLURM_NTASKS", "OMPI_COMM_WORLD_SIZE"))
+    return "1" in counts and "JAX_COORDINATOR_ADDRESS" not in os.environ
+
+
+def _check_arguments(
+    coordinator_address: str | None, num_processes: int | None, process_id: int | None
+) -> None:
+    if coordinator_address is not None:
+        host, _, port = coordinator_address.rpartition(":")
+        if not host or not port.isdecimal() or not 0 < int(port) < 2**16:
+            raise UserError(
+                f"--coordinator_address={coordinator_address} must be HOST:PORT"
+            )
+    if num_processes is not None and num_processes < 1:
+        raise UserError(f"--num_processes={num_processes} must be at least 1")
+    if process_id is not None and not 0 <= process_id < (num_processes or 2**31):
+        last = "" if num_processes is None else f" to {num_processes - 1}"
+        raise UserError(f"--process_id={process_id} must be from 0{last}")
+
+
+def is_first() -> bool:
+    """Whether this process is the one that writes what is written once."""
+    return not jax.distributed.is_initialized() or jax.process_index() == 0
+
+
+def leave(code: int) -> NoReturn:
+    """Ends this process at once, without waiting for others as the normal end does.
+
+    They may be waiting for this one.
+    """
+    sys.stdout.flush()
+    sys.stderr.flush()
+    if jax.distributed.is_initialized() and is_first():
+        # The others lose their coordinator with this process. Those that end for the
+        # same reason should have the time to say so.
+        time.sleep(2)
+    os._exit(code)
+
+
+def from_first(function: Callable[[], Any]) -> Any:
+    """Returns on every process what ``function()``, a JSON value, is on the first.
+
+    Raises:
+        UserError: on every process, if it is raised on the first.
+    """
+    if jax.process_count() == 1:
+        return function()
+    content: dict[str, Any] = {}
+    if is_first():
+        try:
+            content = {"value": function()}
+        except UserError as error:
+            content = {"error": str(error)}
+    text = np.frombuffer(json.dumps(content).encode(), np.uint8)
+    length = int(multihost_utils.broadcast_one_to_all(np.int32(text.size)))
+    text = np.resize(text, length)
+    text = np.asarray(multihost_utils.broadcast_one_to_all(text), np.uint8)
+    content = json.loads(text.tobytes())
+    if "error" in content:
+        raise UserError(content["error"])
+    return content["value"]
 
 
 def make_mesh() -> Mesh:
@@ -29,6 +182,73 @@ def replicated(mesh: Mesh) -> NamedSharding:
 def split_over_devices(mesh: Mesh) -> NamedSharding:
     """The sharding of a batch: its leading axis, over all devices."""
     return NamedSharding(mesh, PartitionSpec(DATA_AXIS))
+
+
+def place(tree: PyTree, sharding: Sharding) -> PyTree:
+    """Makes global arrays of values that every process holds whole.
+
+    Each process puts on its devices what they hold of it; nothing is sent.
+    """
+
+    def one(leaf: Any) -> Array:
+        if jax.dtypes.issubdtype(jnp.result_type(leaf), jax.dtypes.prng_key):
+            words = one(jax.random.key_data(leaf))
+            return jax.random.wrap_key_data(words, impl=jax.random.key_impl(leaf))
+        value = np.asarray(leaf)
+        return jax.make_array_from_callback(
+            value.shape, sharding, lambda index: value[index]
+        )
+
+    return jax.tree.map(one, tree)
+
+
+def place_rows(rows: Int[np.ndarray, " B"], mesh: Mesh | None) -> Array:
+    """Spreads the rows of a global batch over the devices.
+
+    Each process gives its devices only their share, so that what is gathered by these
+    rows stays where it is used. Where the devices do not divide B, and without a mesh,
+    every device gets all.
+    """
+    if mesh is None:
+        return jnp.asarray(rows)
+    is_ragged = rows.shape[0] % mesh.size != 0
+    sharding = replicated(mesh) if is_ragged else split_over_devices(mesh)
+    if jax.process_count() == 1:
+        return jax.device_put(rows, sharding)
+    return place(rows, sharding)
+
+
+def round_up(size: int, mesh: Mesh | None) -> int:
+    """Returns the next size that the devices divide."""
+    return size if mesh is None else -(-size // mesh.size) * mesh.size
+
+
+class Agreement:
+    """Asks of all processes, once a step, whether any of them wants something.
+
+    The answer comes one step late, so that no process waits for a device.
+    """
+
+    def __init__(self, mesh: Mesh):
+        """Starts with nobody wanting anything."""
+        self._sharding = split_over_devices(mesh)
+        self._any = jax.jit(jnp.any, out_shardings=replicated(mesh))
+        self._asked = False
+        self._under_way: Bool[Array, ""] | None = None
+
+    def any_wants(self, wanted: bool) -> bool:
+        """Returns whether any process wanted it when this was called before.
+
+        Every process must call it equally often.
+        """
+        before, self._under_way = self._under_way, self._ask(wanted)
+        self._asked = self._asked or (before is not None and bool(before))
+        return self._asked
+
+    def _ask(self, wanted: bool) -> Bool[Array, ""]:
+        own = np.full(jax.local_device_count(), wanted)
+        votes = jax.make_array_from_process_local_data(self._sharding, own)
+        return self._any(votes)
 
 
 def check_divides(name: str, size: int, mesh: Mesh) -> None:

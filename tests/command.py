@@ -2,6 +2,7 @@
 
 import json
 import os
+import socket
 import subprocess
 import sys
 import time
@@ -38,6 +39,45 @@ def start(
         stdin=subprocess.DEVNULL,
         text=True,
     )
+
+
+def start_group(
+    *arguments: str, processes: int = 2, devices: int = 4
+) -> list[subprocess.Popen[str]]:
+    """Starts one run in several processes on this machine, each with its devices."""
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    flags = f"--xla_force_host_platform_device_count={devices}"
+    return [
+        start(
+            *arguments,
+            f"--coordinator_address=localhost:{port}",
+            f"--num_processes={processes}",
+            f"--process_id={index}",
+            environment={"XLA_FLAGS": flags},
+        )
+        for index in range(processes)
+    ]
+
+
+def finish_group(
+    group: Sequence[subprocess.Popen[str]], timeout: float = 180
+) -> list[tuple[int, str]]:
+    """Waits for all; returns each one's exit code and output."""
+    deadline = time.monotonic() + timeout
+    try:
+        outputs = [
+            process.communicate(timeout=deadline - time.monotonic())[0]
+            for process in group
+        ]
+    finally:
+        for process in group:
+            process.kill()
+    return [
+        (process.returncode, output)
+        for process, output in zip(group, outputs, strict=True)
+    ]
 
 
 def run(

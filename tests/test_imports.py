@@ -18,7 +18,7 @@ ALLOWED = {
     "models": set(),
     "data": set(),
     "parallel": set(),
-    "measure": {"curvature", "data", "losses"},
+    "measure": {"curvature", "data", "losses", "parallel"},
     "report": set(),
     "train": {
         "baselines",

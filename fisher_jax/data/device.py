@@ -4,6 +4,7 @@ from collections.abc import Callable, Generator
 from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Key, UInt8
 
@@ -42,17 +43,28 @@ def scored_batches(
     ids: Int[np.ndarray, " K"] | None = None,
     *,
     batch_size: int,
+    num_devices: int = 1,
+    place_rows: Callable[[Int[np.ndarray, " B"]], Array] = jnp.asarray,
 ) -> Generator[ScoredBatch, None, None]:
     """Yields every example of ``ids`` (default: all) exactly once, in order.
 
-    The last batch is filled up with example 0, so that all share one compiled form.
+    The last batch is filled up with example 0, so that all share one compiled form,
+    and any number of devices divides it.
+
+    Args:
+        split: on every device.
+        ids: rows of the split.
+        batch_size: rows at a time; less where there are fewer.
+        num_devices: batches are rounded up to what these divide.
+        place_rows: spreads a batch's rows over the devices.
     """
     if ids is None:
         ids = np.arange(split.labels.shape[0], dtype=np.int32)
-    batch_size = min(batch_size, ids.size)
+    batch_size = -(-min(batch_size, ids.size) // num_devices) * num_devices
     for start in range(0, ids.size, batch_size):
         chosen = ids[start : start + batch_size]
-        yield ScoredBatch(_take(split, filled(chosen, batch_size)), chosen.size)
+        rows = place_rows(filled(chosen, batch_size))
+        yield ScoredBatch(_take(split, rows), chosen.size)
 
 
 def filled(ids: Int[np.ndarray, " K"], size: int) -> Int[np.ndarray, " B"]:

@@ -1,6 +1,5 @@
 """The one place that turns configuration keys into objects; below it, arguments."""
 
-from functools import partial
 from typing import Any
 
 import jax
@@ -26,7 +25,12 @@ from fisher_jax.train.config import STREAM_KEYS
 from fisher_jax.train.feed import Feed, feed_from_memory, feed_from_stream
 from fisher_jax.train.optimizer import sgd, step_decay
 from fisher_jax.train.state import TrainState, create_state, make_eval_apply
-from fisher_jax.train.step import PenaltySettings, StepMetrics, StepSettings, train_step
+from fisher_jax.train.step import (
+    PenaltySettings,
+    StepMetrics,
+    StepSettings,
+    compile_train_step,
+)
 
 # No penalty whose gradient is added: gradient_norm changes the gradient itself.
 NOT_ADDED = ("none", "gradient_norm")
@@ -78,12 +82,12 @@ def build(config: ConfigDict, data: Selection, mesh: Mesh) -> tuple[loop.Run, Sn
         )
     except ValueError as error:
         raise UserError(f"model {config.model.name}: {error}") from error
-    state = jax.device_put(state, parallel.replicated(mesh))
+    state = parallel.place(state, parallel.replicated(mesh))
     if config.train.init_from is not None:
         state = checkpoints.start_from(config.train.init_from, state)
     best = _no_best(state) if data.validation_ids.size else None
     nothing = StepMetrics(jnp.float32(0), jnp.float32(0), jnp.bool_(True))
-    metrics = jax.device_put(nothing, parallel.replicated(mesh))
+    metrics = parallel.place(nothing, parallel.replicated(mesh))
     snapshot = Snapshot(state, metrics, best)
     return _plan(config, data, mesh, per_epoch, make_eval_apply(model)), snapshot
 
@@ -115,17 +119,15 @@ def make_optimizer(
 def _plan(
     config: ConfigDict, data: Selection, mesh: Mesh, per_epoch: int, eval_apply: Any
 ) -> loop.Run:
-    keys = jax.random.split(jax.random.fold_in(jax.random.key(config.seed), 1))
+    keys = parallel.place(
+        jax.random.split(jax.random.fold_in(jax.random.key(config.seed), 1)),
+        parallel.replicated(mesh),
+    )
     return loop.Run(
         schedule=_schedule(config, per_epoch),
         penalty_coefficient=config.penalty.coefficient,
         fisher_batch=_fisher_batch(config),
-        train_step=jax.jit(
-            partial(train_step, settings=step_settings(config)),
-            static_argnames=("update_penalty",),
-            donate_argnums=0,
-            out_shardings=parallel.replicated(mesh),
-        ),
+        train_step=compile_train_step(step_settings(config), mesh),
         eval_apply=eval_apply,
         reestimation_batches=config.eval.reestimate_batch_norm,
         feed=_feed(config, data, mesh, keys[0]),
@@ -135,6 +137,7 @@ def _plan(
             hessian_probes=config.measure.hessian_probes,
             minibatch_size=config.train.batch_size,
             chunk_size=config.measure.chunk_size,
+            mesh=mesh,
         ),
         measure_key=keys[1],
     )
@@ -242,5 +245,5 @@ def _random_order(seed: int, purpose: str, data: Selection) -> np.ndarray:
 def _no_best(state: TrainState) -> Best:
     like = jax.tree.map(jnp.copy, (state.params, state.batch_stats))
     sharding = state.penalty_value.sharding
-    scalars = jax.device_put((jnp.float32(-1), jnp.int32(0)), sharding)
+    scalars = parallel.place((np.float32(-1), np.int32(0)), sharding)
     return Best(*scalars, *like)

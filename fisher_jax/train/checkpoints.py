@@ -8,15 +8,17 @@ not every flipped bit.
 import logging
 import shutil
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import orbax.checkpoint as ocp
 from jaxtyping import Array, Float, Int, PyTree, UInt32
 
+from fisher_jax import parallel
 from fisher_jax.errors import UserError, one_line
 from fisher_jax.train.state import TrainState
 from fisher_jax.train.step import StepMetrics
@@ -124,14 +126,11 @@ def restore_latest(
             damaged.append(step)
             warn(f"checkpoint {directory / str(step)} is damaged ({reason})")
             continue
-        for old in damaged:
-            target = directory.parent / DAMAGED / str(old)
-            shutil.rmtree(target, ignore_errors=True)
-            target.parent.mkdir(exist_ok=True)
-            shutil.move(directory / str(old), target)
-            warn(f"continuing from step {step}; the damaged one is now {target}")
         if damaged:
+            parallel.from_first(lambda: _set_aside(directory, damaged))
             manager.reload()
+            kept = directory.parent / DAMAGED
+            warn(f"continuing from step {step}; the damaged ones are now in {kept}")
         return snapshot
     if damaged:
         raise UserError(
@@ -140,6 +139,15 @@ def restore_latest(
             "one from a backup, or remove the folder to start over"
         )
     return None
+
+
+def _set_aside(directory: Path, steps: Sequence[int]) -> None:
+    """Moves these checkpoints to the folder of the damaged ones."""
+    for step in steps:
+        target = directory.parent / DAMAGED / str(step)
+        shutil.rmtree(target, ignore_errors=True)
+        target.parent.mkdir(exist_ok=True)
+        shutil.move(directory / str(step), target)
 
 
 def start_from(run_directory: str, state: TrainState) -> TrainState:
@@ -232,8 +240,8 @@ def _matching(values: PyTree, like: PyTree, run_directory: str) -> PyTree:
     if jax.tree.map(jnp.shape, values) != jax.tree.map(jnp.shape, like):
         raise UserError(f"train.init_from: {run_directory} trained another model")
     return jax.tree.map(
-        lambda value, target: jax.device_put(
-            jnp.asarray(value, target.dtype), target.sharding
+        lambda value, target: parallel.place(
+            np.asarray(value, target.dtype), target.sharding
         ),
         values,
         like,

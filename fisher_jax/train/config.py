@@ -31,7 +31,7 @@ class ConfigError(UserError):
 class Rule(NamedTuple):
     """What one key accepts. ``low`` and ``high`` are inclusive unless ``above``."""
 
-    kind: type  # int, float, str or tuple (of integers)
+    kind: type  # bool, int, float, str or tuple (of integers)
     optional: bool = False  # None is allowed
     choices: tuple[str, ...] = ()
     low: float | None = None
@@ -79,6 +79,7 @@ SCHEMA: dict[str, Rule] = {
     "train.num_epochs": Rule(int, low=1),
     "train.batch_size": Rule(int, low=1),
     "train.init_from": Rule(str, optional=True),
+    "train.deterministic": Rule(bool),
     "penalty.name": Rule(
         str,
         choices=(
@@ -277,8 +278,10 @@ def parse_value(key: str, text: str) -> Any:
         if rule.kind is tuple:
             value = ast.literal_eval(text) if text.strip("()[], ") else ()
             return tuple(value) if isinstance(value, list | tuple) else (value,)
+        if rule.kind is bool:
+            return {"true": True, "false": False}[text.lower()]
         return rule.kind(text)
-    except (ValueError, SyntaxError, TypeError) as error:
+    except (ValueError, SyntaxError, TypeError, KeyError) as error:
         raise ConfigError(f"{key} must be {_describe(rule)}, got {text!r}") from error
 
 
@@ -326,7 +329,13 @@ def _describe(rule: Rule) -> str:
     if rule.choices:
         none = " or None" if rule.optional else ""
         return "one of " + ", ".join(rule.choices) + none
-    names = {int: "an integer", float: "a number", str: "a text", tuple: "integers"}
+    names = {
+        bool: "true or false",
+        int: "an integer",
+        float: "a number",
+        str: "a text",
+        tuple: "integers",
+    }
     text = names[rule.kind]
     if rule.low is not None and rule.high is not None:
         text += f" from {rule.low:g} to {rule.high:g}"

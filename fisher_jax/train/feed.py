@@ -94,11 +94,18 @@ def feed_from_memory(
 
     def put(images: np.ndarray, labels: np.ndarray, noisy: np.ndarray) -> DeviceSplit:
         values = (images, labels, noisy, *statistics)
-        return DeviceSplit(*jax.device_put(values, parallel.replicated(mesh)))
+        return DeviceSplit(*parallel.place(values, parallel.replicated(mesh)))
+
+    place_rows = partial(parallel.place_rows, mesh=mesh)
+    scored = partial(
+        scored_batches,
+        batch_size=scored_batch_size,
+        num_devices=mesh.size,
+        place_rows=place_rows,
+    )
 
     def scored_clean(images: np.ndarray, labels: np.ndarray) -> ScoredBatches:
-        split = put(images, labels, np.zeros(len(labels), bool))
-        return partial(scored_batches, split, batch_size=scored_batch_size)
+        return partial(scored, put(images, labels, np.zeros(len(labels), bool)))
 
     train = put(train_images, data.labels, data.is_noisy)
     sharding = parallel.split_over_devices(mesh)
@@ -109,11 +116,11 @@ def feed_from_memory(
     def training_batches(start: int, stop: int) -> Generator[TrainingBatch, None, None]:
         for step in range(start, stop):
             rows = batch_indices(seed, step, len(data.labels), batch_size)
-            yield make_batch(train, rows, augment_key, np.int32(step))
+            yield make_batch(train, place_rows(rows), augment_key, np.int32(step))
 
     validating = (array[data.validation_ids] for array in source.train)
     splits = Splits(
-        train=partial(scored_batches, train, scored_rows, batch_size=scored_batch_size),
+        train=partial(scored, train, scored_rows),
         validation=scored_clean(*validating) if data.validation_ids.size else None,
         test=scored_clean(*source.test),
     )
@@ -156,7 +163,7 @@ def feed_from_stream(
     statistics = stream_statistics(
         stream.train, data.train_ids, size=data.size, reading=data.reading
     )
-    statistics = jax.device_put(statistics, parallel.replicated(mesh))
+    statistics = parallel.place(statistics, parallel.replicated(mesh))
     put = partial(_put_batch, mesh=mesh, statistics=statistics)
     scored = partial(_scored, data, put, scored_batch_size, mesh.size)
     scored_ids = data.train_ids[scored_rows], data.labels[scored_rows]
@@ -258,7 +265,7 @@ def _read_training_examples(
         reading=data.reading,
     )
     values = (images.images, images.labels, data.is_noisy[rows], *statistics)
-    return DeviceSplit(*jax.device_put(values, parallel.replicated(mesh)))
+    return DeviceSplit(*parallel.place(values, parallel.replicated(mesh)))
 
 
 def _share() -> Share:

@@ -5,7 +5,7 @@ are functions of (configuration, step), so a continued run repeats the same bits
 """
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,15 +17,17 @@ import orbax.checkpoint as ocp
 from jaxtyping import Array, Key, PyTree
 from tensorboardX import SummaryWriter
 
-from fisher_jax import measure
+from fisher_jax import measure, parallel
 from fisher_jax.data.errors import DataError
 from fisher_jax.train import checkpoints
 from fisher_jax.train.batch_norm import reestimate_batch_stats
 from fisher_jax.train.checkpoints import Best, Snapshot
 from fisher_jax.train.feed import Feed, TrainingBatch
+from fisher_jax.train.profile import StepTrace
 from fisher_jax.train.progress import Display
 from fisher_jax.train.records import Record, append_record, finite_or_none
 from fisher_jax.train.signals import StopNow, StopSignals
+from fisher_jax.train.speed import Work, count_flops, peak_flops
 from fisher_jax.train.state import TrainState
 from fisher_jax.train.step import StepMetrics, is_penalty_update
 
@@ -64,14 +66,21 @@ class Run(NamedTuple):
 
 
 class Session(NamedTuple):
-    """What surrounds one process's part of a run: its files, its person, its end."""
+    """What surrounds one process's part of a run: its files, its person, its end.
 
-    metrics_path: Path
-    records: list[Record]  # those of earlier sessions, extended as the run goes
+    Attributes:
+        metrics_path, writer: None where another process writes the records.
+        records: those of earlier sessions, at least the last, extended as the run goes.
+        trace: of the steps that are to be profiled, if any.
+    """
+
+    metrics_path: Path | None
+    records: list[Record]
     manager: ocp.CheckpointManager
-    writer: SummaryWriter
+    writer: SummaryWriter | None
     display: Display
     stop: StopSignals
+    trace: StepTrace | None = None
 
 
 class Diverged(ArithmeticError):
@@ -116,6 +125,8 @@ def _train_on(
     saved_at = time.monotonic()
     for step in range(int(snapshot.state.step), schedule.total_steps):
         previous, done = snapshot.metrics, step + 1
+        if session.trace is not None:
+            session.trace.before(step, snapshot.state)
         with _saving_if_data_is_damaged(session, snapshot, step):
             inputs, labels = next(batches)
         state, metrics = take_step(run, snapshot.state, step, inputs, labels)
@@ -123,15 +134,15 @@ def _train_on(
         # This waits for the step before, while the new one is already under way.
         _check_finite(previous, step - 1)
         session.display.show_step(done)
+        session.stop.ask_all()
         with _saving_if_data_is_damaged(session, snapshot, done):
             snapshot = _record_if_due(run, snapshot, done, session, clock)
         is_last = done == schedule.total_steps
-        since_save = time.monotonic() - saved_at
-        if is_last or session.stop.received or _is_save_due(schedule, done, since_save):
+        if is_last or session.stop.is_due or _is_save_due(schedule, done, saved_at):
             _check_finite(metrics, step)
             checkpoints.save(session.manager, snapshot, done)
             saved_at = time.monotonic()
-        if session.stop.received:
+        if session.stop.is_due:
             checkpoints.finish(session.manager)
             raise Stopped(done)
     checkpoints.finish(session.manager)
@@ -151,6 +162,32 @@ def take_step(
         update_penalty=first is not None
         and is_penalty_update(step, first, run.schedule.penalty_every),
     )
+
+
+def work_of_a_step(run: Run, state: TrainState, batch_shape: Sequence[int]) -> Work:
+    """What a step does on average, once the penalty is switched on; for the log.
+
+    Args:
+        batch_shape: of the global batch's inputs, [B, H, W, channels].
+    """
+    inputs = jax.ShapeDtypeStruct(tuple(batch_shape), jnp.float32)
+    labels = jax.ShapeDtypeStruct(tuple(batch_shape[:1]), jnp.int32)
+
+    def flops(update_penalty: bool) -> float:
+        return count_flops(
+            run.train_step,
+            state,
+            inputs,
+            labels,
+            run.penalty_coefficient,
+            update_penalty=update_penalty,
+        )
+
+    total = flops(False)
+    if run.schedule.penalty_first_step is not None:
+        total += (flops(True) - total) / run.schedule.penalty_every
+    is_known = np.isfinite(total)
+    return Work(batch_shape[0], total if is_known else None, peak_flops())
 
 
 def is_record_due(schedule: Schedule, done: int) -> bool:
@@ -173,10 +210,13 @@ def is_hessian_due(schedule: Schedule, done: int) -> bool:
     return due and is_epoch_record_due(schedule, done)
 
 
-def _is_save_due(schedule: Schedule, done: int, seconds: float) -> bool:
+def _is_save_due(schedule: Schedule, done: int, saved_at: float) -> bool:
+    """Whether a checkpoint is written; the first process's clock decides for all."""
     epoch, rest = divmod(done, schedule.steps_per_epoch)
-    due = rest == 0 and epoch % schedule.checkpoint_every_epochs == 0
-    return due and seconds >= schedule.checkpoint_min_seconds
+    if rest or epoch % schedule.checkpoint_every_epochs:
+        return False
+    seconds = time.monotonic() - saved_at
+    return parallel.from_first(lambda: seconds >= schedule.checkpoint_min_seconds)
 
 
 def _check_finite(metrics: StepMetrics, step: int) -> None:
@@ -233,7 +273,7 @@ def _record_if_due(
     the continued run measures it.
     """
     is_there = bool(session.records) and session.records[-1]["step"] == step
-    if is_there or session.stop.received or not is_record_due(run.schedule, step):
+    if is_there or session.stop.is_due or not is_record_due(run.schedule, step):
         return snapshot
     _check_finite(snapshot.metrics, step - 1)
     speed = clock.steps_per_second(step)
@@ -265,6 +305,8 @@ def _record_if_due(
 
 
 def _write_record(record: Record, session: Session) -> None:
+    if session.metrics_path is None or session.writer is None:
+        return
     append_record(session.metrics_path, record)
     for name, value in record.items():
         if "/" in name and value is not None:
@@ -306,7 +348,12 @@ def measure_state(run: Run, state: TrainState) -> dict[str, float]:
         )
     if is_epoch and probe.noisy_ids.size:
         values |= measure.measure_gradients(
-            logits_fn, state.params, examples, probe.clean_ids, probe.noisy_ids
+            logits_fn,
+            state.params,
+            examples,
+            probe.clean_ids,
+            probe.noisy_ids,
+            settings.mesh,
         )
     if run.schedule.penalty_first_step is not None and step:
         values["penalty/value"] = float(state.penalty_value)
@@ -319,9 +366,9 @@ def measure_state(run: Run, state: TrainState) -> dict[str, float]:
 
 def _forget_penalty_sum(state: TrainState) -> TrainState:
     """Starts the mean of the penalty's values anew, after a record."""
-    zeros = jax.device_put(
-        (jnp.zeros_like(state.penalty_sum), jnp.zeros_like(state.penalty_count)),
-        (state.penalty_sum.sharding, state.penalty_count.sharding),
+    zeros = parallel.place(
+        (np.zeros((), state.penalty_sum.dtype), np.zeros((), np.int32)),
+        state.penalty_sum.sharding,
     )
     return state.replace(penalty_sum=zeros[0], penalty_count=zeros[1])
 
@@ -335,5 +382,5 @@ def _better(best: Best | None, state: TrainState, record: Record) -> Best | None
         return best
     # A copy, because the next step reuses the state's memory.
     copied = jax.tree.map(jnp.copy, (state.step, state.params, state.batch_stats))
-    accuracy = jax.device_put(jnp.float32(accuracy), best.accuracy.sharding)
+    accuracy = parallel.place(np.float32(accuracy), best.accuracy.sharding)
     return Best(accuracy, *copied)

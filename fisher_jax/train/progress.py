@@ -18,6 +18,7 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from fisher_jax.train.records import Record
+from fisher_jax.train.speed import Work
 
 
 def print_header(
@@ -59,14 +60,22 @@ class _LatestColumn(ProgressColumn):
 class Display:
     """Shows steps and records; use as a context manager around the loop."""
 
-    def __init__(self, console: Console, total_steps: int, steps_per_epoch: int):
+    def __init__(
+        self,
+        console: Console,
+        total_steps: int,
+        steps_per_epoch: int,
+        work: Work | None = None,
+    ):
         """Shows nothing yet.
 
         Args:
             console: where to write; a bar if it is a terminal, else plain lines.
             total_steps: of the whole run, steps before a resume included.
             steps_per_epoch: to show epochs.
+            work: of one step, to show examples and operations a second.
         """
+        self._work = work
         self._console = console
         self._total = total_steps
         self._steps_per_epoch = steps_per_epoch
@@ -120,6 +129,9 @@ class Display:
     def show_record(self, record: Record) -> None:
         """Shows the numbers of a record: in the bar, or as a line."""
         self._latest = describe(record)
+        speed = record.get("time/steps_per_second")
+        if self._work is not None and speed:
+            self._latest += f"  {self._work.describe(speed)}"
         steps_done = int(record["step"] or 0)
         if self._console.is_terminal:
             self._refresh(steps_done)

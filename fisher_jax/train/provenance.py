@@ -1,5 +1,6 @@
 """Where a run comes from: configuration, command, versions, devices, commit."""
 
+import os
 import platform
 import subprocess
 from collections.abc import Sequence
@@ -41,6 +42,7 @@ def facts_of(data: Selection, plan: loop.Run, state: TrainState) -> dict[str, An
         "label_noise_effective_rate": data.effective_noise_rate,
         "device_kind": jax.devices()[0].device_kind,
         "device_count": jax.device_count(),
+        "process_count": jax.process_count(),
     }
 
 
@@ -57,6 +59,7 @@ def config_json(
             **{name: version(name) for name in PACKAGES},
         },
         "git_commit": _git_commit(),
+        "xla_flags": os.environ.get("XLA_FLAGS", ""),
         **{name.replace(" ", "_"): value for name, value in facts.items()},
     }
 

@@ -1,44 +1,84 @@
 """A run from configuration to result: ``run`` is what main.py calls."""
 
+import sys
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+import jax
 import orbax.checkpoint as ocp
+from jax.sharding import Mesh
 from ml_collections import ConfigDict
 from rich.console import Console
 from tensorboardX import SummaryWriter
 
 from fisher_jax import parallel
 from fisher_jax.data.cache import default_cache_dir
+from fisher_jax.errors import UserError, one_line
 from fisher_jax.train import checkpoints, loop, records
 from fisher_jax.train.assemble import build, load_data
 from fisher_jax.train.checkpoints import Snapshot
+from fisher_jax.train.command_line import CommandLine
 from fisher_jax.train.config import flat_config
+from fisher_jax.train.profile import StepTrace
 from fisher_jax.train.progress import Display, print_header
 from fisher_jax.train.provenance import config_json, facts_of
-from fisher_jax.train.signals import StopSignals
+from fisher_jax.train.signals import EXIT_PREEMPTED, StopSignals
 
 EXIT_FINISHED, EXIT_DIVERGED = 0, 3
 
 
-def run(config: ConfigDict, workdir: str, argv: Sequence[str]) -> int:
-    """Runs or continues ``config`` in ``workdir`` and returns the exit code.
+def run(config: ConfigDict, command: CommandLine) -> int:
+    """Runs or continues ``config`` in the command's workdir; returns the exit code.
 
     Args:
         config: checked by ``load_config``.
-        argv: the command line, for the record.
+        command: the command line: workdir, processes, and all of it for the record.
 
     Raises:
         UserError: anything that the user has to change; nothing computed is lost.
     """
+    if config.train.deterministic:
+        parallel.require_determinism()
+    parallel.start_processes(*command.processes)
     stop = StopSignals()
     stop.install()
-    console = Console(soft_wrap=True, markup=False, highlight=False)
-    directory, lock = records.open_workdir(workdir)
-    with lock:
+    try:
+        return _run(config, command, stop)
+    except UserError as error:
+        if jax.process_count() == 1:
+            raise
+        print(f"error: {one_line(error)}", file=sys.stderr)
+        parallel.leave(2)
+    except jax.errors.JaxRuntimeError as error:
+        if jax.process_count() == 1:
+            raise
+        print(
+            "error: the connection to another process of this run is lost; start all "
+            "processes again and they continue from the last checkpoint "
+            f"({one_line(error)[:200]})",
+            file=sys.stderr,
+        )
+        parallel.leave(EXIT_PREEMPTED)
+
+
+def _run(config: ConfigDict, command: CommandLine, stop: StopSignals) -> int:
+    console = Console(
+        soft_wrap=True, markup=False, highlight=False, quiet=not parallel.is_first()
+    )
+    directory, locks = Path(command.workdir), ExitStack()
+
+    def open_workdir() -> tuple[bool, bool]:
+        """Returns whether this run has been here, and whether it has ended."""
+        _, lock = records.open_workdir(command.workdir)
+        locks.enter_context(lock)
         is_known = records.check_same_config(directory, flat_config(config))
-        if (directory / "result.json").exists():
+        return is_known, (directory / "result.json").exists()
+
+    with locks:
+        is_known, has_ended = parallel.from_first(open_workdir)
+        if has_ended:
             return _report_earlier_end(console, directory)
         parallel.start_compilation_cache(default_cache_dir().parent / "xla")
         mesh = parallel.make_mesh()
@@ -46,11 +86,21 @@ def run(config: ConfigDict, workdir: str, argv: Sequence[str]) -> int:
         data = load_data(config)
         plan, snapshot = build(config, data, mesh)
         facts = facts_of(data, plan, snapshot.state)
-        if not is_known:
-            content = config_json(config, argv, facts)
+        if parallel.is_first() and not is_known:
+            content = config_json(config, command.argv, facts)
             records.write_json(directory / "config.json", content)
         print_header(console, flat_config(config), facts)
-        return _run_to_end(config, plan, snapshot, directory, console, stop)
+        return _run_to_end(
+            config,
+            plan,
+            snapshot,
+            directory,
+            console,
+            stop,
+            mesh,
+            command.profile_steps,
+            (config.train.batch_size, *data.image_shape),
+        )
 
 
 def _report_earlier_end(console: Console, directory: Path) -> int:
@@ -70,26 +120,45 @@ def _run_to_end(
     directory: Path,
     console: Console,
     stop: StopSignals,
+    mesh: Mesh,
+    profile_steps: range,
+    batch_shape: Sequence[int],
 ) -> int:
     """Continues from the newest intact checkpoint and writes the result."""
     schedule = plan.schedule
+    is_first = parallel.is_first()
     manager = checkpoints.open_manager(
         directory / "checkpoints", config.checkpoint.keep
     )
     restored = checkpoints.restore_latest(manager, snapshot, _warner(console))
     start = -1 if restored is None else int(restored.state.step)
-    kept = records.keep_records(directory / "metrics.jsonl", start)
+    kept = _keep_records(directory / "metrics.jsonl", start)
     if restored is not None:
         epoch = start / schedule.steps_per_epoch
         console.print(f"Continuing from step {start} (epoch {epoch:g}).")
-    display = Display(console, schedule.total_steps, schedule.steps_per_epoch)
-    writer = SummaryWriter(str(directory / "tensorboard"), purge_step=start + 1)
-    session = loop.Session(
-        directory / "metrics.jsonl", kept, manager, writer, display, stop
+    display = Display(
+        console,
+        schedule.total_steps,
+        schedule.steps_per_epoch,
+        loop.work_of_a_step(plan, snapshot.state, batch_shape) if is_first else None,
     )
-    status, steps = records.FINISHED, schedule.total_steps
-    stop.start_noting()
-    with manager, writer, display:
+    with ExitStack() as files:
+        files.enter_context(manager)
+        trace = StepTrace(profile_steps, directory / "tensorboard")
+        files.callback(trace.end)
+        session = loop.Session(
+            metrics_path=directory / "metrics.jsonl" if is_first else None,
+            records=kept,
+            manager=manager,
+            writer=_open_writer(directory, start + 1, files) if is_first else None,
+            display=files.enter_context(display),
+            stop=stop,
+            trace=trace,
+        )
+        stop.start_noting(
+            parallel.Agreement(mesh).any_wants if jax.process_count() > 1 else None
+        )
+        status, steps = records.FINISHED, schedule.total_steps
         try:
             loop.train(plan, restored or snapshot, session)
         except loop.Diverged as error:
@@ -100,12 +169,30 @@ def _run_to_end(
                 f"Saved at step {stopped.step}; the same command continues from there."
             )
             return stop.exit_code
-    result = records.summarise(
-        kept, status, steps, schedule.steps_per_epoch, config.measure.early_loss
-    )
-    records.write_json(directory / "result.json", result)
-    _print_result(console, result, directory)
+    if is_first:
+        result = records.summarise(
+            kept, status, steps, schedule.steps_per_epoch, config.measure.early_loss
+        )
+        records.write_json(directory / "result.json", result)
+        _print_result(console, result, directory)
     return EXIT_FINISHED if status == records.FINISHED else EXIT_DIVERGED
+
+
+def _keep_records(path: Path, last_step: int) -> list[records.Record]:
+    """The records that stay: all on the first process, the last one on the others."""
+    kept: list[records.Record] = []
+
+    def keep_and_tell_the_last() -> list[records.Record]:
+        kept.extend(records.keep_records(path, last_step))
+        return kept[-1:]
+
+    last = parallel.from_first(keep_and_tell_the_last)
+    return kept or last
+
+
+def _open_writer(directory: Path, first_step: int, files: ExitStack) -> SummaryWriter:
+    folder = str(directory / "tensorboard")
+    return files.enter_context(SummaryWriter(folder, purge_step=first_step))
 
 
 def _print_divergence(

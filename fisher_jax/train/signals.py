@@ -2,7 +2,7 @@
 
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -19,11 +19,16 @@ class StopSignals:
 
     Before the loop starts nothing is unsaved, so a signal ends the process there and
     then with the exit code it would have had later.
+
+    Several processes stop after the same step, whichever of them got the signal, and
+    never inside ``interruptible``: the others would wait for the one that broke off.
     """
 
     def __init__(self) -> None:
         """Notes nothing until ``install``."""
         self.received: list[int] = []
+        self._any_wants: Callable[[bool], bool] | None = None
+        self._is_wanted_by_any = False
         self._is_running = False
         self._is_interruptible = False
 
@@ -32,9 +37,26 @@ class StopSignals:
         for number in STOP_SIGNALS:
             signal.signal(number, self._note)
 
-    def start_noting(self) -> None:
-        """From here on there is something to save: signals are noted, not obeyed."""
+    def start_noting(self, any_wants: Callable[[bool], bool] | None = None) -> None:
+        """From here on there is something to save: signals are noted, not obeyed.
+
+        Args:
+            any_wants: turns this process's wish to stop into that of any process, when
+                called once a step on all; None: there is only this one.
+        """
+        self._any_wants = any_wants
         self._is_running = True
+
+    def ask_all(self) -> None:
+        """Brings ``is_due`` up to date; every process calls this once a step."""
+        if self._any_wants is not None:
+            self._is_wanted_by_any = self._any_wants(bool(self.received))
+
+    @property
+    def is_due(self) -> bool:
+        """Whether to stop: the same on all processes between two ``ask_all``."""
+        alone = self._any_wants is None
+        return bool(self.received) if alone else self._is_wanted_by_any
 
     @property
     def exit_code(self) -> int:
@@ -45,7 +67,7 @@ class StopSignals:
     @contextmanager
     def interruptible(self) -> Iterator[None]:
         """Inside, a signal raises StopNow: for long work that can be done again."""
-        self._is_interruptible = True
+        self._is_interruptible = self._any_wants is None
         try:
             yield
         finally:

@@ -6,13 +6,15 @@ the step's number which it is, so that each form is compiled without a condition
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Float, Int, Key, PyTree
 
-from fisher_jax import baselines, penalties
+from fisher_jax import baselines, parallel, penalties
 from fisher_jax.losses import cross_entropy
 from fisher_jax.train.state import TrainState
 
@@ -110,6 +112,18 @@ def train_step(
         is_finite=jnp.isfinite(loss) & _all_finite(state.params),
     )
     return state, metrics
+
+
+def compile_train_step(
+    settings: StepSettings, mesh: Mesh
+) -> Callable[..., tuple[TrainState, StepMetrics]]:
+    """Returns ``train_step`` for a batch split over the mesh; it donates the state."""
+    return jax.jit(
+        partial(train_step, settings=settings),
+        static_argnames=("update_penalty",),
+        donate_argnums=0,
+        out_shardings=parallel.replicated(mesh),
+    )
 
 
 def _loss_fn(

@@ -1,0 +1,87 @@
+"""The flags of main.py and what they say."""
+
+import sys
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from absl import flags
+
+from fisher_jax.errors import UserError, one_line
+from fisher_jax.train.config import split_overrides
+
+_CONFIG = flags.DEFINE_string("config", None, "experiment file.py[:variant]")
+_WORKDIR = flags.DEFINE_string("workdir", None, "run directory, made if absent")
+_COORDINATOR_ADDRESS = flags.DEFINE_string(
+    "coordinator_address", None, "several processes: HOST:PORT of process 0"
+)
+_NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "how many there are")
+_PROCESS_ID = flags.DEFINE_integer("process_id", None, "which one this is, from 0")
+_PROFILE_STEPS = flags.DEFINE_string(
+    "profile_steps", None, "FROM:TO, steps to trace for TensorBoard's profiler"
+)
+
+
+class Processes(NamedTuple):
+    """Which process of how many this is; None: as the launcher says, or alone."""
+
+    coordinator_address: str | None = None
+    num_processes: int | None = None
+    process_id: int | None = None
+
+
+class CommandLine(NamedTuple):
+    """A command line, taken apart."""
+
+    config: str
+    overrides: list[tuple[str, str]]
+    workdir: str
+    processes: Processes
+    profile_steps: range
+    argv: Sequence[str]
+
+
+def parse_flags(argv: Sequence[str]) -> Sequence[str]:
+    """Parses all but the --config.a.b=v arguments; returns the whole command line.
+
+    A mistake ends the program with one line and exit code 2.
+    """
+    try:
+        unexpected = flags.FLAGS(split_overrides(argv)[0])[1:]
+        if unexpected:
+            raise flags.Error(f"unexpected argument {unexpected[0]!r}")
+    except flags.Error as error:
+        print(f"error: {one_line(error)}", file=sys.stderr)
+        sys.exit(2)
+    return argv
+
+
+def read_command_line(argv: Sequence[str]) -> CommandLine:
+    """Returns what the flags say, after ``parse_flags``.
+
+    Raises:
+        UserError: --config or --workdir is missing, or --profile_steps is no range.
+    """
+    file, workdir = _CONFIG.value, _WORKDIR.value
+    if not file or not workdir:
+        missing = "workdir" if file else "config"
+        raise UserError(f"--{missing} is missing; see python main.py --help")
+    return CommandLine(
+        file,
+        split_overrides(argv)[1],
+        workdir,
+        Processes(_COORDINATOR_ADDRESS.value, _NUM_PROCESSES.value, _PROCESS_ID.value),
+        _steps(_PROFILE_STEPS.value),
+        argv,
+    )
+
+
+def _steps(text: str | None) -> range:
+    """The steps FROM to TO - 1 of "FROM:TO"; none for None."""
+    if text is None:
+        return range(0)
+    first, _, last = text.partition(":")
+    if not (first.isdecimal() and last.isdecimal() and int(first) < int(last)):
+        raise UserError(
+            f"--profile_steps={text} must be FROM:TO, two steps with FROM below TO"
+        )
+    return range(int(first), int(last))

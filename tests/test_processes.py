@@ -1,0 +1,129 @@
+"""The real command in several processes of four devices each, joined by Gloo."""
+
+import json
+import signal
+import time
+
+import numpy as np
+import pytest
+
+from tests.command import (
+    SMALL,
+    errors,
+    finish_group,
+    records,
+    result,
+    run,
+    signal_when,
+    start,
+    start_group,
+)
+
+EPOCHS = "--config.train.num_epochs=4"
+STEPS = 32
+
+
+def lines_of(workdir):
+    path = workdir / "metrics.jsonl"
+    return path.read_bytes().splitlines() if path.exists() else []
+
+
+def assert_close(workdir, other):
+    """The same records to rounding, which training amplifies from step to step."""
+    ours, theirs = records(workdir), records(other)
+    assert [r["step"] for r in ours] == [r["step"] for r in theirs]
+    for a, b in zip(ours[:3], theirs[:3], strict=True):
+        for name in b:
+            np.testing.assert_allclose(a[name], b[name], rtol=2e-3, err_msg=name)
+
+
+def test_two_processes_train_one_run_and_survive_a_kill(tmp_path):
+    """One is killed: the other ends by itself, both continue, the result is right."""
+    alone, workdir = tmp_path / "alone", tmp_path / "run"
+    code, output = run(*SMALL, EPOCHS, f"--workdir={alone}")
+    assert code == 0, output
+
+    group = start_group(*SMALL, EPOCHS, f"--workdir={workdir}")
+    signal_when(group[1], signal.SIGKILL, lambda: len(lines_of(workdir)) >= 2)
+    killed_at = time.monotonic()
+    ((code, output), _) = finish_group(group)
+    assert time.monotonic() - killed_at < 60
+    assert code == 75, output
+    (line,) = errors(output)
+    assert "another process" in line
+
+    (code, output), (other_code, other_output) = finish_group(
+        start_group(*SMALL, EPOCHS, f"--workdir={workdir}")
+    )
+    assert (code, other_code) == (0, 0), output + other_output
+    assert "Continuing from step" in output
+    assert other_output.strip() == ""  # only the first process speaks
+    assert result(workdir)["steps"] == STEPS
+    assert_close(workdir, alone)
+    config = json.loads((workdir / "config.json").read_text())
+    assert config["device_count"] == 8
+    assert len(list((workdir / "tensorboard").glob("events.out.tfevents.*"))) == 2
+
+
+def test_the_first_process_killed_ends_the_second(tmp_path):
+    workdir = tmp_path / "run"
+    group = start_group(*SMALL, EPOCHS, f"--workdir={workdir}")
+    signal_when(group[0], signal.SIGKILL, lambda: len(lines_of(workdir)) >= 2)
+    killed_at = time.monotonic()
+    _, (code, output) = finish_group(group)
+    assert time.monotonic() - killed_at < 60
+    assert code not in (0, None), output
+    assert "another" in output
+
+
+def test_a_signal_to_one_process_stops_all_after_saving(tmp_path):
+    workdir = tmp_path / "run"
+    group = start_group(*SMALL, EPOCHS, f"--workdir={workdir}")
+    signal_when(group[1], signal.SIGTERM, lambda: len(lines_of(workdir)) >= 2)
+    (code, output), (other_code, _) = finish_group(group)
+    assert (code, other_code) == (75, 75), output
+    assert "the same command continues" in output
+
+
+def test_a_mistake_known_only_after_the_start_is_told_in_one_line(tmp_path):
+    arguments = (*SMALL, f"--workdir={tmp_path}/run", "--config.train.batch_size=12")
+    for code, output in finish_group(start_group(*arguments)):
+        assert code == 2, output
+        (line,) = errors(output)
+        assert "the nearest that are: 8 or 16" in line
+        assert "Traceback" not in output
+
+
+FLAGS = {
+    "address": (["--coordinator_address=here"], "must be HOST:PORT"),
+    "index": (["--process_id=2", "--num_processes=2"], "from 0 to 1"),
+    "count": (["--num_processes=0"], "at least 1"),
+    "missing": (["--num_processes=2", "--process_id=0"], "--coordinator_address"),
+}
+
+
+@pytest.mark.parametrize("case", FLAGS)
+def test_flags_that_do_not_fit_are_told_before_the_start(case, tmp_path):
+    arguments, said = FLAGS[case]
+    code, output = run(*SMALL, f"--workdir={tmp_path}/run", *arguments)
+    assert code == 2, output
+    (line,) = errors(output)
+    assert said in line
+    assert "Traceback" not in output
+
+
+def test_a_workdir_in_use_is_refused_by_all_processes(tmp_path):
+    workdir = tmp_path / "run"
+    holder = start(*SMALL, "--config.train.num_epochs=500", f"--workdir={workdir}")
+    while not lines_of(workdir):
+        assert holder.poll() is None
+        time.sleep(0.05)
+    try:
+        for code, output in finish_group(
+            start_group(*SMALL, EPOCHS, f"--workdir={workdir}")
+        ):
+            assert code == 2, output
+            assert "another process is running" in errors(output)[0]
+    finally:
+        holder.kill()
+        holder.communicate()

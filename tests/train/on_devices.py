@@ -1,0 +1,193 @@
+"""Training and traces on whatever devices there are; prints what came out as JSON.
+
+Run in processes of its own by test_on_devices.py, which compares device counts. All in
+float64: rounding then stays far below what is compared, whatever the order of sums.
+
+python -m tests.train.on_devices STEPS CASE,... [COORDINATOR PROCESSES INDEX]
+"""
+
+import hashlib
+import json
+import sys
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+from jax.experimental import multihost_utils
+
+from fisher_jax import measure, parallel
+from fisher_jax.curvature import class_space, sample_labels
+from fisher_jax.data.batches import batch_indices
+from fisher_jax.data.device import DeviceSplit, scored_batches, training_batch
+from fisher_jax.train.optimizer import sgd
+from fisher_jax.train.state import create_state, make_eval_apply
+from fisher_jax.train.step import (
+    PenaltySettings,
+    StepSettings,
+    compile_train_step,
+    is_penalty_update,
+)
+
+EXAMPLES, BATCH, CLASSES = 96, 16, 5
+
+CASES = {
+    "plain": StepSettings(),
+    "fisher": StepSettings(PenaltySettings("fisher")),
+    "rademacher": StepSettings(PenaltySettings("fisher", "rademacher")),
+    "subset": StepSettings(PenaltySettings("fisher", num_examples=6)),
+    "single": StepSettings(PenaltySettings("fisher_single")),
+    "gradient": StepSettings(PenaltySettings("gradient")),
+    "random_label": StepSettings(PenaltySettings("random_label")),
+    "input_gradient": StepSettings(PenaltySettings("input_gradient")),
+    "finite_difference": StepSettings(
+        PenaltySettings("fisher", method="finite_difference")
+    ),
+    "batch_norm": StepSettings(PenaltySettings("fisher")),
+    "mixup": StepSettings(PenaltySettings("fisher"), mixup_beta=0.4),
+    "sam": StepSettings(PenaltySettings("fisher"), sam_radius=0.05),
+    "gradient_norm": StepSettings(gradient_norm_radius=0.05),
+}
+
+
+class Network(nn.Module):
+    """A small smooth network, with or without batch norm."""
+
+    has_batch_norm: bool = False
+
+    @nn.compact
+    def __call__(self, inputs, train=False):
+        x = nn.Conv(8, (3, 3), dtype=jnp.float64)(inputs)
+        if self.has_batch_norm:
+            x = nn.BatchNorm(not train, dtype=jnp.float64)(x)
+        x = nn.avg_pool(nn.tanh(x), (2, 2), strides=(2, 2))
+        x = nn.tanh(nn.Conv(8, (3, 3), dtype=jnp.float64)(x))
+        return nn.Dense(CLASSES, dtype=jnp.float64)(x.reshape(x.shape[0], -1))
+
+
+def make_split(mesh):
+    """Random images and labels, the same everywhere."""
+    generator = np.random.default_rng(0)
+    return parallel.place(
+        DeviceSplit(
+            generator.integers(0, 256, (EXAMPLES, 8, 8, 3), dtype=np.uint8),
+            generator.integers(0, CLASSES, EXAMPLES).astype(np.int32),
+            np.zeros(EXAMPLES, bool),
+            np.full(3, 0.5, np.float32),
+            np.full(3, 0.25, np.float32),
+        ),
+        parallel.replicated(mesh),
+    )
+
+
+def digest(array):
+    """A hash of a global array's bytes."""
+    whole = np.asarray(multihost_utils.process_allgather(array, tiled=True))
+    return hashlib.sha256(whole.tobytes()).hexdigest()[:16]
+
+
+def in_float64(tree):
+    """Floating-point leaves widened."""
+    return jax.tree.map(
+        lambda a: a.astype(jnp.float64) if a.dtype == jnp.float32 else a, tree
+    )
+
+
+def train(name, steps, mesh, split):
+    """Trains one case; returns values (to compare closely) and digests (exactly)."""
+    settings = CASES[name]
+    model = Network(has_batch_norm=name == "batch_norm")
+    state = create_state(
+        model, sgd(lambda _: 0.05, 0.9, 1e-4), (8, 8, 3), seed=0,
+        with_penalty=settings.penalty is not None,
+    )  # fmt: skip
+    state = parallel.place(state, parallel.replicated(mesh))
+    state = state.replace(
+        params=in_float64(state.params),
+        opt_state=in_float64(state.opt_state),
+        batch_stats=in_float64(state.batch_stats),
+        penalty_gradient=in_float64(state.penalty_gradient),
+        penalty_value=state.penalty_value.astype(jnp.float64),
+        penalty_sum=state.penalty_sum.astype(jnp.float64),
+    )
+    step_fn = compile_train_step(settings, mesh)
+    rows = parallel.split_over_devices(mesh)
+    batch_fn = jax.jit(
+        lambda split, ids, step: training_batch(
+            split, ids, jax.random.key(1), step, mode="standard"
+        ),
+        out_shardings=(rows, rows),
+    )
+    values, digests = {}, {}
+    for step in range(steps):
+        ids = batch_indices(3, step, EXAMPLES, BATCH)
+        inputs, labels = batch_fn(split, parallel.place_rows(ids, mesh), np.int32(step))
+        if step == 1:
+            digests = draws(state, inputs, labels)
+        update = settings.penalty is not None and is_penalty_update(step, 0, 3)
+        state, metrics = step_fn(state, inputs, labels, 0.3, update_penalty=update)
+        values[f"loss{step}"] = float(metrics.loss)
+        values[f"penalty{step}"] = float(state.penalty_value)
+    for path, leaf in jax.tree_util.tree_leaves_with_path(
+        (state.params, state.batch_stats)
+    ):
+        values[jax.tree_util.keystr(path)] = float(jnp.linalg.norm(leaf))
+        values["first" + jax.tree_util.keystr(path)] = float(leaf.ravel()[0])
+    return values | traces(model, state, mesh, split), digests
+
+
+def draws(state, inputs, labels):
+    """Digests of a batch and of all that is drawn at random for it."""
+
+    def draw(state, inputs):
+        variables = {"params": state.params, "batch_stats": state.batch_stats}
+        logits = state.apply_fn(variables, inputs)
+        key = jax.random.key(7)
+        noise = class_space.class_noise(key, "rademacher", logits)
+        return sample_labels(key, logits), noise
+
+    sampled, noise = jax.jit(draw)(state, inputs)
+    drawn = {"inputs": inputs, "labels": labels, "sampled": sampled, "noise": noise}
+    return {name: digest(array) for name, array in drawn.items()}
+
+
+def traces(model, state, mesh, split):
+    """Tr(F), Tr(H), scores and gradients by what the training loop measures with."""
+    settings = measure.MeasureSettings(hessian_probes=3, chunk_size=3, mesh=mesh)
+    logits_fn = jax.tree_util.Partial(make_eval_apply(model), state.batch_stats)
+    key = parallel.place(jax.random.key(5), parallel.replicated(mesh))
+    network = logits_fn, state.params, split
+    ids = np.arange(48, dtype=np.int32)
+    values = {}
+    for estimator in ("per_example", "exact", "minibatch", "forward"):
+        chosen = settings._replace(fisher_estimator=estimator)
+        for size in (48, 43):
+            found = measure.measure_fisher(*network, ids[:size], key, chosen)
+            values |= {f"{k}-{estimator}-{size}": v for k, v in found.items()}
+    values |= measure.measure_hessian(*network, ids[:21], key, settings)
+    values |= measure.measure_gradients(*network, ids[:9], ids[9:30], mesh)
+    scored = partial(
+        scored_batches,
+        split,
+        batch_size=20,
+        num_devices=mesh.size,
+        place_rows=partial(parallel.place_rows, mesh=mesh),
+    )
+    splits = measure.Splits(partial(scored, ids[:37]), None, scored)
+    return values | measure.measure_scores(logits_fn, state.params, splits)
+
+
+def main(steps, cases, coordinator=None, processes=None, index=None):
+    jax.config.update("jax_enable_x64", True)
+    if coordinator is not None:
+        parallel.start_processes(coordinator, int(processes), int(index))
+    mesh = parallel.make_mesh()
+    split = make_split(mesh)
+    found = {name: train(name, int(steps), mesh, split) for name in cases.split(",")}
+    if parallel.is_first():
+        print(json.dumps({"devices": mesh.size, "found": found}))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

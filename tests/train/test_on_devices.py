@@ -1,0 +1,73 @@
+"""One device, several, and several processes: the same training, the same traces."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.train.on_devices import CASES
+
+ROOT = Path(__file__).parents[2]
+
+
+def start(steps, cases, devices, *arguments):
+    flags = f"--xla_force_host_platform_device_count={devices}"
+    return subprocess.Popen(
+        [sys.executable, "-m", "tests.train.on_devices", str(steps), cases, *arguments],
+        cwd=ROOT,
+        env=os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def found_on(steps, cases, devices, processes=1):
+    """What ``processes`` with ``devices`` each compute."""
+    if processes == 1:
+        group = [start(steps, cases, devices)]
+    else:
+        with socket.socket() as free:
+            free.bind(("localhost", 0))
+            address = f"localhost:{free.getsockname()[1]}"
+        group = [
+            start(steps, cases, devices, address, str(processes), str(index))
+            for index in range(processes)
+        ]
+    outputs = [process.communicate(timeout=900) for process in group]
+    for process, (_, errors) in zip(group, outputs, strict=True):
+        assert process.returncode == 0, errors[-3000:]
+    content = json.loads(outputs[0][0].splitlines()[-1])
+    assert content["devices"] == devices * processes
+    return content["found"]
+
+
+def assert_same(ours, theirs):
+    assert ours.keys() == theirs.keys()
+    compared = 0
+    for case, (values, digests) in theirs.items():
+        assert ours[case][1] == digests, case
+        for name, value in values.items():
+            found = ours[case][0][name]
+            assert found == pytest.approx(value, rel=1e-5, nan_ok=True), (case, name)
+            compared += 1
+    assert compared > 50
+
+
+def test_two_processes_compute_what_one_device_does():
+    cases = "rademacher,batch_norm"
+    one = found_on(4, cases, devices=1)
+    assert_same(found_on(4, cases, devices=4, processes=2), one)
+
+
+@pytest.mark.slow
+def test_every_penalty_on_any_devices():
+    """Twenty steps of each on 1, 2 and 8 devices and on two processes of four."""
+    cases = ",".join(CASES)
+    one = found_on(20, cases, devices=1)
+    for devices, processes in ((2, 1), (8, 1), (4, 2)):
+        assert_same(found_on(20, cases, devices, processes), one)
