@@ -1,0 +1,207 @@
+"""What a configuration costs, by XLA's analysis of its compiled step; nothing runs.
+
+FLOPs are those of the mathematics and hold for any device; bytes and memory are those
+of the program compiled for the device at hand, and near to what others will need.
+"""
+
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from ml_collections import ConfigDict
+
+from fisher_jax.data.batches import steps_per_epoch
+from fisher_jax.errors import UserError
+from fisher_jax.train.assemble import (
+    NOT_ADDED,
+    load_data,
+    make_model,
+    make_optimizer,
+    step_settings,
+)
+from fisher_jax.train.state import count_parameters, create_state, make_eval_apply
+from fisher_jax.train.step import train_step
+
+
+class DataSize(NamedTuple):
+    """All that a cost needs to know of a data set."""
+
+    image_shape: tuple[int, int, int]
+    num_classes: int
+    num_train: int
+    num_test: int
+
+
+class Program(NamedTuple):
+    """One compiled program: FLOPs, bytes moved to and from memory, peak bytes held."""
+
+    flops: float
+    bytes_accessed: float
+    memory: float
+
+
+class RunCost(NamedTuple):
+    """What a run consists of.
+
+    Attributes:
+        parameters: scalars in the network.
+        steps: of the whole run.
+        plain: a step without an update of the penalty.
+        update: a step with one; None: no penalty.
+        updates: how many steps are of that kind.
+        measure_flops: of all records together, in multiples of a forward pass: 1 for
+            each scored example, 3 for each example of Tr(F), 6 for each example and
+            probe of Tr(H).
+    """
+
+    parameters: int
+    steps: int
+    plain: Program
+    update: Program | None
+    updates: int
+    measure_flops: float
+
+    @property
+    def flops(self) -> float:
+        """Of the whole run."""
+        extra = (self.update.flops - self.plain.flops) if self.update else 0.0
+        return self.steps * self.plain.flops + self.updates * extra + self.measure_flops
+
+    @property
+    def bytes_accessed(self) -> float:
+        """Of all steps."""
+        update = self.update or self.plain
+        extra = update.bytes_accessed - self.plain.bytes_accessed
+        return self.steps * self.plain.bytes_accessed + self.updates * extra
+
+
+# So that a cost can be told before the data is there.
+KNOWN_SETS = {
+    "digits": DataSize((8, 8, 1), 10, 1000, 797),
+    "cifar10": DataSize((32, 32, 3), 10, 50_000, 10_000),
+    "cifar100": DataSize((32, 32, 3), 100, 50_000, 10_000),
+    "tiny_imagenet": DataSize((32, 32, 3), 200, 100_000, 10_000),
+    "imagenet2012": DataSize((224, 224, 3), 1000, 1_281_167, 50_000),
+}
+
+
+def data_size(config: ConfigDict) -> DataSize:
+    """Returns the data set's size; of one not in KNOWN_SETS by opening it.
+
+    Raises:
+        UserError: it is neither known nor there.
+    """
+    known = KNOWN_SETS.get(config.dataset.name)
+    if known is None:
+        data = load_data(config)
+        total = len(data.train_ids) + len(data.validation_ids)
+        return DataSize(data.image_shape, data.source.num_classes, total, data.num_test)
+    if config.dataset.crop_size is None:
+        return known
+    crop = config.dataset.crop_size
+    return known._replace(image_shape=(crop, crop, known.image_shape[2]))
+
+
+def program_key(config: ConfigDict) -> str:
+    """Returns a text that is the same for runs whose steps are the same programs."""
+    settings = step_settings(config)
+    # The strength of mixup and SAM changes numbers in the program, no operation.
+    alike = settings._replace(
+        mixup_beta=float(bool(settings.mixup_beta)),
+        sam_radius=float(bool(settings.sam_radius)),
+    )
+    shapes = (data_size(config), config.model.to_dict(), config.train.batch_size)
+    return repr((*shapes, alike))
+
+
+def step_programs(config: ConfigDict) -> tuple[int, float, Program, Program | None]:
+    """Compiles the step, with and without an update of the penalty, and a forward pass.
+
+    Returns:
+        The number of parameters, FLOPs of a forward pass of one example, and both
+        programs, the second None without a penalty.
+
+    Raises:
+        UserError: the model does not fit the images.
+    """
+    data = data_size(config)
+    model = make_model(config, data.num_classes)
+    has_penalty = config.penalty.name not in NOT_ADDED
+    try:
+        state = jax.eval_shape(
+            lambda: create_state(
+                model, make_optimizer(config, 1), data.image_shape, 0, has_penalty
+            )
+        )
+    except ValueError as error:
+        raise UserError(f"model {config.model.name}: {error}") from error
+    batch = config.train.batch_size
+    inputs = jax.ShapeDtypeStruct((batch, *data.image_shape), jnp.float32)
+    labels = jax.ShapeDtypeStruct((batch,), jnp.int32)
+    step = jax.jit(
+        partial(train_step, settings=step_settings(config)),
+        static_argnames=("update_penalty",),
+        donate_argnums=0,
+    )
+    programs = [
+        analyse(
+            step.lower(state, inputs, labels, 0.1, update_penalty=updates).compile()
+        )
+        for updates in ((False, True) if has_penalty else (False,))
+    ]
+    forward = jax.jit(make_eval_apply(model)).lower(
+        state.batch_stats, state.params, inputs
+    )
+    return (
+        count_parameters(state.params),
+        analyse(forward.compile()).flops / batch,
+        programs[0],
+        programs[1] if has_penalty else None,
+    )
+
+
+def analyse(compiled: jax.stages.Compiled) -> Program:
+    """Returns what XLA knows of a compiled program."""
+    cost = compiled.cost_analysis() or {}
+    memory = compiled.memory_analysis()
+    held = (
+        memory.argument_size_in_bytes
+        + memory.output_size_in_bytes
+        + memory.temp_size_in_bytes
+        - memory.alias_size_in_bytes
+    )
+    return Program(cost.get("flops", 0.0), cost.get("bytes accessed", 0.0), held)
+
+
+def run_cost(
+    config: ConfigDict, compiled: tuple[int, float, Program, Program | None]
+) -> RunCost:
+    """Returns a run's cost from its ``step_programs``."""
+    parameters, forward, plain, update = compiled
+    data = data_size(config)
+    num_train = data.num_train - config.dataset.num_validation
+    num_train = min(config.dataset.num_train or num_train, num_train)
+    per_epoch = steps_per_epoch(num_train, config.train.batch_size)
+    measure, epochs = config.measure, config.train.num_epochs
+    records = 1 + -(-epochs // measure.every_epochs)
+    scored = min(measure.train_examples or num_train, num_train)
+    scored += config.dataset.num_validation + data.num_test
+    every_step = per_epoch * epochs // measure.every_steps if measure.every_steps else 0
+    probes = measure.hessian_probes * measure.hessian_examples
+    hessians = 1 + -(-epochs // max(measure.every_epochs, measure.hessian_every_epochs))
+    examples = (
+        records * scored
+        + 3 * (records + every_step) * min(measure.fisher_examples, num_train)
+        + 6 * hessians * probes
+    )
+    steps = per_epoch * epochs
+    penalised = max(0, steps - config.penalty.start_epoch * per_epoch)
+    return RunCost(
+        parameters,
+        steps,
+        plain,
+        update,
+        -(-penalised // config.penalty.update_every) if update else 0,
+        forward * examples,
+    )

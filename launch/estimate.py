@@ -1,0 +1,151 @@
+"""What a configuration or a whole sweep will cost, without running a step of it.
+
+FLOPs, bytes and memory are XLA's analysis of the compiled step. Hours follow from a
+device's published peak: per step the larger of FLOPs over peak and bytes over
+bandwidth, divided by the stated utilisation. Penalties and measurements are computed
+in full float32 ("highest"), which has a lower peak than training has.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import NamedTuple
+
+from ml_collections import ConfigDict
+from rich.console import Console
+from rich.table import Table
+
+from fisher_jax.errors import UserError
+from fisher_jax.train import cost
+from fisher_jax.train.config import check_config, flatten, load_config, parse_value
+from fisher_jax.train.cost import RunCost
+from launch.definition import PlannedRun, load_definition
+
+
+class Device(NamedTuple):
+    """Published peaks of one accelerator, in FLOP/s and byte/s, and its memory."""
+
+    training: float  # TF32 on GPUs, bfloat16 passes on TPUs: float32 by default
+    exact: float  # float32 at matmul precision "highest"
+    bandwidth: float
+    memory: float
+
+
+# Data sheets: A100 80 GB SXM, H100 80 GB SXM, TPU v5e (float32 takes 6 passes there).
+DEVICES: Mapping[str, Device] = {
+    "A100": Device(156e12, 19.5e12, 2.04e12, 80e9),
+    "H100": Device(495e12, 67e12, 3.35e12, 80e9),
+    "TPU v5e": Device(197e12, 197e12 / 6, 0.82e12, 16e9),
+}
+
+
+class Line(NamedTuple):
+    """Runs of one kind: equal programs, equally many steps and measurements."""
+
+    label: str
+    num_runs: int
+    cost: RunCost
+
+
+def hours(run: RunCost, device: Device, utilisation: float) -> float:
+    """Returns the hours of one run on one device."""
+    plain = max(
+        run.plain.flops / device.training, run.plain.bytes_accessed / device.bandwidth
+    )
+    seconds = run.steps * plain + run.measure_flops / device.exact
+    if run.update is not None:
+        more = run.update.flops - run.plain.flops
+        moved = run.update.bytes_accessed - run.plain.bytes_accessed
+        seconds += run.updates * max(more / device.exact, moved / device.bandwidth)
+    return seconds / utilisation / 3600
+
+
+def print_estimate(
+    console: Console,
+    path: str,
+    overrides: Sequence[tuple[str, str]],
+    utilisation: float,
+) -> int:
+    """Prints the cost of a file's sweep, or of its configuration if it has none.
+
+    Raises:
+        UserError: the configuration or the utilisation cannot be used.
+    """
+    if not 0 < utilisation <= 1:
+        raise UserError(f"--utilisation must be in (0, 1], got {utilisation:g}")
+    lines = _lines(path, overrides, console)
+    table = Table(
+        "runs of", "runs", "parameters", "GFLOP a step", "with penalty update",
+        "GB a step", "memory GB", *(f"{name} h a run" for name in DEVICES),
+    )  # fmt: skip
+    for line in lines:
+        run = line.cost
+        update = run.update or run.plain
+        table.add_row(
+            line.label,
+            str(line.num_runs),
+            f"{run.parameters:,}",
+            f"{run.plain.flops / 1e9:.4g}",
+            f"{run.update.flops / 1e9:.4g}" if run.update else "–",
+            f"{run.plain.bytes_accessed / 1e9:.3g}",
+            f"{update.memory / 1e9:.2g}",
+            *(f"{hours(run, d, utilisation):.3g}" for d in DEVICES.values()),
+        )
+    wide = console if console.is_terminal else Console(width=180, highlight=False)
+    wide.print(table)
+    for name, device in DEVICES.items():
+        each = [hours(line.cost, device, utilisation) for line in lines]
+        total = sum(h * line.num_runs for h, line in zip(each, lines, strict=True))
+        most = max((line.cost.update or line.cost.plain).memory for line in lines)
+        fits = "" if most < device.memory else "; does not fit into its memory"
+        console.print(
+            f"{name}: {total:.4g} device-hours in all; {total:.4g} h on one device, "
+            f"at least {max(each):.3g} h on many{fits}"
+        )
+    console.print(
+        f"At {utilisation:.0%} of the devices' peak, one device a run; programs "
+        "compiled here, not run. Small networks reach less."
+    )
+    return 0
+
+
+def _lines(
+    path: str, overrides: Sequence[tuple[str, str]], console: Console
+) -> list[Line]:
+    """Compiles each different program once; groups runs of equal cost."""
+    compiled: dict[str, tuple] = {}
+    grouped: dict[tuple[str, RunCost], int] = {}
+    for label, config in _configs(path, overrides):
+        key = cost.program_key(config)
+        if key not in compiled:
+            console.print(f"Compiling {label} ({config.model.name})")
+            compiled[key] = cost.step_programs(config)
+        line = (label, cost.run_cost(config, compiled[key]))
+        grouped[line] = grouped.get(line, 0) + 1
+    return [Line(label, count, run) for (label, run), count in grouped.items()]
+
+
+def _configs(
+    path: str, overrides: Sequence[tuple[str, str]]
+) -> Iterator[tuple[str, ConfigDict]]:
+    """Yields (setting method, configuration) for each run."""
+    runs = _sweep(path, overrides)
+    base = load_config(path, overrides)
+    if runs is None:
+        yield f"{base.dataset.name} {base.model.name}", base
+        return
+    given = {key: parse_value(key, text) for key, text in overrides}
+    flat = flatten(base.to_dict())
+    for run in runs:
+        config = check_config({**flat, **run.overrides, **given}, path)
+        yield f"{run.labels['setting']} {run.labels['method']}", config
+
+
+def _sweep(path: str, overrides: Sequence[tuple[str, str]]) -> list[PlannedRun] | None:
+    """The sweep's runs; None for a file, or a config.json, without a sweep."""
+    if path.partition(":")[0].endswith(".json"):
+        return None
+    try:
+        return load_definition(path, overrides).plan(None)
+    except UserError as error:
+        if "defines no sweep" in str(error):
+            return None
+        raise

@@ -1,0 +1,75 @@
+"""What --estimate says, beside counts by hand; nothing is run."""
+
+import pytest
+from rich.console import Console
+
+from fisher_jax.errors import UserError
+from fisher_jax.train import cost
+from fisher_jax.train.config import load_config
+from fisher_jax.train.cost import Program, RunCost
+from launch.estimate import Device, hours, print_estimate
+from tests.command import ROOT
+
+BASE = str(ROOT / "experiments" / "base.py")
+
+
+@pytest.fixture(scope="module")
+def digits():
+    config = load_config(BASE, [("penalty.name", "fisher")])
+    return config, cost.step_programs(config)
+
+
+def test_a_forward_pass_costs_what_its_layers_multiply(digits):
+    _, (parameters, forward, plain, update) = digits
+    # Keras' CNN with padding "same" on 8x8x1: (pixels, kernel, in, out) of each layer.
+    convolutions = ((64, 9, 1, 32), (64, 9, 32, 32), (16, 9, 32, 64), (16, 9, 64, 64))
+    dense = 4 * 64 * 128 + 128 * 10
+    # A kernel that reaches over the border multiplies nothing there.
+    inner = {64: (22 / 24) ** 2, 16: (10 / 12) ** 2}
+    flops = 2 * (sum(p * k * i * o * inner[p] for p, k, i, o in convolutions) + dense)
+    assert forward == pytest.approx(flops, rel=0.05)
+    assert parameters == 99_178
+    assert plain.flops == pytest.approx(3 * 128 * forward, rel=0.1)
+    # The penalty: a gradient and its derivative along a direction, 9 forward passes.
+    assert update.flops - plain.flops == pytest.approx(9 * 128 * forward, rel=0.1)
+    assert update.memory > plain.memory > 4 * parameters
+
+
+def test_a_run_is_its_steps_updates_and_measurements(digits):
+    config, programs = digits
+    config = config.copy_and_resolve_references().unlock()
+    config.train.num_epochs = 6  # of 7 steps
+    config.penalty.start_epoch = 2
+    config.penalty.update_every = 10
+    config.measure.every_epochs = 3
+    config.measure.fisher_examples = 100
+    run = cost.run_cost(config, programs)
+    assert (run.steps, run.updates) == (42, 3)  # steps 14, 24 and 34
+    # Records at epochs 0, 3 and 6: 1000 + 797 scored, Tr(F) three times dearer.
+    assert run.measure_flops == pytest.approx(programs[1] * 3 * (1797 + 300))
+    extra = programs[3].flops - programs[2].flops
+    assert run.flops == 42 * programs[2].flops + 3 * extra + run.measure_flops
+
+
+def test_hours_follow_the_tighter_bound():
+    device = Device(training=100.0, exact=10.0, bandwidth=50.0, memory=1e9)
+    bound_by_flops = RunCost(1, 36, Program(200, 10, 1), None, 0, 0.0)
+    assert hours(bound_by_flops, device, 0.5) == pytest.approx(36 * 2 / 0.5 / 3600)
+    bound_by_bytes = RunCost(1, 36, Program(200, 500, 1), None, 0, 100.0)
+    assert hours(bound_by_bytes, device, 1.0) == pytest.approx((36 * 10 + 10) / 3600)
+
+
+def test_equal_programs_are_compiled_once_and_counted(tmp_path, capsys):
+    file = tmp_path / "sweep.py"
+    file.write_text(
+        "from experiments import base\nget_config = base.get_config\n"
+        "def get_sweep(): return [{'seed': s} for s in range(24)]\n"
+    )
+    console = Console(width=200, highlight=False)
+    with console.capture() as capture:
+        assert print_estimate(console, str(file), [], 0.3) == 0
+    assert capture.get().count("Compiling") == 1
+    assert "H100: " in capture.get()
+    assert " 24 " in capsys.readouterr().out
+    with pytest.raises(UserError, match="utilisation"):
+        print_estimate(console, str(file), [], 1.5)
