@@ -131,6 +131,9 @@ def get_config(arg: str = "") -> ConfigDict:
     config.measure.hessian_every_epochs = 1
     # Clean and noisy examples, each, for gradient/*; only with label noise; 0 = off
     config.measure.gradient_examples = 500
+    # Relative errors of all estimators of Tr(F) and Tr(H), each over so many repeats,
+    # on the examples of Tr(F): see fisher_jax/estimator_errors.py; 0 = off
+    config.measure.estimator_repeats = 0
     # epsilon: early Tr(F) is taken at the first epoch whose training loss is below it
     config.measure.early_loss = 1.2
     # Examples per device call in evaluation, and per chunk of Tr(F)

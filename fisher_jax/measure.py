@@ -49,6 +49,7 @@ class MeasureSettings(NamedTuple):
     """How Tr(F) and Tr(H) are estimated.
 
     Attributes:
+        estimator_repeats: of every estimator, to tell its error; 0: not told.
         minibatch_size: B of Tr(F_B).
         chunk_size: examples of Tr(F) in memory at a time, on each device.
         mesh: the devices over which examples are spread; None: the default device.
@@ -60,6 +61,7 @@ class MeasureSettings(NamedTuple):
     minibatch_size: int = 128
     chunk_size: int = 128
     mesh: Mesh | None = None
+    estimator_repeats: int = 0
 
 
 class Splits(NamedTuple):

@@ -56,7 +56,7 @@ def choose(
             else f"nothing can be chosen for {search.name}: its runs recorded neither "
             "validation nor test accuracy"
         )
-    scores = {run.name: results[run.name].get(by) for run in ended}
+    scores = {run.name: float(results[run.name][by]) for run in ended}
     best = max(ended, key=lambda run: scores[run.name])
     grid = sorted(float(run.value or 0) for run in candidates)
     return {

@@ -19,11 +19,13 @@ ALLOWED = {
     "data": set(),
     "parallel": set(),
     "measure": {"curvature", "data", "losses", "parallel"},
+    "estimator_errors": {"curvature", "losses"},
     "report": set(),
     "train": {
         "baselines",
         "curvature",
         "data",
+        "estimator_errors",
         "losses",
         "measure",
         "models",

@@ -135,6 +135,7 @@ def _plan(
             fisher_estimator=config.measure.fisher_estimator,
             fisher_draw=config.measure.fisher_draw,
             hessian_probes=config.measure.hessian_probes,
+            estimator_repeats=config.measure.estimator_repeats,
             minibatch_size=config.train.batch_size,
             chunk_size=config.measure.chunk_size,
             mesh=mesh,

@@ -114,6 +114,7 @@ SCHEMA: dict[str, Rule] = {
     "measure.hessian_examples": Rule(int, low=1),
     "measure.hessian_every_epochs": Rule(int, low=1),
     "measure.gradient_examples": Rule(int, low=0),
+    "measure.estimator_repeats": Rule(int, low=0),
     "measure.early_loss": Rule(float, above=0),
     "measure.batch_size": Rule(int, low=1),
     "measure.chunk_size": Rule(int, low=1),

@@ -5,7 +5,7 @@ of the program compiled for the device at hand, and near to what others will nee
 """
 
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -164,7 +164,7 @@ def step_programs(config: ConfigDict) -> tuple[int, float, Program, Program | No
 def analyse(compiled: jax.stages.Compiled) -> Program:
     """Returns what XLA knows of a compiled program."""
     cost = compiled.cost_analysis() or {}
-    memory = compiled.memory_analysis()
+    memory: Any = compiled.memory_analysis()
     held = (
         memory.argument_size_in_bytes
         + memory.output_size_in_bytes

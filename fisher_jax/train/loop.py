@@ -18,7 +18,9 @@ from jaxtyping import Array, Key, PyTree
 from tensorboardX import SummaryWriter
 
 from fisher_jax import measure, parallel
+from fisher_jax.data.device import examples_at
 from fisher_jax.data.errors import DataError
+from fisher_jax.estimator_errors import estimator_errors
 from fisher_jax.train import checkpoints
 from fisher_jax.train.batch_norm import reestimate_batch_stats
 from fisher_jax.train.checkpoints import Best, Snapshot
@@ -345,6 +347,12 @@ def measure_state(run: Run, state: TrainState) -> dict[str, float]:
     if settings.hessian_probes and is_hessian_due(run.schedule, step):
         values |= measure.measure_hessian(
             logits_fn, state.params, examples, probe.hessian_ids, hessian_key, settings
+        )
+    if is_epoch and settings.estimator_repeats and probe.fisher_ids.size:
+        inputs, labels = examples_at(examples, jnp.asarray(probe.fisher_ids))
+        repeats = settings.estimator_repeats
+        values |= estimator_errors(
+            logits_fn, state.params, inputs, labels, fisher_key, repeats
         )
     if is_epoch and probe.noisy_ids.size:
         values |= measure.measure_gradients(

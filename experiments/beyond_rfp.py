@@ -1,0 +1,136 @@
+"""Beyond the paper: RFP beside FP, GP_r, SAM and the gradient-norm penalty.
+
+    python -m launch.sweep --config=experiments/beyond_rfp.py --out=runs/beyond_rfp \
+        --config.dataset.data_dir=DIR --winners=runs/table1/selection.json
+    python -m launch.sweep --config=experiments/beyond_rfp.py:small \
+        --out=runs/beyond_rfp_small
+
+Question: FP's gradient drops the part that comes from the labels' distribution; RFP
+keeps it at the same cost (docs/theory.md). Does it train better, or only more stably?
+On every setting of table 1, with 0, 25 and 50% of the training labels replaced, each
+method is searched on a grid wide enough to see where it collapses, then run with its
+own best coefficient over 5 seeds, the same for all methods, so that they can be
+compared in pairs.
+
+Methods: baseline (none), fp, rfp, gp_r at f = 10; sam (Foret et al. 2021, radius);
+gradient_norm (Zhao et al. 2022, to first order, lambda at r = 0.05), these two at every
+step. Without noise at the baseline's learning rate as in table 1; with noise at eta*
+and without weight decay as in table 3.
+
+Published: nothing; see docs/results.md for what came out.
+
+Expected time: --estimate tells; small: 165 runs of 5 to 10 s each on two CPU cores.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from experiments import methods
+from experiments.settings import DIGITS, PAPER, Setting, digits
+from experiments.sweeps import (
+    Changes,
+    Search,
+    SweepRun,
+    Winners,
+    candidates,
+    changed,
+    check_arg,
+    log_spaced,
+    over_seeds,
+    overrides,
+    taken,
+    winner,
+)
+
+NOISE = (0.0, 0.25, 0.5)
+SEEDS = (1, 2, 3, 4, 5)
+METHODS: Mapping[str, Changes] = {
+    "fp": methods.PENALTIES["fp"],
+    "rfp": methods.PENALTIES["rfp"],
+    "gp_r": methods.PENALTIES["gp_r"],
+    "sam": {"sam.radius": 0.05},
+    "gradient_norm": {"penalty.name": "gradient_norm", "penalty.coefficient": 0.01},
+}
+_WIDE = log_spaced(1e-3, 1e1, 9)
+GRIDS: Mapping[str, tuple[float, ...]] = {
+    "fp": _WIDE,
+    "rfp": _WIDE,
+    "gp_r": _WIDE,
+    "sam": log_spaced(1e-2, 1e0, 9),
+    "gradient_norm": log_spaced(1e-3, 1e0, 9),
+}
+SMALL_GRIDS: Mapping[str, tuple[float, ...]] = {
+    "fp": (0.01, 0.03, 0.1, 0.3, 1.0),
+    "rfp": (0.03, 0.1, 0.3, 1.0, 3.0),
+    "gp_r": (0.01, 0.03, 0.1, 0.3, 1.0),
+    "sam": (0.05, 0.1, 0.2, 0.5, 1.0),
+    "gradient_norm": (0.01, 0.03, 0.1, 0.3, 1.0),
+}
+
+
+def get_config(arg: str = "") -> ConfigDict:
+    """Returns the first run; the others are changes of it."""
+    return get_runs(arg)[0].config
+
+
+def get_sweep(arg: str = "") -> list[dict[str, Any]]:
+    """Returns every run's overrides, searches won by the middle of their grids."""
+    return overrides(get_config(arg), get_runs(arg))
+
+
+def get_runs(arg: str = "", winners: Winners | None = None) -> list[SweepRun]:
+    """Returns the runs that can be defined with these winners."""
+    check_arg("beyond_rfp.py", arg)
+    is_small = arg == "small"
+    grids = SMALL_GRIDS if is_small else GRIDS
+    runs = []
+    for noise in NOISE:
+        settings = (_small(noise),) if is_small else PAPER
+        for setting in settings:
+            plain = _plain(setting, noise, winners)
+            runs += over_seeds(plain, SEEDS)
+            for method, changes in METHODS.items():
+                run = plain._replace(
+                    method=method, config=changed(plain.config, changes)
+                )
+                runs += _method_runs(setting, run, grids[method], winners)
+    return runs
+
+
+def _plain(setting: Setting, noise: float, winners: Winners | None) -> SweepRun:
+    eta_star = taken(winners, setting.eta_search, setting.eta_star)
+    run = setting.run("baseline", eta_star if noise else eta_star / setting.slower)
+    changes: Changes = {"dataset.label_noise": noise}
+    if noise:
+        changes = {**changes, "optimizer.weight_decay": 0.0}
+    return run._replace(config=changed(run.config, changes), group={"noise": noise})
+
+
+def _method_runs(
+    setting: Setting, run: SweepRun, grid: tuple[float, ...], winners: Winners | None
+) -> list[SweepRun]:
+    key = "sam.radius" if run.method == "sam" else "penalty.coefficient"
+    name = f"{setting.name}/noise_{run.group['noise']:g}/{run.method}"
+    search = Search(name, key)
+    runs = candidates(run, search, grid)
+    best = winner(winners, search, grid[len(grid) // 2])
+    if best is None:
+        return runs
+    return runs + over_seeds(
+        run._replace(config=changed(run.config, {key: best})), SEEDS
+    )
+
+
+def _small(noise: float) -> Setting:
+    """The digits of the other small forms: few ones, or more with wrong labels."""
+    if not noise:
+        return DIGITS
+    return DIGITS._replace(
+        eta_star=0.01,
+        get_config=lambda: changed(
+            digits(num_train=700, num_epochs=60),
+            {"dataset.num_validation": 300, "train.batch_size": 128},
+        ),
+    )
