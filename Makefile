@@ -7,7 +7,7 @@ VERSION := $(shell $(PYTHON) -c 'import sys; print("%d%d" % sys.version_info[:2]
 CONSTRAINTS := constraints/$(if $(filter 311,$(VERSION)),py311,py312).txt
 STAMP := $(VENV)/.installed-py$(VERSION)
 
-.PHONY: help install demo bench bench-loop bench-stream test test-all lint format clean
+.PHONY: help install demo bench bench-loop bench-stream test test-all test-slurm lint format clean
 .DEFAULT_GOAL := help
 
 help:
@@ -15,6 +15,7 @@ help:
 	@echo "make demo      the paper's effect on real images, in under three minutes"
 	@echo "make test      lint, types and tests"
 	@echo "make test-all  the same with the slow tests"
+	@echo "make test-slurm  sweeps on a real one-node Slurm (apt-get install slurm-wlm munge)"
 	@echo "make lint      ruff and mypy alone"
 	@echo "make bench     measurements of speed; DATA_DIR=... adds CIFAR-10"
 
@@ -42,6 +43,12 @@ test: lint
 
 test-all: lint
 	$(BIN)/python -m pytest -m ''
+
+# As root; skipped, and said so, where Slurm is not installed.
+test-slurm: install
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check \
+	  --constraint $(CONSTRAINTS) --editable '.[test,launch]'
+	$(BIN)/python -m pytest -m slow -n 0 -rs tests/launch/test_slurm.py
 
 format: install
 	$(BIN)/ruff check --fix .
