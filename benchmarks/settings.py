@@ -1,7 +1,7 @@
 """What a step of each of the paper's settings costs: ``python -m benchmarks.settings``.
 
 For each file of the settings of section 3 the step with and without an update of the
-Fisher Penalty is compiled at its real size, which nothing runs; printed are the seconds
+Fisher Penalty is compiled at its real size, and nothing is run; printed are the seconds
 that compiling took, XLA's count of FLOPs, temporary memory, and from these the time
 that a run should take on a named accelerator. That time is an estimate: FLOPs over the
 stated share of the accelerator's peak.
@@ -51,6 +51,7 @@ class Compiled(NamedTuple):
     """What compiling one program took and what XLA says of it."""
 
     seconds: float
+    cpu_seconds: float  # not disturbed by what else the machine does
     flops: float
     temp_bytes: int
 
@@ -115,11 +116,11 @@ def _batch(data: DataSet, size: int) -> tuple[Any, Any]:
 
 
 def _compile(function: Any, *args: Any, **static: Any) -> Compiled:
-    started = time.perf_counter()
+    started, cpu_started = time.perf_counter(), time.process_time()
     compiled = function.lower(*args, **static).compile()
-    seconds = time.perf_counter() - started
     return Compiled(
-        seconds,
+        time.perf_counter() - started,
+        time.process_time() - cpu_started,
         compiled.cost_analysis()["flops"],
         compiled.memory_analysis().temp_size_in_bytes,
     )
@@ -138,8 +139,9 @@ def report(name: str) -> None:
     flops = flops_of_a_run(config, data, plain.flops, update.flops, forward.flops)
     seconds = flops / (UTILISATION * PEAK_TERAFLOPS * 1e12)
     print(
-        f"{name}: {parameters:,} parameters; compiling: step {plain.seconds:.0f} s, "
-        f"with the penalty {update.seconds:.0f} s; GFLOP: forward "
+        f"{name}: {parameters:,} parameters; compiling: step {plain.seconds:.0f} s "
+        f"({plain.cpu_seconds:.0f} s of processor time), with the penalty "
+        f"{update.seconds:.0f} s ({update.cpu_seconds:.0f} s); GFLOP: forward "
         f"{forward.flops / 1e9:.0f}, step {plain.flops / 1e9:.0f}, with the penalty "
         f"{update.flops / 1e9:.0f}; temporary MiB with the penalty "
         f"{update.temp_bytes / 2**20:.0f}; {flops / 1e15:.1f} PFLOP in all, "
