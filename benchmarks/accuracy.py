@@ -14,7 +14,7 @@ thirtieth of thirty that share their gradient.
 ``python -m benchmarks.accuracy`` prints the tables alone.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import jax
@@ -139,14 +139,12 @@ def estimators(problem: Problem) -> dict[str, Estimator]:
     }
 
 
-def measure(name: str, num_draws: int = 64, examples: int = 64) -> list[Accuracy]:
-    """The rows of one network.
+def stages(name: str, examples: int = 64) -> Iterator[tuple[str, Problem]]:
+    """A network at each stage of training, with the examples to measure over.
 
     Args:
         name: a key of ``NETWORKS``.
-        num_draws: draws from which an error is taken; its own relative error is about
-            1/√(2 num_draws).
-        examples: over which the trace is measured.
+        examples: over which to measure.
     """
     setting = NETWORKS[name]
     digits = load_digits().train
@@ -157,18 +155,34 @@ def measure(name: str, num_draws: int = 64, examples: int = 64) -> list[Accuracy
     problem = Problem(
         name, name, setting.model, params, images[:examples], labels[:examples]
     )
-    rows, steps_done, keys = [], 0, range(num_draws)
-    costs = _costs(problem)
-    programs = {
-        key: jax.jit(lambda p, k, e=e: e.draw(p, k, 1))
-        for key, e in estimators(problem).items()
-    }
     train = _trainer(problem, images, labels, setting.learning_rate)
+    steps_done = 0
     for stage, steps in STAGES.items():
         params = train(params, steps_done, steps)
         steps_done = steps
+        yield stage, problem._replace(params=params)
+
+
+def measure(name: str, num_draws: int = 64, examples: int = 64) -> list[Accuracy]:
+    """The rows of one network.
+
+    Args:
+        name: a key of ``NETWORKS``.
+        num_draws: draws from which an error is taken; its own relative error is about
+            1/√(2 num_draws).
+        examples: over which the trace is measured.
+    """
+    rows, costs, programs = [], {}, {}
+    for stage, problem in stages(name, examples):
+        params = problem.params
+        if not programs:
+            costs = _costs(problem)
+            programs = {
+                key: jax.jit(lambda p, k, e=e: e.draw(p, k, 1))
+                for key, e in estimators(problem).items()
+            }
         loss = float(problem.loss_fn(params))
-        exact = _exact(problem, params, setting.is_piecewise_linear)
+        exact = _exact(problem, params, NETWORKS[name].is_piecewise_linear)
         for key, estimator in estimators(problem).items():
             value = exact[estimator.of_hessian]
             if key == "Tr(F) exact":
@@ -176,7 +190,9 @@ def measure(name: str, num_draws: int = 64, examples: int = 64) -> list[Accuracy
             elif key == "Tr(F) per_example, labels":
                 error = _label_deviation(problem, params) / value
             else:
-                draws = [programs[key](params, jax.random.key(i)) for i in keys]
+                draws = [
+                    programs[key](params, jax.random.key(i)) for i in range(num_draws)
+                ]
                 errors = np.asarray(draws, np.float64) / value - 1
                 error = float(np.sqrt(np.mean(errors**2)))
             product = error * costs[key] ** 0.5

@@ -1,7 +1,8 @@
 """Compiled programs with what XLA says of them: FLOPs and temporary memory.
 
-XLA counts the body of a loop once. Where a loop over probes or classes is known to be
-``loops.map_slices``, its FLOPs are found from programs with one and with two slices.
+XLA counts the body of a loop once. FLOPs are therefore counted on programs that do the
+same without loops: the examples all at once, and of the slices of ``loops.map_slices``
+(probes, classes) the first and the first two.
 """
 
 import contextlib
@@ -41,9 +42,10 @@ def compile_program(
         num_slices: how many slices its one ``loops.map_slices`` goes over.
     """
     compiled = jax.jit(function).lower(*args).compile()
-    flops = _flops(compiled)
-    if num_slices > 1:
-        flops = _flops_of_slices(function, args, num_slices)
+    if "while(" in compiled.as_text():
+        flops = _flops_without_loops(function, args, num_slices)
+    else:
+        flops = compiled.cost_analysis()["flops"]
     return Program(
         lambda: jax.block_until_ready(compiled(*args)),
         flops,
@@ -51,21 +53,23 @@ def compile_program(
     )
 
 
-def _flops(compiled: Any) -> float:
-    return compiled.cost_analysis()["flops"]
-
-
-def _flops_of_slices(
+def _flops_without_loops(
     function: Callable[..., Any], args: tuple[Any, ...], num_slices: int
 ) -> float:
     counts = []
-    for some in (1, 2):
-        with first_slices(some):
+    for some in range(1, min(num_slices, 2) + 1):
+        with first_slices(some), examples_at_once():
             # A new function each time, so that nothing is found already traced.
             lowered = jax.jit(lambda *a: function(*a)).lower(*args)
-        counts.append(_flops(lowered.compile()))
-    one, two = counts
-    return one + (num_slices - 1) * (two - one)
+        counts.append(lowered.compile().cost_analysis()["flops"])
+    return counts[0] + (num_slices - 1) * (counts[-1] - counts[0])
+
+
+@contextlib.contextmanager
+def examples_at_once() -> Iterator[None]:
+    """Traces no loop over examples that the caller has not asked for."""
+    with mock.patch.object(loops, "one_example_at_a_time", return_value=False):
+        yield
 
 
 @contextlib.contextmanager

@@ -1,9 +1,9 @@
 """Why our plain gradient is slower than PyTorch's on CPU, and what helps.
 
 ``python -m benchmarks.plain_gradient`` times SimpleCNN's gradient under several XLA
-flags, each in a process of its own, with max pooling as Flax has it and as a reshape
-and a maximum, always in turns with PyTorch. Nothing in the models is changed. It then
-times the parts: convolutions with and without padding, weight gradients, pooling.
+flags, each in a process of its own, with our max pooling (a reshape and a maximum) and
+with Flax's, always in turns with PyTorch. It then times the parts: convolutions with
+and without padding, weight gradients, pooling.
 
 Each is done on all cores by the clock on the wall, and on one core by processor time,
 which is steady on a machine that others use too.
@@ -25,36 +25,36 @@ from flax import linen as nn
 from jaxtyping import Array, Float
 
 from benchmarks.cost import compile_program
-from benchmarks.networks import Problem, simple_cnn
+from benchmarks.networks import PROBLEMS, Problem
 from benchmarks.timing import Effort, Times, take_turns
+from fisher_jax import parallel
+from fisher_jax.models import simple_cnn
+from fisher_jax.models.pooling import max_pool_2x2
 
 FOLDER = Path(__file__).parent
-# XLA:CPU hands convolutions to YNNPACK; jaxlib 0.10 has no fast path there for those
-# without padding, which all weight gradients are. This leaves them to Eigen.
-WITHOUT_YNN = "--xla_cpu_experimental_ynn_fusion_type=LIBRARY_FUSION_TYPE_DOT"
-FLAGS = ("", WITHOUT_YNN, "--xla_cpu_use_onednn=true")
+# XLA's default, main.py's, and XLA's other library.
+FLAGS = (
+    "",
+    f"{parallel.YNNPACK_FLAG}={parallel.YNNPACK_KINDS}",
+    "--xla_cpu_use_onednn=true",
+)
 _EFFORT = Effort(6.0, 5, 15)
 
 
-def pool_by_reshape(
-    inputs: Float[Array, "B H W channels"], window_shape: Any, strides: Any
-) -> Float[Array, "B h w channels"]:
-    """Max pooling of disjoint windows; its gradient is a comparison, not a scatter."""
-    assert tuple(window_shape) == tuple(strides)
-    batch, height, width, channels = inputs.shape
-    h, w = height // window_shape[0], width // window_shape[1]
-    whole = inputs[:, : h * window_shape[0], : w * window_shape[1]]
-    windows = whole.reshape(batch, h, window_shape[0], w, window_shape[1], channels)
-    return windows.max(axis=(2, 4))
+def pool_as_flax(
+    inputs: Float[Array, "B H W channels"],
+) -> Float[Array, "B H//2 W//2 channels"]:
+    """Max pooling by Flax, whose gradient is a scatter."""
+    return nn.max_pool(inputs, (2, 2), strides=(2, 2))
 
 
 def gradients(problem: Problem) -> dict[str, Callable[[], Any]]:
-    """The gradient as it is and with the other pooling, and PyTorch's."""
+    """The gradient as it is and with Flax's pooling, and PyTorch's."""
     from benchmarks import torch_peers
     from benchmarks.torch_twins import make_twin
 
     ours = compile_program(jax.grad(problem.loss_fn), problem.params)
-    with mock.patch.object(nn, "max_pool", pool_by_reshape):
+    with mock.patch.object(simple_cnn, "max_pool_2x2", pool_as_flax):
         pooled = compile_program(
             jax.grad(lambda params: problem.loss_fn(params)), problem.params
         )
@@ -62,7 +62,7 @@ def gradients(problem: Problem) -> dict[str, Callable[[], Any]]:
     return {
         "PyTorch": lambda: torch_peers.gradient(twin),
         "ours": ours.call,
-        "ours, pooling by reshape": pooled.call,
+        "ours, pooling as Flax": pooled.call,
     }
 
 
@@ -84,8 +84,8 @@ def parts(batch: int = 128) -> dict[str, Callable[[], Any]]:
     def weight_gradient(x: Array, w: Array, y: Array) -> Array:
         return jax.vjp(lambda w: conv("VALID")(x, w), w)[1](y)[0]
 
-    def pool_gradient(pool: Callable[..., Array]) -> Callable[[Array], Array]:
-        return jax.grad(lambda h: pool(h, (2, 2), strides=(2, 2)).sum())
+    def pool_gradient(pool: Callable[[Array], Array]) -> Callable[[Array], Array]:
+        return jax.grad(lambda h: pool(h).sum())
 
     programs = {
         "convolution, padded": compile_program(conv("SAME"), x, w),
@@ -93,8 +93,8 @@ def parts(batch: int = 128) -> dict[str, Callable[[], Any]]:
         "its weight gradient": compile_program(
             weight_gradient, x, w, conv("VALID")(x, w)
         ),
-        "max pooling, gradient": compile_program(pool_gradient(nn.max_pool), hidden),
-        "the same by reshape": compile_program(pool_gradient(pool_by_reshape), hidden),
+        "max pooling, gradient": compile_program(pool_gradient(max_pool_2x2), hidden),
+        "the same by Flax": compile_program(pool_gradient(pool_as_flax), hidden),
     }
     return {name: program.call for name, program in programs.items()} | {
         "PyTorch, convolution, not padded": lambda: functional.conv2d(tx, tw),
@@ -113,7 +113,7 @@ def _measure(cores: int) -> dict[str, Any]:
 
     torch.set_num_threads(cores)
     clock = time.process_time if cores == 1 else time.perf_counter
-    whole = take_turns(gradients(simple_cnn()), _EFFORT, clock)
+    whole = take_turns(gradients(PROBLEMS["simple_cnn"]()), _EFFORT, clock)
     pieces = take_turns(parts(), Effort(1.5, 5, 15), clock)
     return {
         "load": os.getloadavg(),

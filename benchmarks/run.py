@@ -16,11 +16,12 @@ from typing import Any
 import jax
 import torch
 
-from benchmarks import accuracy, report, work
+from benchmarks import accuracy, report, summary, work
 from benchmarks.naive_jax import number_of_parameters
 from benchmarks.networks import PROBLEMS, Problem, mlp, simple_cnn
 from benchmarks.report import Results, Target, counted_target, timed_target
 from benchmarks.timing import Effort, Ratio, take_turns
+from fisher_jax import parallel
 
 FOLDER = Path(__file__).parent
 CORES = 2
@@ -152,12 +153,12 @@ class Benchmark:
             ),
         )
 
-    def memory(self, chunk: int = 128) -> None:
+    def memory(self) -> None:
         """Temporary memory by the number of examples."""
         # 5.9 million parameters.
         large = mlp(batch=1, pixels=3072, widths=(1536, 768))
         for problem in (simple_cnn(batch=1), large):
-            sizes = work.memory(problem, (128, 1000, 5000), chunk)
+            sizes = work.memory(problem, (128, 1000, 5000))
             self.results.memory.extend(
                 {
                     "network": problem.title.rsplit(",", 1)[0],
@@ -168,7 +169,7 @@ class Benchmark:
                 }
                 for (name, count), temp_bytes in sizes.items()
             )
-            largest = max(b for (name, _), b in sizes.items() if "at a time" in name)
+            largest = max(b for (name, _), b in sizes.items() if name == "ours")
             self.aim(
                 problem.name,
                 counted_target(
@@ -232,8 +233,12 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=13.0)
     parser.add_argument("--folder", type=Path, default=FOLDER)
     arguments = parser.parse_args()
+    # As main.py does.
+    parallel.keep_convolutions_off_ynnpack()
     work.torch_threads(CORES)
     print(report.to_markdown(measure(arguments.minutes, arguments.folder)))
+    if arguments.folder == FOLDER:
+        summary.write(FOLDER / "results.json")
 
 
 if __name__ == "__main__":

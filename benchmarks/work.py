@@ -265,31 +265,20 @@ def hessian(problem: Problem) -> Section:
     return _section(programs, peers, {one_naive: 1 / NUM_PROBES})
 
 
-def memory(
-    problem: Problem, counts: tuple[int, ...], chunk: int
-) -> dict[tuple[str, int], int]:
+def memory(problem: Problem, counts: tuple[int, ...]) -> dict[tuple[str, int], int]:
     """Temporary bytes of Tr(F) by program and number of examples; nothing is run."""
     params = jax.tree.map(
         lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype), problem.params
     )
     key = jax.random.key(2)
-
-    def ours(chunk_size: int | None) -> Call:
-        return lambda p, x, y: (
-            fisher_trace(problem.logits_fn, p, x, key, chunk_size=chunk_size).mean
-        )
-
     programs = {
-        f"ours, {chunk} at a time": ours(chunk),
-        "ours, all at once": ours(None),
-        "vmap(grad), all at once": lambda p, x, y: naive_jax.trace_by_vmap(
-            problem, p, x, y
-        ),
+        "ours": lambda p, x, y: fisher_trace(problem.logits_fn, p, x, key).mean,
+        "vmap(grad)": lambda p, x, y: naive_jax.trace_by_vmap(problem, p, x, y),
     }
     sizes = {}
     for name, program in programs.items():
-        # All at once grows in proportion; the largest would only take long to compile.
-        for count in counts if "at a time" in name else counts[:1]:
+        # The peer's grows in proportion; the largest would only take long to compile.
+        for count in counts if name == "ours" else counts[:1]:
             images = jax.ShapeDtypeStruct(
                 (count, *problem.inputs.shape[1:]), jnp.float32
             )

@@ -1,4 +1,4 @@
-"""Devices and processes: start-up, the mesh, what lies where on it, agreement.
+"""Devices and processes: start-up, the mesh, what lies where, how XLA compiles.
 
 One mesh of all devices of all processes, with one axis, ``data``: batches are split
 over it, everything else is replicated. Every process runs the same program; what
@@ -18,6 +18,7 @@ from typing import Any, NoReturn
 
 import jax
 import jax.numpy as jnp
+import jaxlib
 import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec, Sharding
@@ -26,6 +27,10 @@ from jaxtyping import Array, Bool, Int, PyTree
 from fisher_jax.errors import UserError, one_line
 
 DATA_AXIS = "data"
+YNNPACK_FLAG = "--xla_cpu_experimental_ynn_fusion_type"
+# XLA's default but for convolutions. Reductions have to stay: some that jaxlib 0.10.2
+# compiles itself are wrong (jax-ml/jax#39103).
+YNNPACK_KINDS = "LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT,LIBRARY_FUSION_TYPE_REDUCE"
 
 # A process that has not been heard of for so long is taken for lost.
 HEARTBEAT_SECONDS = 30
@@ -260,6 +265,20 @@ def check_divides(name: str, size: int, mesh: Mesh) -> None:
             f"{name}={size} is not divided by the {mesh.size} devices; "
             f"the nearest that are: {nearest}"
         )
+
+
+def keep_convolutions_off_ynnpack() -> None:
+    """Has XLA:CPU compile convolutions itself instead of handing them to YNNPACK.
+
+    There jaxlib 0.10 is five times slower for those without padding, which all weight
+    gradients are; 0.12 is as fast either way. By XLA_FLAGS, so before the first use of
+    a device; what the user has set there about it wins. Other versions are left alone:
+    XLA ends the process at a flag that it does not know.
+    """
+    flags = os.environ.get("XLA_FLAGS", "")
+    version = jaxlib.version.__version_info__[:2]
+    if YNNPACK_FLAG not in flags and (0, 10) <= version <= (0, 12):
+        os.environ["XLA_FLAGS"] = f"{flags} {YNNPACK_FLAG}={YNNPACK_KINDS}".strip()
 
 
 def start_compilation_cache(directory: Path) -> None:

@@ -3,11 +3,11 @@
 import json
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
-from flax import linen as nn
 
-from benchmarks import accuracy, naive_jax, networks, plain_gradient
+from benchmarks import accuracy, draws, naive_jax, networks
 from benchmarks.cost import compile_program
 from benchmarks.timing import Effort, take_turns
 from fisher_jax.curvature import fisher_trace, hessian_trace, squared_gradient_norms
@@ -98,11 +98,30 @@ def test_exact_hessian_trace_is_that_of_the_hessian():
     assert abs(fisher / hessian - 1) > 1e-3
 
 
-def test_pooling_by_reshape_is_max_pooling():
-    inputs = jax.random.normal(jax.random.key(0), (2, 7, 6, 3))
-    expected = nn.max_pool(inputs, (2, 2), strides=(2, 2))
-    found = plain_gradient.pool_by_reshape(inputs, (2, 2), strides=(2, 2))
-    np.testing.assert_array_equal(found, expected)
+@pytest.mark.parametrize("name", draws.DRAWS)
+def test_every_draw_has_mean_zero_and_the_softmax_covariance(name):
+    logits = jnp.array([[0.3, -1.0, 2.0, 0.1], [0.0, 0.0, 0.0, 0.0]])
+    p = jax.nn.softmax(logits)
+    covariance = jax.vmap(jnp.diag)(p) - p[:, :, None] * p[:, None, :]
+    keys = jax.random.split(jax.random.key(0), 20_000)
+    v = jax.jit(jax.vmap(lambda key: draws.DRAWS[name].cotangents(key, logits)))(keys)
+    assert v.shape == (len(keys), draws.DRAWS[name].cost, *logits.shape)
+    # Draws of one key may depend on each other: their mean counts as one.
+    products = (v[..., :, None] * v[..., None, :]).mean(axis=1)
+    for values, expected in ((v.mean(axis=1), 0), (products, covariance)):
+        sem = np.std(values, axis=0, ddof=1) / np.sqrt(len(keys))
+        assert np.all(np.abs(np.mean(values, axis=0) - expected) <= 5 * sem + 1e-6)
+
+
+def test_symmetric_root_and_its_derivative():
+    p = jax.nn.softmax(jnp.array([[0.3, -1.0, 2.0], [0.0, 0.0, 0.0]]))
+    matrix = jax.vmap(jnp.diag)(p) - p[:, :, None] * p[:, None, :]
+    root = draws.symmetric_root(matrix)
+    np.testing.assert_allclose(root @ root, matrix, atol=1e-6)
+    # A change that stays in the range of the matrix, as those of p do.
+    change = matrix @ jnp.diag(jnp.array([1.0, 2.0, -1.0])) @ matrix
+    slope = jax.jvp(draws.symmetric_root, (matrix,), (change,))[1]
+    np.testing.assert_allclose(root @ slope + slope @ root, change, atol=1e-5)
 
 
 def test_takes_turns():

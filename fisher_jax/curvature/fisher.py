@@ -60,8 +60,9 @@ def squared_gradient_norms(
         params: pytree of floating-point arrays.
         inputs: [B, ...].
         labels: integers [B].
-        chunk_size: examples in memory at a time, None for all; the values do not
-            depend on it but for rounding.
+        chunk_size: examples in memory at a time; None for what is fastest, all or,
+            on one CPU device, those whose values fit in its caches. The result does
+            not depend on it but for rounding.
 
     Returns:
         [B], at least float32. Inside shard_map: this device's examples.
@@ -127,8 +128,9 @@ def fisher_trace(
         draw: "rademacher" or "labels".
         num_draws: independent draws (for "forward": probes) that are averaged; ignored
             by "exact".
-        chunk_size: examples in memory at a time, None for all; the value does not
-            depend on it but for rounding.
+        chunk_size: examples in memory at a time; None for what is fastest, all or,
+            on one CPU device, those whose values fit in its caches ("minibatch" and
+            "forward": all). The result does not depend on it but for rounding.
         axis_name: mesh axes along which the batch is split inside shard_map.
 
     Returns:
@@ -228,7 +230,8 @@ def layer_fisher_traces(
         key: a PRNG key.
         draw: "rademacher" or "labels"; see ``fisher_trace``.
         num_draws: independent draws that are averaged.
-        chunk_size: examples in memory at a time, None for all.
+        chunk_size: examples in memory at a time; None for what is fastest, all or,
+            on one CPU device, those whose values fit in its caches.
         axis_name: mesh axes along which the batch is split inside shard_map.
 
     Returns:

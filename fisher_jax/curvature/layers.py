@@ -11,8 +11,9 @@ for one position just ‖a‖² ‖δ‖² (Goodfellow 2015, arXiv:1510.01799; f
 Rochette et al. 2019, arXiv:1912.06015). Which of the two takes fewer operations is
 known from the shapes.
 
-The kernel gradient of a convolution is taken as one matrix product per element of the
-window. JAX's own rule makes of it, for every example by itself, one convolution with as
+The kernel gradient of a convolution is taken as matrix products, on CPU over all
+patches of one example at a time, elsewhere per element of the window for the whole
+batch. JAX's own rule makes of it, for every example by itself, one convolution with as
 many groups as examples, which is slower on CPU and wrong in XLA's partitioner when the
 examples of a jitted program are sharded over devices (seen with jaxlib 0.10.2 and
 0.12.0; the values of whole devices come out as zero).
@@ -29,7 +30,7 @@ from jax.extend.core import ClosedJaxpr, JaxprEqn, Literal
 from jax.extend.core.primitives import conv_general_dilated_p, dot_general_p
 from jaxtyping import Array, Float
 
-from fisher_jax.curvature import programs, trees
+from fisher_jax.curvature import loops, programs, trees
 
 # Operations that only rearrange or cast, so that the norm is the same on both sides.
 _REARRANGING = frozenset(
@@ -205,36 +206,52 @@ def _squared_gradient_norm(
         return _squared_product_norm(
             *_dot_factors(equation, position, other, cotangent)
         )
-    views, delta = _convolution_factors(equation, other, cotangent)
-    positions, groups, columns = delta.shape
-    rows = len(views) * views[0].shape[-1]
-    if _gram_is_cheaper(positions, rows, columns):
-        patches = jnp.moveaxis(jnp.stack(views, axis=2), 1, 0)
-        patches = patches.reshape(groups, positions, rows)
-        return _squared_gram_norm(patches, jnp.moveaxis(delta, 1, 0))
-    return trees.squared_norm([_view_gradient(view, delta) for view in views])
+    shape = _aval(equation.invars[1]).shape
+    rhs_spec, out_spec = equation.params["dimension_numbers"][1:]
+    positions = math.prod(cotangent.shape[d] for d in (out_spec[0], *out_spec[2:]))
+    columns = shape[rhs_spec[0]] // equation.params["feature_group_count"]
+    if _gram_is_cheaper(positions, math.prod(shape) // shape[rhs_spec[0]], columns):
+        views, delta = _convolution_factors(equation, other, cotangent)
+        patches = _patches(views)
+        return _squared_gram_norm(patches.swapaxes(0, 1), delta.swapaxes(0, 1))
+
+    def norm(image: Array, cotangent: Array) -> Float[Array, ""]:
+        return trees.squared_norm(_window_gradient(equation, image, cotangent))
+
+    return loops.example_by_example(norm)(other, cotangent)
 
 
 def _kernel_gradient(equation: JaxprEqn, lhs: Array, cotangent: Array) -> Array:
     """The gradient of a convolution's kernel."""
     kernel = _aval(equation.invars[1])
     rhs_spec = equation.params["dimension_numbers"][1]
-    views, delta = _convolution_factors(equation, lhs, cotangent.astype(lhs.dtype))
-    # [window, groups, in, out] to [*window, in, groups · out] to the kernel's order.
-    stacked = jnp.stack([_view_gradient(view, delta) for view in views])
-    stacked = jnp.moveaxis(stacked, 1, 2)
     order = (*rhs_spec[2:], rhs_spec[1], rhs_spec[0])
-    gradient = stacked.reshape([kernel.shape[d] for d in order])
-    return gradient.transpose(tuple(int(i) for i in np.argsort(order))).astype(
-        kernel.dtype
-    )
+
+    def gradient(image: Array, cotangent: Array) -> Array:
+        # [groups, window · in, out] to [*window, in, groups · out].
+        window = _window_gradient(equation, image, cotangent)
+        return jnp.moveaxis(window, 0, 1).reshape([kernel.shape[d] for d in order])
+
+    stacked = loops.example_by_example(gradient)(lhs, cotangent.astype(lhs.dtype))
+    inverse = tuple(int(i) for i in np.argsort(order))
+    return stacked.transpose(inverse).astype(kernel.dtype)
 
 
-def _view_gradient(
-    view: Float[Array, "T G K"], delta: Float[Array, "T G N"]
-) -> Float[Array, "G K N"]:
-    """Σ_t view_t δ_tᵀ, the gradient of one element of the window."""
-    return jnp.einsum("tgk,tgn->gkn", view, delta)
+def _window_gradient(
+    equation: JaxprEqn, image: Array, cotangent: Array
+) -> Float[Array, "G W*K N"]:
+    """Σ_t patch_t δ_tᵀ, the gradient of a kernel as matrices, one per group."""
+    views, delta = _convolution_factors(equation, image, cotangent)
+    if loops.one_example_at_a_time():
+        # One product over the patches of one example, which fit in the cache.
+        return jnp.einsum("tgk,tgn->gkn", _patches(views), delta)
+    # Patches of the whole batch would be as many times its size as the window.
+    products = [jnp.einsum("tgk,tgn->gkn", view, delta) for view in views]
+    return jnp.concatenate(products, axis=1)
+
+
+def _patches(views: list[Float[Array, "T G K"]]) -> Float[Array, "T G W*K"]:
+    return jnp.concatenate(views, axis=-1)
 
 
 def _gram_is_cheaper(positions: int, rows: int, columns: int) -> bool:

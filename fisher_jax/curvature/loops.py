@@ -71,6 +71,41 @@ def _canonical_convolution(
     return jax.lax.transpose(out, tuple(int(i) for i in np.argsort(out_order)))
 
 
+def one_example_at_a_time() -> bool:
+    """Whether ``example_by_example`` loops: on one CPU device.
+
+    With several, the loop would gather the examples of all devices on each.
+    """
+    return jax.default_backend() == "cpu" and jax.device_count() == 1
+
+
+def example_by_example(function: _F) -> _F:
+    """``function`` of arrays; under ``vmap`` a loop over examples where that is faster.
+
+    A CPU has no use for batched products of small matrices, and their operands for all
+    examples do not fit in its caches. Call it under ``vmap`` only: derivatives are
+    those of the loop.
+    """
+    if not one_example_at_a_time():
+        return function
+    looped = jax.custom_batching.custom_vmap(function)
+
+    @looped.def_vmap
+    def rule(size: int, batched: Sequence[bool], *args: Array) -> tuple[Any, Any]:
+        del size
+
+        def one(rows: Sequence[Array]) -> Any:
+            row = iter(rows)
+            merged = (next(row) if b else a for a, b in zip(args, batched, strict=True))
+            return function(*merged)
+
+        rows = [a for a, b in zip(args, batched, strict=True) if b]
+        results = jax.lax.map(one, rows)
+        return results, jax.tree.map(lambda _: True, results)
+
+    return looped  # type: ignore[return-value]
+
+
 def map_slices(function: Callable[[Any], PyTree], slices: PyTree) -> PyTree:
     """``function`` of every slice along the leading axis, one after another, stacked.
 

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.core import ShapedArray
 from jaxtyping import Array, Float, PyTree
 
 from fisher_jax.curvature import axes, layers, loops, programs, trees
@@ -12,6 +13,10 @@ from fisher_jax.curvature import axes, layers, loops, programs, trees
 LogitsFn = Callable[[Any, Any], Float[Array, "B C"]]
 # From one example's logits [C] and its noise to K cotangents [K, C].
 Cotangents = Callable[[Array, Any], Float[Array, "K C"]]
+
+# XLA fuses most intermediate values away: these are not all in memory at a time.
+_CACHED_BYTES = 2**25
+_FEWEST_AT_A_TIME = 8
 
 
 def squared_pullback_norms(
@@ -37,8 +42,11 @@ def squared_pullback_norms(
         inputs: arrays [B, ...].
         noise: arrays [B, ...] that ``cotangents`` turns into cotangents.
         cotangents: maps one example's logits [C] and noise to cotangents [K, C].
-        chunk_size: examples held in memory at a time; None for all.
+        chunk_size: examples held in memory at a time; None for what is fastest, see
+            ``fastest_chunk_size``.
     """
+    if chunk_size is None:
+        chunk_size = fastest_chunk_size(logits_fn, params, inputs)
     # Inside shard_map the gradient of replicated parameters would be summed over
     # devices, each with another example.
     params = axes.vary_like(params, (inputs, noise))
@@ -56,6 +64,26 @@ def squared_pullback_norms(
         return loops.map_slices(leaf_norms, cotangents(logits, one_noise))
 
     return loops.map_chunks(jax.vmap(one_example), (inputs, noise), chunk_size)
+
+
+def fastest_chunk_size(
+    logits_fn: LogitsFn, params: PyTree, inputs: PyTree
+) -> int | None:
+    """How many examples at a time are fastest; None for all.
+
+    On one CPU device those whose intermediate values about fit in its caches: on
+    SimpleCNN's 128 examples that takes three quarters of the time of all at once.
+    """
+    if not loops.one_example_at_a_time():
+        return None
+    program = programs.flatten(logits_fn, params, _first(inputs))
+    values: list[Any] = [v.aval for e in program.jaxpr.eqns for v in e.outvars]
+    size = sum(v.size * v.dtype.itemsize for v in values if isinstance(v, ShapedArray))
+    return max(_FEWEST_AT_A_TIME, _CACHED_BYTES // max(size, 1))
+
+
+def _first(inputs: PyTree) -> PyTree:
+    return jax.tree.map(lambda a: a[:1], inputs)
 
 
 class _TappedNetwork(NamedTuple):

@@ -6,6 +6,8 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float
 
+from fisher_jax.models.pooling import max_pool_2x2
+
 # Per block, the padding of its two convolutions.
 PADDINGS = {"same": ("SAME", "SAME"), "keras": ("SAME", "VALID")}
 _SMALLEST_FOR_KERAS = 10  # pixels; two valid convolutions and two poolings leave one
@@ -56,7 +58,7 @@ class SimpleCNN(nn.Module):
                     f"images of {height}x{width} pixels are too small for "
                     f"padding {padding!r}; use 'same'"
                 )
-            hidden = nn.max_pool(hidden, (2, 2), strides=(2, 2))
+            hidden = max_pool_2x2(hidden)
         hidden = hidden.reshape(hidden.shape[0], -1)
         hidden = nn.relu(nn.Dense(128, kernel_init=glorot, dtype=self.dtype)(hidden))
         return nn.Dense(self.num_classes, kernel_init=glorot, dtype=self.dtype)(hidden)

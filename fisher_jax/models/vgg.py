@@ -7,6 +7,7 @@ from flax import linen as nn
 from jaxtyping import Array, Float
 
 from fisher_jax.models.he import he_normal
+from fisher_jax.models.pooling import max_pool_2x2
 
 # Output channels of the convolutions between two poolings: configuration A.
 STAGES = ((64,), (128,), (256, 256), (512, 512), (512, 512))
@@ -54,7 +55,7 @@ class VGG11(nn.Module):
                     dtype=self.dtype,
                 )(hidden)
                 hidden = nn.relu(hidden)
-            hidden = nn.max_pool(hidden, (2, 2), strides=(2, 2))
+            hidden = max_pool_2x2(hidden)
         hidden = hidden.reshape(hidden.shape[0], -1)
         for _ in range(2):
             dense = nn.Dense(512, kernel_init=he_normal(), dtype=self.dtype)

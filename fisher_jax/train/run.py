@@ -41,6 +41,7 @@ def run(config: ConfigDict, command: CommandLine) -> int:
     """
     if config.train.deterministic:
         parallel.require_determinism()
+    parallel.keep_convolutions_off_ynnpack()
     parallel.start_processes(*command.processes)
     stop = StopSignals()
     stop.install()

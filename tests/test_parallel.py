@@ -1,0 +1,76 @@
+"""How XLA is told to compile, before any device is used."""
+
+import os
+import subprocess
+import sys
+
+import jaxlib
+import pytest
+
+from fisher_jax import parallel
+
+FLAG = "--xla_cpu_experimental_ynn_fusion_type"
+
+
+@pytest.fixture
+def flags(monkeypatch):
+    def after(before, version=(0, 12, 0)):
+        monkeypatch.setenv("XLA_FLAGS", before)
+        monkeypatch.setattr(jaxlib.version, "__version_info__", version)
+        parallel.keep_convolutions_off_ynnpack()
+        return os.environ["XLA_FLAGS"]
+
+    return after
+
+
+def test_the_flag_is_added_once_and_the_users_choice_stays(flags):
+    other = "--xla_force_host_platform_device_count=2"
+    once = flags(other)
+    assert once.startswith(f"{other} {FLAG}=")
+    assert "CONVOLUTION" not in once
+    assert flags(once) == once
+    assert flags(f"{FLAG}=") == f"{FLAG}="
+
+
+def test_versions_that_may_not_know_the_flag_are_left_alone(flags):
+    assert flags("", (0, 9, 2)) == ""
+    assert flags("", (0, 13, 0)) == ""
+
+
+# XLA's own reductions were wrong under a neighbouring setting (jax-ml/jax#39103).
+COMPARE = """
+from fisher_jax import parallel
+parallel.keep_convolutions_off_ynnpack()
+import jax, numpy as np
+import jax.numpy as jnp
+from fisher_jax.curvature import squared_gradient_norms, trees
+from fisher_jax.models import SimpleCNN
+
+model, key = SimpleCNN(10), jax.random.key(0)
+images = jax.random.normal(key, (64, 32, 32, 3))
+labels = jnp.arange(64) % 10
+params = jax.jit(model.init)(key, images[:1])["params"]
+
+def logits_fn(params, inputs):
+    return model.apply({"params": params}, inputs)
+
+def naive(image, label):
+    def loss(p):
+        return -jax.nn.log_softmax(logits_fn(p, image[None])[0])[label]
+    return trees.squared_norm(jax.grad(loss)(params))
+
+norms = jax.jit(lambda *args: squared_gradient_norms(logits_fn, *args))
+ours = norms(params, images, labels)
+expected = jax.jit(jax.vmap(naive))(images, labels)
+np.testing.assert_allclose(ours, expected, rtol=1e-4)
+print("agree")
+"""
+
+
+def test_norms_per_example_are_right_under_the_flag():
+    environment = os.environ | {"JAX_PLATFORMS": "cpu"}
+    environment.pop("XLA_FLAGS", None)
+    done = subprocess.run(
+        [sys.executable, "-c", COMPARE], env=environment, capture_output=True, text=True
+    )
+    assert done.stdout.strip() == "agree", done.stderr[-2000:]
