@@ -68,7 +68,12 @@ def get_runs(arg: str = "") -> list[SweepRun]:
     if arg == "small":
         config = changed(
             DIGITS.run("baseline", 0.003).config,
-            {**MEASURED, "train.num_epochs": 30, "optimizer.decay_epochs": (20,)},
+            {
+                **MEASURED,
+                "train.num_epochs": 12,
+                "optimizer.decay_epochs": (8,),
+                "measure.every_epochs": 3,
+            },
         )
         return [
             SweepRun(changed(config, changes), name, "baseline", {})

@@ -53,9 +53,11 @@ def environments(at_a_time: int | None) -> list[Mapping[str, str]]:
             two cores.
     """
     kind, number = count_accelerators()
+    # Inside an allocation of several tasks each run is still a process of its own.
+    alone = {"SLURM_NTASKS": "1"} if "SLURM_NTASKS" in os.environ else {}
     if kind == "cpu":
         cores = len(os.sched_getaffinity(0))
-        return [{} for _ in range(at_a_time or max(1, cores // 2))]
+        return [alone] * (at_a_time or max(1, cores // 2))
     at_a_time = at_a_time or number
     share = {}
     if at_a_time > number:
@@ -64,7 +66,7 @@ def environments(at_a_time: int | None) -> list[Mapping[str, str]]:
     names = (os.environ.get("CUDA_VISIBLE_DEVICES") or "").split(",")
     devices = names if names != [""] else [str(index) for index in range(number)]
     return [
-        {**_device(kind, devices[index % number]), **share}
+        {**_device(kind, devices[index % number]), **share, **alone}
         for index in range(at_a_time)
     ]
 

@@ -58,15 +58,13 @@ class Work:
                 f"{definition.plan(None)[0].name!r}"
             )
         self.runs: dict[str, PlannedRun] = {}
+        self._plan()
         self.refresh()
 
     def refresh(self) -> None:
         """Chooses in searches that have ended and reads the other runs' states."""
-        while True:
-            planned = self.definition.plan(selection.winners_of(self.selection))
-            self.runs = {r.name: r for r in planned if self._is_wanted(r.name)}
-            if not self._choose(planned):
-                break
+        while self._choose():
+            self._plan()
         self.update(name for name in self.names if not self._has_ended(name))
 
     def update(self, names: Any) -> None:
@@ -108,10 +106,17 @@ class Work:
             self._not_again.add(name)
         self.update([name])
 
-    def _choose(self, planned: Sequence[PlannedRun]) -> bool:
+    def _plan(self) -> None:
+        """Asks the definition for the runs that the winners allow."""
+        planned = self.definition.plan(selection.winners_of(self.selection))
+        self._searches = selection.searches(planned)
+        self.runs = {run.name: run for run in planned if self._is_wanted(run.name)}
+        self.names += [name for name in self.runs if name not in self.names]
+
+    def _choose(self) -> bool:
         """Chooses in each search that has just ended; returns whether one had."""
         has_chosen = False
-        for name, candidates in selection.searches(planned).items():
+        for name, candidates in self._searches.items():
             if name in self.selection or name in self.problems:
                 continue
             results = selection.read_results(self.out, candidates)

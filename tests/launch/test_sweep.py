@@ -19,6 +19,7 @@ from launch.definition import (
     first_difference,
     load_definition,
 )
+from launch.local import environments
 from launch.sweep import main
 from launch.work import Work, command_of
 from tests.command import ROOT, records
@@ -356,3 +357,16 @@ def test_after_ctrl_c_the_sweep_goes_on_to_the_same_bits(tmp_path):
     assert code == 0, output
     for name in ("learning_rate_0.01-seed_0", "learning_rate_0.1-seed_0"):
         assert records(tmp_path / "out" / name) == records(tmp_path / "whole" / name)
+
+
+def test_runs_side_by_side_have_accelerators_of_their_own(monkeypatch):
+    monkeypatch.delenv("JAX_PLATFORMS", raising=False)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,5")
+    names = [e["CUDA_VISIBLE_DEVICES"] for e in environments(None)]
+    assert names == ["2", "5"]
+    shared = environments(4)
+    assert [e["CUDA_VISIBLE_DEVICES"] for e in shared] == ["2", "5", "2", "5"]
+    assert {e["XLA_PYTHON_CLIENT_MEM_FRACTION"] for e in shared} == {"0.450"}
+    monkeypatch.setenv("JAX_PLATFORMS", "cpu")
+    monkeypatch.setenv("SLURM_NTASKS", "8")
+    assert environments(3) == [{"SLURM_NTASKS": "1"}] * 3
