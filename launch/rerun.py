@@ -9,7 +9,6 @@ told: with others, other bits are to be expected.
 Exit codes: 0 identical, 1 different, 2 bad input; main.py's where the rerun fails.
 """
 
-import argparse
 import json
 import subprocess
 import sys
@@ -23,6 +22,7 @@ from typing import Any
 from rich.console import Console
 
 from fisher_jax.errors import UserError, one_line
+from launch.command_line import Parser
 from launch.folder import read_json
 from launch.processes import main_command
 
@@ -33,15 +33,11 @@ _SURROUNDINGS = ("device_kind", "device_count", "git_commit")
 def main(argv: Sequence[str]) -> int:
     """Reruns and compares; returns the exit code."""
     console = Console(soft_wrap=True, markup=False, highlight=False)
-    parser = argparse.ArgumentParser(
-        prog="python -m launch.rerun",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = Parser("python -m launch.rerun", __doc__)
     parser.add_argument("run", type=Path, help="a finished run's folder")
     parser.add_argument("--out", type=Path, help="where to run (default: a new folder)")
-    options = parser.parse_args(argv)
     try:
+        options = parser.parse_args(argv)
         return rerun(options.run, options.out, console)
     except UserError as error:
         print(f"error: {one_line(error)}", file=sys.stderr)

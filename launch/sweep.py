@@ -25,6 +25,7 @@ from rich.console import Console
 
 from fisher_jax.errors import UserError, one_line
 from launch import folder
+from launch.command_line import Parser, positive
 from launch.table import runs_table
 
 if TYPE_CHECKING:
@@ -34,8 +35,8 @@ if TYPE_CHECKING:
 def main(argv: Sequence[str]) -> int:
     """Runs, shows or prices a sweep; returns the exit code."""
     console = Console(soft_wrap=True, markup=False, highlight=False)
-    options, rest = _parser().parse_known_args(argv)
     try:
+        options, rest = _parser().parse_known_args(argv)
         if options.status:
             return _show_status(console, options)
         # Only now: --status should not wait for what checks configurations.
@@ -58,24 +59,19 @@ def main(argv: Sequence[str]) -> int:
         return 2
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m launch.sweep",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+def _parser() -> Parser:
+    parser = Parser("python -m launch.sweep", __doc__)
     add = parser.add_argument
     add("--config", help="experiment FILE.py[:small] with a get_sweep()")
     add("--out", type=Path, help="the sweep's folder, made if absent")
     add("--executor", choices=("local", "slurm"), default="local")
-    add("--at_a_time", type=_positive, help="runs side by side (default: one for each "
+    add("--at_a_time", type=positive, help="runs side by side (default: one for each "
         "accelerator, else for every two cores; Slurm: no limit)")  # fmt: skip
     add("--only", action="append", default=[], metavar="PATTERN",
         help="run only what matches, as 'search-*-fp-*'; can be repeated")  # fmt: skip
     add("--winners", type=Path, metavar="FILE",
         help="another sweep's selection.json, whose choices are taken")  # fmt: skip
-    add("--max_failures", type=_positive, default=3,
+    add("--max_failures", type=positive, default=3,
         help="a run that failed so often is left (default 3)")  # fmt: skip
     add("--dry_run", action="store_true", help="print the commands, run nothing")
     add("--status", action="store_true", help="print how the runs stand")
@@ -86,18 +82,11 @@ def _parser() -> argparse.ArgumentParser:
     slurm = parser.add_argument_group("Slurm")
     slurm.add_argument("--partition")
     slurm.add_argument("--gres", help="as gpu:1")
-    slurm.add_argument("--time", type=_positive, default=1440, metavar="MINUTES")
-    slurm.add_argument("--cpus_per_task", type=_positive, default=4)
+    slurm.add_argument("--time", type=positive, default=1440, metavar="MINUTES")
+    slurm.add_argument("--cpus_per_task", type=positive, default=4)
     slurm.add_argument("--requeue", action=argparse.BooleanOptionalAction, default=True,
                        help="preempted runs go on by themselves")  # fmt: skip
     return parser
-
-
-def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise ValueError
-    return number
 
 
 def _show_status(console: Console, options: argparse.Namespace) -> int:

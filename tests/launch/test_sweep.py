@@ -285,6 +285,7 @@ def test_the_status_of_two_hundred_runs_comes_at_once(tmp_path):
 
 def test_mistakes_on_the_command_line_get_one_line(tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(ROOT)
+    monkeypatch.setenv("PATH", "")
     file = experiment(tmp_path, GRID)
     (tmp_path / "file").write_text("")
     (tmp_path / "run").mkdir()
@@ -300,6 +301,12 @@ def test_mistakes_on_the_command_line_get_one_line(tmp_path, capsys, monkeypatch
         ((f"--config={file}", f"--winners={file}", "--dry_run"), "selection.json"),
         (("--status", f"--out={tmp_path}/nowhere"), "no such folder"),
         ((f"--config={file}", "--excutor=slurm"), "unexpected argument"),
+        ((f"--config={file}", "--executor=slrum"), "choose from"),
+        ((f"--config={file}", "--at_a_time=0"), "above 0, got '0'"),
+        (
+            (f"--config={file}", f"--out={tmp_path}/s", "--executor=slurm"),
+            "Slurm is not on this machine",
+        ),
     ):
         assert main(list(arguments)) == 2
         output = capsys.readouterr().err
