@@ -167,6 +167,19 @@ def open_image(example: Example, num_channels: int) -> "Image":
         ) from error
 
 
+def keep_image_memory(num_images: int) -> None:
+    """Lets Pillow reuse the memory of so many decoded images.
+
+    By default it gives each back to the system, and getting it again page by page
+    takes up to a quarter of the time of decoding a photograph. The same as setting
+    PILLOW_BLOCKS_MAX, which is kept where it asks for more.
+    """
+    import PIL.Image
+
+    core = PIL.Image.core
+    core.set_blocks_max(max(num_images, core.get_blocks_max()))
+
+
 def _open_reader(path: str) -> Any:
     from array_record.python import array_record_module
 

@@ -29,6 +29,7 @@ from fisher_jax.data.records import (
     Example,
     Shard,
     check_label,
+    keep_image_memory,
     open_image,
     read_one,
 )
@@ -449,6 +450,7 @@ def _start_reading(plan: _Plan, reading: Reading) -> Any:
     num_chunks = (plan.last_step - plan.first_step) * plan.chunks_per_step
     num_ahead = max(1, reading.read_ahead) * plan.chunks_per_step
     num_threads = _num_threads(reading)
+    keep_image_memory(num_threads)
     chunks = grain.MapDataset.range(num_chunks).map(functools.partial(_chunk, plan))
     if not reading.num_workers:
         options = grain.ReadOptions(num_threads, max(num_ahead, num_threads))
@@ -479,6 +481,7 @@ def _start_worker(index: int, count: int) -> None:
     """Sets up a worker process, which lives and dies by its parent alone."""
     import multiprocessing
 
+    keep_image_memory(1)
     # Slurm and terminals send signals to every process; the parent still needs batches
     # while it saves its state.
     for name in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):

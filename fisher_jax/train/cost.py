@@ -125,6 +125,39 @@ def step_programs(config: ConfigDict) -> tuple[int, float, Program, Program | No
     Raises:
         UserError: the model does not fit the images.
     """
+    state, inputs, _ = _shapes(config)
+    forward = jax.jit(
+        make_eval_apply(make_model(config, data_size(config).num_classes))
+    ).lower(state.batch_stats, state.params, inputs)
+    plain = analyse(lower_step(config, update_penalty=False).compile())
+    update = None
+    if config.penalty.name not in NOT_ADDED:
+        update = analyse(lower_step(config, update_penalty=True).compile())
+    return (
+        count_parameters(state.params),
+        analyse(forward.compile()).flops / config.train.batch_size,
+        plain,
+        update,
+    )
+
+
+def lower_step(config: ConfigDict, *, update_penalty: bool) -> jax.stages.Lowered:
+    """Returns the training step, traced and ready to be compiled.
+
+    Raises:
+        UserError: the model does not fit the images.
+    """
+    state, inputs, labels = _shapes(config)
+    step = jax.jit(
+        partial(train_step, settings=step_settings(config)),
+        static_argnames=("update_penalty",),
+        donate_argnums=0,
+    )
+    return step.lower(state, inputs, labels, 0.1, update_penalty=update_penalty)
+
+
+def _shapes(config: ConfigDict) -> tuple[Any, Any, Any]:
+    """Returns the shapes of a state, of a batch's inputs and of its labels."""
     data = data_size(config)
     model = make_model(config, data.num_classes)
     has_penalty = config.penalty.name not in NOT_ADDED
@@ -138,27 +171,7 @@ def step_programs(config: ConfigDict) -> tuple[int, float, Program, Program | No
         raise UserError(f"model {config.model.name}: {error}") from error
     batch = config.train.batch_size
     inputs = jax.ShapeDtypeStruct((batch, *data.image_shape), jnp.float32)
-    labels = jax.ShapeDtypeStruct((batch,), jnp.int32)
-    step = jax.jit(
-        partial(train_step, settings=step_settings(config)),
-        static_argnames=("update_penalty",),
-        donate_argnums=0,
-    )
-    programs = [
-        analyse(
-            step.lower(state, inputs, labels, 0.1, update_penalty=updates).compile()
-        )
-        for updates in ((False, True) if has_penalty else (False,))
-    ]
-    forward = jax.jit(make_eval_apply(model)).lower(
-        state.batch_stats, state.params, inputs
-    )
-    return (
-        count_parameters(state.params),
-        analyse(forward.compile()).flops / batch,
-        programs[0],
-        programs[1] if has_penalty else None,
-    )
+    return state, inputs, jax.ShapeDtypeStruct((batch,), jnp.int32)
 
 
 def analyse(compiled: jax.stages.Compiled) -> Program:
