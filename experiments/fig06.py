@@ -14,7 +14,8 @@ Published, by eye, after HIGH against after LOW: figure 6: Tr(F_i) 1230 / 2720, 
 1.2-1.35k / 3.1-4.2k, accuracy 55 / 49%; figure 13: 390 / 1500, 730-900 / 1.2-1.8k,
 88.7 / 87.6%.
 
-Expected time: --estimate tells; small: 8 runs of 20 s on two CPU cores.
+Expected time: 36 runs, 12 device-hours on A100s, 4.4 on H100s, 12 on TPU v5es
+(``--estimate``, at 30% of their peak); small: 8 runs of 20 s on two CPU cores.
 
 Open: the configurations' values, taken from figure 14; the continuation makes up the
 rest of the setting's 250 epochs, with its decays 20 epochs earlier; Tr(H) on 1000

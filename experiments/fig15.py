@@ -9,7 +9,8 @@ of per-example squared norms) and Tr(F_B) (squared norm of the batch's mean grad
 along training and their correlation, which is high. With labels drawn from the model
 E[Tr(F_B)] = Tr(F)/B exactly (docs/theory.md). No numbers are printed.
 
-Expected time: --estimate tells; small: 5 runs of 8 s on two CPU cores.
+Expected time: 5 runs, 0.35 device-hours on A100s, 0.16 on H100s, 0.54 on TPU v5es
+(``--estimate``, at 30% of their peak); small: 5 runs of 8 s on two CPU cores.
 
 Open: log-spaced rates, as everywhere in the paper; one seed.
 """

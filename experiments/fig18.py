@@ -8,7 +8,8 @@ Paper (appendix): SimpleCNN on CIFAR-10, two learning rates, Tr(F) on 128 exampl
 the minibatch's training accuracy at EVERY step. With the small rate Tr(F) shoots up
 within the first hundreds of steps; no numbers are printed.
 
-Expected time: --estimate tells; small: 2 runs of 10 s on two CPU cores.
+Expected time: 2 runs, 0.0099 device-hours on A100s, 0.0036 on H100s, 0.01 on TPU v5es
+(``--estimate``, at 30% of their peak); small: 2 runs of 10 s on two CPU cores.
 
 Open: which rates: table 1's eta* and baseline; how many epochs are shown,
 10 here (small: 20); one seed.

@@ -8,7 +8,8 @@ Paper (appendix): SimpleCNN on CIFAR-10, three batch sizes, Tr(F) on 128 example
 the minibatch's training accuracy at EVERY step. The larger the batch, the higher Tr(F)
 rises; no numbers are printed.
 
-Expected time: --estimate tells; small: 3 runs of 10 s on two CPU cores.
+Expected time: 3 runs, 0.02 device-hours on A100s, 0.0071 on H100s, 0.019 on TPU v5es
+(``--estimate``, at 30% of their peak); small: 3 runs of 10 s on two CPU cores.
 
 Open: which batch sizes: 32, 128 and 512, at eta*; how many epochs are shown,
 10 here (small: 20); one seed.

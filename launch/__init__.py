@@ -1,4 +1,5 @@
-"""Starts runs of main.py, several at a time, and waits for them.
+"""Starts runs of main.py and waits for them: sweeps, Slurm, TPU slices, reruns.
 
-Nothing here computes; it knows commands, run directories and exit codes.
+Nothing here trains; it knows commands, run directories and exit codes, and prices a
+sweep by XLA's analysis of its compiled steps.
 """
