@@ -1,0 +1,273 @@
+"""Where a run's metrics go beside metrics.jsonl: TensorBoard, W&B or MLflow.
+
+metrics.jsonl is the record; a tracker shows it. A continued run stays one run in each
+tracker and no step appears twice, although the steps since the last checkpoint are
+computed again. What is sent by the environment (WANDB_MODE, WANDB_PROJECT,
+MLFLOW_TRACKING_URI, ...) is left to the libraries.
+"""
+
+import json
+import math
+import time
+import uuid
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+from tensorboardX import SummaryWriter
+
+from fisher_jax.errors import UserError, one_line
+from fisher_jax.train import wandb_log
+
+TRACKERS = ("tensorboard", "wandb", "mlflow")
+PROJECT = "fisher_jax"
+
+
+class Tracker(Protocol):
+    """What the loop needs of a tracker."""
+
+    last_step: int  # that it holds; earlier ones are not sent again
+
+    def log(self, step: int, values: Mapping[str, float]) -> None:
+        """Shows the values, finite numbers by metric name, of a step."""
+
+    def close(self, status: str | None = None) -> None:
+        """Ends it; ``status`` is finished or diverged, None if the run goes on."""
+
+
+class TrackedRun(NamedTuple):
+    """What a tracker is told of a run when it starts or continues.
+
+    Attributes:
+        directory: the run directory, which also holds the tracker's own files.
+        config: flat, as JSON holds it.
+        records: of earlier sessions, as far as they are kept; the steps after the
+            last of them are computed now.
+        first_step: the first step that is computed now.
+    """
+
+    directory: Path
+    config: Mapping[str, Any]
+    records: Sequence[Mapping[str, float | int | None]]
+    first_step: int
+
+    @property
+    def name(self) -> str:
+        """The last two parts of the run's folder, which tell it in a sweep."""
+        return "/".join(self.directory.absolute().parts[-2:])
+
+
+def open_tracker(tracker: str, run: TrackedRun) -> Tracker:
+    """Starts or continues the run in a tracker.
+
+    Kept records that it lost when an earlier session was killed are sent once more.
+
+    Args:
+        tracker: one of TRACKERS.
+
+    Raises:
+        UserError: its package is missing or it cannot be reached.
+    """
+    opened: Mapping[str, Callable[[TrackedRun], Tracker]] = {
+        "tensorboard": TensorBoard,
+        "wandb": WeightsAndBiases,
+        "mlflow": MLflow,
+    }
+    started = opened[tracker](run)
+    for record in run.records:
+        step = int(record["step"] or 0)
+        if step > started.last_step:
+            started.log(step, finite_values(record))
+    return started
+
+
+class TensorBoard:
+    """Event files in the run's ``tensorboard/``; recomputed steps replace theirs."""
+
+    def __init__(self, run: TrackedRun):
+        """Opens a new event file that purges the steps to be computed again."""
+        folder = str(run.directory / "tensorboard")
+        self.last_step = run.first_step - 1
+        self._writer = SummaryWriter(folder, purge_step=run.first_step)
+
+    def log(self, step: int, values: Mapping[str, float]) -> None:
+        """Writes the values and flushes the file."""
+        self.last_step = step
+        for name, value in values.items():
+            self._writer.add_scalar(name, value, step)
+        self._writer.flush()
+
+    def close(self, status: str | None = None) -> None:
+        """Closes the file."""
+        self._writer.close()
+
+
+class WeightsAndBiases:
+    """A run of W&B, online or (``WANDB_MODE=offline``) in the run's ``wandb/``.
+
+    Offline each session is a folder of its own with the same run id; ``wandb sync``
+    makes one run of them. Steps that it holds are not sent again: what is recomputed is
+    the same bit for bit.
+    """
+
+    def __init__(self, run: TrackedRun):
+        """Starts or resumes the W&B run whose id the run directory keeps."""
+        try:
+            import wandb
+        except ImportError as error:
+            raise _missing("wandb") from error
+        identifier = _kept_id(run.directory / "wandb_run.json", _new_id)
+        try:
+            held = wandb_log.last_step(run.directory / "wandb", identifier)
+        except (ValueError, OSError, ImportError) as error:
+            held = run.first_step - 1
+            _warn(f"W&B may lack steps of a killed session: {one_line(error)}")
+        try:
+            self._run = wandb.init(
+                project=PROJECT,
+                name=run.name,
+                id=identifier,
+                resume="allow",
+                dir=str(run.directory),
+                config=dict(run.config),
+                settings=wandb.Settings(silent=True, console="off"),
+            )
+        except (wandb.Error, OSError) as error:
+            raise UserError(
+                f"cannot start tracker=wandb: {one_line(error)}; log in by "
+                "'wandb login', or set WANDB_MODE=offline"
+            ) from error
+        # Online the server knows what it has; offline only the files do.
+        self.last_step = max(held, self._run.starting_step - 1)
+
+    def log(self, step: int, values: Mapping[str, float]) -> None:
+        """Hands the values to W&B's own process."""
+        if step > self.last_step:
+            self._run.log(dict(values), step=step)
+            self.last_step = step
+
+    def close(self, status: str | None = None) -> None:
+        """Waits until everything is written or sent."""
+        self._run.finish(exit_code=int(status == "diverged"))
+
+
+class MLflow:
+    """A run of MLflow: at MLFLOW_TRACKING_URI, else in the run's ``mlflow.db``.
+
+    The store is asked which step it has last. If it fails for a while the values are
+    kept and sent with the next ones, and training goes on.
+    """
+
+    def __init__(self, run: TrackedRun):
+        """Starts or resumes the MLflow run whose id the run directory keeps."""
+        try:
+            import mlflow
+            from mlflow.entities import Metric, Param
+        except ImportError as error:
+            raise _missing("mlflow") from error
+        self._error, self._metric = mlflow.exceptions.MlflowException, Metric
+        self._unsent: list[Any] = []
+        try:
+            if not mlflow.is_tracking_uri_set():
+                path = (run.directory / "mlflow.db").absolute()
+                mlflow.set_tracking_uri(f"sqlite:///{path}")
+            self._client = mlflow.tracking.MlflowClient()
+            self._id = _kept_id(
+                run.directory / "mlflow_run.json", lambda: self._create(run)
+            )
+            self._client.update_run(self._id, "RUNNING")
+            if not self._client.get_run(self._id).data.params:
+                parameters = [Param(k, str(v)) for k, v in run.config.items()]
+                self._client.log_batch(self._id, params=parameters)
+            self.last_step = self._held_step()
+        except (self._error, ImportError, OSError) as error:
+            raise UserError(
+                f"cannot start tracker=mlflow at {mlflow.get_tracking_uri()}: "
+                f"{one_line(error)}"
+            ) from error
+
+    def log(self, step: int, values: Mapping[str, float]) -> None:
+        """Sends the values, after those that could not be sent before."""
+        if step <= self.last_step:
+            return
+        now = int(1000 * time.time())
+        self._unsent += [self._metric(n, v, now, step) for n, v in values.items()]
+        self.last_step = step
+        self._send()
+
+    def close(self, status: str | None = None) -> None:
+        """Tells the store how the run ended; one that goes on stays RUNNING."""
+        self._send()
+        states = {"finished": "FINISHED", "diverged": "FAILED"}
+        if status is None or self._unsent:
+            return
+        try:
+            self._client.set_terminated(self._id, states[status])
+        except self._error as error:
+            _warn(f"MLflow does not know that the run has ended: {one_line(error)}")
+
+    def _send(self) -> None:
+        # 1000 is the most that a store takes at once.
+        while self._unsent:
+            batch = self._unsent[:1000]
+            try:
+                self._client.log_batch(self._id, metrics=batch)
+            except self._error as error:
+                _warn(f"MLflow: {len(self._unsent)} values wait: {one_line(error)}")
+                return
+            del self._unsent[: len(batch)]
+
+    def _create(self, run: TrackedRun) -> str:
+        experiment = self._client.get_experiment_by_name(PROJECT)
+        identifier = (
+            self._client.create_experiment(PROJECT)
+            if experiment is None
+            else experiment.experiment_id
+        )
+        return self._client.create_run(identifier, run_name=run.name).info.run_id
+
+    def _held_step(self) -> int:
+        names = self._client.get_run(self._id).data.metrics
+        steps = [
+            point.step
+            for name in names
+            for point in self._client.get_metric_history(self._id, name)
+        ]
+        return max(steps, default=-1)
+
+
+def finite_values(record: Mapping[str, float | int | None]) -> dict[str, float]:
+    """Returns a record's metrics: what has a slash in its name and a finite value."""
+    return {
+        name: float(value)
+        for name, value in record.items()
+        if "/" in name and value is not None and math.isfinite(value)
+    }
+
+
+def _kept_id(path: Path, create: Callable[[], str]) -> str:
+    """The run's id in the tracker, made once and kept in the run directory."""
+    if path.exists():
+        try:
+            return str(json.loads(path.read_text())["id"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise UserError(f"cannot read {path}; remove it to track anew") from error
+    identifier = create()
+    path.write_text(json.dumps({"id": identifier}) + "\n")
+    return identifier
+
+
+def _new_id() -> str:
+    return uuid.uuid4().hex[:12]
+
+
+def _missing(package: str) -> UserError:
+    return UserError(
+        f"tracker={package} needs a package that is not installed: "
+        f"pip install 'fisher_jax[{package}]'"
+    )
+
+
+def _warn(text: str) -> None:
+    warnings.warn(text, stacklevel=3)
