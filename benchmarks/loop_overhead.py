@@ -14,13 +14,13 @@ from pathlib import Path
 import jax
 import numpy as np
 from rich.console import Console
-from tensorboardX import SummaryWriter
 
 from fisher_jax import parallel
 from fisher_jax.train import assemble, checkpoints, loop
 from fisher_jax.train.config import load_config
 from fisher_jax.train.progress import Display
 from fisher_jax.train.signals import StopSignals
+from fisher_jax.train.trackers import TensorBoard, TrackedRun
 
 ROOT = Path(__file__).parents[1]
 
@@ -62,14 +62,13 @@ def time_in_the_loop(
     display = TimedDisplay(
         Console(quiet=True), schedule.total_steps, schedule.steps_per_epoch
     )
-    with (
-        checkpoints.open_manager(directory / "checkpoints", keep=1) as manager,
-        SummaryWriter(str(directory / "tensorboard")) as writer,
-    ):
+    tracker = TensorBoard(TrackedRun(directory, {}, [], 0))
+    with checkpoints.open_manager(directory / "checkpoints", keep=1) as manager:
         session = loop.Session(
-            directory / "metrics.jsonl", [], manager, writer, display, StopSignals()
+            directory / "metrics.jsonl", [], manager, tracker, display, StopSignals()
         )
         snapshot = loop.train(plan, snapshot, session)
+    tracker.close()
     return list(np.diff(display.moments)), snapshot
 
 

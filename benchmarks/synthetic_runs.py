@@ -44,6 +44,7 @@ def write_run(
     until_epoch: int | None = None,
     commit: str = "1234567890abcdef1234567890abcdef12345678",
     place: bool = True,
+    estimators: bool = False,
 ) -> Path:
     """Writes config.json, metrics.jsonl, result.json and run.json of one run.
 
@@ -51,6 +52,7 @@ def write_run(
         changes: flat configuration keys on top of base.py's.
         until_epoch: the run broke off there and has no result.json.
         place: whether run.json, a run's place in a sweep, is written.
+        estimators: whether the errors of estimators are recorded.
     """
     directory.mkdir(parents=True, exist_ok=True)
     config = flatten(base.get_config().to_dict()) | dict(changes)
@@ -58,6 +60,8 @@ def write_run(
         config |= PENALTIES[method]
     curves = _Curves(config, method)
     rows = curves.records(steps_per_epoch, every_steps, until_epoch)
+    if estimators:
+        rows = [row | _estimator_errors(row["step"]) for row in rows]
     lines = "".join(json.dumps(row) + "\n" for row in rows)
     (directory / "metrics.jsonl").write_text(lines)
     noise = config["dataset.label_noise"]
@@ -82,6 +86,15 @@ def write_run(
         where |= {"seed": config["seed"], "group": dict(group or {})}
         (directory / "run.json").write_text(json.dumps(where))
     return directory
+
+
+def _estimator_errors(step: int) -> dict[str, float]:
+    random = np.random.default_rng(step)
+    sizes = {"labels_per_example": 0.3, "signs_per_example": 0.02, "hutchinson": 0.5}
+    return {
+        f"estimator/{name}": size * float(random.uniform(0.5, 2))
+        for name, size in sizes.items()
+    }
 
 
 class _Curves:
@@ -294,6 +307,7 @@ def _varied(add: Any) -> None:
         add("fig18", CNN | {"optimizer.learning_rate": rate}, every_steps=1)
     for size in (32, 128, 512):
         add("fig19", CNN | {"train.batch_size": size}, every_steps=1)
+    add("beyond_estimators", CNN, estimators=True)
     for model in ("densenet", "resnet", "simple_cnn"):
         add("fig21", {"dataset.name": "cifar10", "model.name": model, **hessian})
     for noise in (0.0, 0.25):

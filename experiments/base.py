@@ -21,6 +21,9 @@ def get_config(arg: str = "") -> ConfigDict:
     config = ConfigDict()
     # Initialisation, label noise, validation split, batches, draws: all from here.
     config.seed = 0
+    # tensorboard | wandb | mlflow: who shows the metrics beside metrics.jsonl; the last
+    # two are extras, and know their place from WANDB_MODE, MLFLOW_TRACKING_URI, ...
+    config.tracker = "tensorboard"
 
     config.dataset = ConfigDict()
     # digits | cifar10 | cifar100 | tiny_imagenet | imagenet2012 | any TFDS set with the

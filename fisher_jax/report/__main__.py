@@ -88,7 +88,8 @@ def _report(arguments: argparse.Namespace, argv: Sequence[str]) -> int:
     report = build_report(arguments.folders, arguments.out, command)
     problems = report.runs.problems
     print(
-        f"{len(report.runs.table)} runs: {len(report.tables)} tables and "
+        f"{len(report.runs.table)} runs: "
+        f"{len(report.tables) + len(report.text_tables)} tables and "
         f"{len(report.figures)} figures"
     )
     for problem in problems[:5]:

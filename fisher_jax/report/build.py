@@ -1,13 +1,14 @@
 """The report: every table and figure that there are runs for, and index.html."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from multiprocessing import get_all_start_methods, get_context
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import NamedTuple
 
 from fisher_jax.report import render
+from fisher_jax.report.beyond_tables import TextTable, build_beyond_tables
 from fisher_jax.report.claims import verdicts
 from fisher_jax.report.collect import Runs, load_runs
 from fisher_jax.report.figures.all import FIGURES, draw, write
@@ -40,13 +41,18 @@ def build_report(
     runs = load_runs(folders)
     out.mkdir(parents=True, exist_ok=True)
     tables, missing = build_tables(runs.table)
+    text_tables, missing_too = build_beyond_tables(runs)
+    missing |= missing_too
     for table in tables:
         _write_table(table, out / "tables")
+    for text_table in text_tables:
+        _write_text_table(text_table, out / "tables")
     drawn = _draw_all(runs, out / "figures", num_processes or os.cpu_count() or 1)
     missing |= {d.key: d.reason for d in drawn if d.figure is None}
     report = Report(
         runs=runs,
         tables=tuple(tables),
+        text_tables=tuple(text_tables),
         figures=tuple(d.figure for d in drawn if d.figure is not None),
         missing=missing,
         verdicts=tuple(verdicts(runs)),
@@ -57,13 +63,29 @@ def build_report(
 
 
 def _write_table(table: Table, folder: Path) -> None:
+    forms = {
+        "md": render.as_markdown(table),
+        "csv": render.as_csv(table),
+        "tex": render.as_latex(table),
+    }
+    _write_forms(table.key, forms, folder)
+
+
+def _write_text_table(table: TextTable, folder: Path) -> None:
+    rows = [table.columns, *table.rows]
+    caption = f"{table.title}. {table.caption}"
+    forms = {
+        "md": render.texts_as_markdown(rows, caption, table.notes),
+        "csv": render.texts_as_csv(rows),
+        "tex": render.texts_as_latex(rows, caption, table.notes),
+    }
+    _write_forms(table.key, forms, folder)
+
+
+def _write_forms(key: str, forms: Mapping[str, str], folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    for ending, text in (
-        ("md", render.as_markdown(table)),
-        ("csv", render.as_csv(table)),
-        ("tex", render.as_latex(table)),
-    ):
-        (folder / f"{table.key}.{ending}").write_text(text, encoding="utf-8")
+    for ending, text in forms.items():
+        (folder / f"{key}.{ending}").write_text(text, encoding="utf-8")
 
 
 def _draw_all(runs: Runs, folder: Path, num_processes: int) -> list[_Drawn]:

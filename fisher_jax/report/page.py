@@ -9,6 +9,7 @@ import jinja2
 import pandas as pd
 
 from fisher_jax.report import render
+from fisher_jax.report.beyond_tables import TextTable
 from fisher_jax.report.claims import Verdict
 from fisher_jax.report.collect import Runs
 from fisher_jax.report.names import method_label
@@ -39,6 +40,7 @@ class Report(NamedTuple):
 
     runs: Runs
     tables: tuple[Table, ...]
+    text_tables: tuple[TextTable, ...]
     figures: tuple[DrawnFigure, ...]
     missing: Mapping[str, str]
     verdicts: tuple[Verdict, ...]
@@ -62,11 +64,13 @@ def page_content(report: Report) -> dict[str, Any]:
     """Returns the template's variables: strings and numbers only."""
     table = report.runs.table
     problems = report.runs.problems
-    shown = {t.key for t in report.tables} | {f.key for f in report.figures}
+    shown = {t.key for t in report.tables} | {t.key for t in report.text_tables}
+    shown |= {f.key for f in report.figures}
     return {
         "command": report.command,
         "facts": _facts(table),
         "verdicts": [_verdict_content(v, shown) for v in report.verdicts],
+        "text_tables": [_text_content(t, table) for t in report.text_tables],
         "tables": [_table_content(t, table) for t in report.tables],
         "figures": [_figure_content(f, table) for f in report.figures],
         "missing": [(item_name(k), why) for k, why in report.missing.items()],
@@ -82,7 +86,8 @@ def item_name(key: str) -> str:
     for word in ("table", "figure"):
         if key.startswith(word):
             return f"{word.capitalize()} {key.removeprefix(word)}"
-    return "Beyond the paper: " + key.removeprefix("beyond_").replace("_", " ").upper()
+    words = key.removeprefix("beyond_").replace("_", " ").replace("rfp", "RFP")
+    return f"Beyond the paper: {words}"
 
 
 def command_for(experiment: str, *, is_small: bool, is_in_sweep: bool) -> str:
@@ -203,6 +208,13 @@ def _table_content(table: Table, runs: pd.DataFrame) -> dict[str, Any]:
         "rows": rows,
         "notes": list(notes),
         "run_count": table.run_count,
+        "commands": _commands(table.experiments, runs),
+    }
+
+
+def _text_content(table: TextTable, runs: pd.DataFrame) -> dict[str, Any]:
+    return table._asdict() | {
+        "name": item_name(table.key),
         "commands": _commands(table.experiments, runs),
     }
 

@@ -4,7 +4,7 @@ import csv
 import io
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from fisher_jax.report.names import METHODS, method_label
 from fisher_jax.report.published import Published
@@ -19,6 +19,11 @@ _LATEX = {
     "√": r"$\sqrt{\mathrm{Tr}(F)}$",
     "η": r"$\eta$",
     "–": "--",
+    "−": "$-$",
+    "α": r"$\alpha$",
+    "ε": r"$\varepsilon$",
+    "ρ": r"$\rho$",
+    "×": r"$\times$",
     "±": r"$\pm$",
     "≥": r"$\geq$",
     **{character: "\\" + character for character in "&%$#_{}"},
@@ -99,6 +104,52 @@ def as_latex(table: Table) -> str:
     lines += [r"\bottomrule", r"\end{tabular}"]
     lines += [rf"\\ {{\footnotesize [{m}] {escape_latex(t)}}}" for m, t in notes]
     return "\n".join([*lines, r"\end{table*}", ""])
+
+
+def texts_as_markdown(
+    rows: Sequence[Sequence[str]], caption: str, notes: Sequence[str]
+) -> str:
+    """Returns a table of texts, headings first, with its caption and notes."""
+    escaped = [[escape_markdown(text) for text in row] for row in rows]
+    lines = [_markdown_row(row) for row in escaped]
+    lines.insert(1, _markdown_row(["---"] * len(rows[0])))
+    blocks = [f"**{escape_markdown(caption)}**", "\n".join(lines)]
+    blocks += [f"- {escape_markdown(note)}" for note in notes]
+    return "\n\n".join(blocks) + "\n"
+
+
+def texts_as_csv(rows: Sequence[Sequence[str]]) -> str:
+    """Returns the rows, headings first."""
+    file = io.StringIO()
+    writer = csv.writer(file, lineterminator="\n")
+    writer.writerows([escape_csv(text) for text in row] for row in rows)
+    return file.getvalue()
+
+
+def texts_as_latex(
+    rows: Sequence[Sequence[str]], caption: str, notes: Sequence[str]
+) -> str:
+    """Returns a booktabs table of texts, headings first."""
+    head, *body = [
+        " & ".join(escape_latex(text) for text in row) + r" \\" for row in rows
+    ]
+    return "\n".join(
+        [
+            r"% Needs \usepackage{booktabs}.",
+            r"\begin{table*}",
+            r"\centering\small",
+            rf"\caption{{{escape_latex(' '.join((caption, *notes)))}}}",
+            rf"\begin{{tabular}}{{{'l' * len(rows[0])}}}",
+            r"\toprule",
+            head,
+            r"\midrule",
+            *body,
+            r"\bottomrule",
+            r"\end{tabular}",
+            r"\end{table*}",
+            "",
+        ]
+    )
 
 
 class Notes:

@@ -122,6 +122,7 @@ SCHEMA: dict[str, Rule] = {
     "checkpoint.every_epochs": Rule(int, low=1),
     "checkpoint.min_seconds": Rule(float, low=0),
     "checkpoint.keep": Rule(int, low=1),
+    "tracker": Rule(str, choices=("tensorboard", "wandb", "mlflow")),
 }
 
 

@@ -15,7 +15,6 @@ import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 from jaxtyping import Array, Key, PyTree
-from tensorboardX import SummaryWriter
 
 from fisher_jax import measure, parallel
 from fisher_jax.data.device import examples_at
@@ -32,6 +31,7 @@ from fisher_jax.train.signals import StopNow, StopSignals
 from fisher_jax.train.speed import Work, count_flops, peak_flops
 from fisher_jax.train.state import TrainState
 from fisher_jax.train.step import StepMetrics, is_penalty_update
+from fisher_jax.train.trackers import Tracker, finite_values
 
 
 class Schedule(NamedTuple):
@@ -71,7 +71,7 @@ class Session(NamedTuple):
     """What surrounds one process's part of a run: its files, its person, its end.
 
     Attributes:
-        metrics_path, writer: None where another process writes the records.
+        metrics_path, tracker: None where another process writes the records.
         records: those of earlier sessions, at least the last, extended as the run goes.
         trace: of the steps that are to be profiled, if any.
     """
@@ -79,7 +79,7 @@ class Session(NamedTuple):
     metrics_path: Path | None
     records: list[Record]
     manager: ocp.CheckpointManager
-    writer: SummaryWriter | None
+    tracker: Tracker | None
     display: Display
     stop: StopSignals
     trace: StepTrace | None = None
@@ -307,13 +307,10 @@ def _record_if_due(
 
 
 def _write_record(record: Record, session: Session) -> None:
-    if session.metrics_path is None or session.writer is None:
+    if session.metrics_path is None or session.tracker is None:
         return
     append_record(session.metrics_path, record)
-    for name, value in record.items():
-        if "/" in name and value is not None:
-            session.writer.add_scalar(name, value, record["step"])
-    session.writer.flush()
+    session.tracker.log(int(record["step"] or 0), finite_values(record))
 
 
 def measure_state(run: Run, state: TrainState) -> dict[str, float]:

@@ -11,7 +11,6 @@ import orbax.checkpoint as ocp
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 from rich.console import Console
-from tensorboardX import SummaryWriter
 
 from fisher_jax import parallel
 from fisher_jax.data.cache import default_cache_dir
@@ -25,6 +24,7 @@ from fisher_jax.train.profile import StepTrace
 from fisher_jax.train.progress import Display, print_header
 from fisher_jax.train.provenance import config_json, facts_of
 from fisher_jax.train.signals import EXIT_PREEMPTED, StopSignals
+from fisher_jax.train.trackers import TrackedRun, open_tracker
 
 EXIT_FINISHED, EXIT_DIVERGED = 0, 3
 
@@ -147,11 +147,16 @@ def _run_to_end(
         files.enter_context(manager)
         trace = StepTrace(profile_steps, directory / "tensorboard")
         files.callback(trace.end)
+        tracker = None
+        if is_first:
+            tracked = TrackedRun(directory, flat_config(config), kept, start + 1)
+            tracker = open_tracker(config.tracker, tracked)
+            files.callback(tracker.close)
         session = loop.Session(
             metrics_path=directory / "metrics.jsonl" if is_first else None,
             records=kept,
             manager=manager,
-            writer=_open_writer(directory, start + 1, files) if is_first else None,
+            tracker=tracker,
             display=files.enter_context(display),
             stop=stop,
             trace=trace,
@@ -170,6 +175,8 @@ def _run_to_end(
                 f"Saved at step {stopped.step}; the same command continues from there."
             )
             return stop.exit_code
+        if tracker is not None:
+            tracker.end(status)
     if is_first:
         result = records.summarise(
             kept, status, steps, schedule.steps_per_epoch, config.measure.early_loss
@@ -189,11 +196,6 @@ def _keep_records(path: Path, last_step: int) -> list[records.Record]:
 
     last = parallel.from_first(keep_and_tell_the_last)
     return kept or last
-
-
-def _open_writer(directory: Path, first_step: int, files: ExitStack) -> SummaryWriter:
-    folder = str(directory / "tensorboard")
-    return files.enter_context(SummaryWriter(folder, purge_step=first_step))
 
 
 def _print_divergence(

@@ -32,8 +32,11 @@ class Tracker(Protocol):
     def log(self, step: int, values: Mapping[str, float]) -> None:
         """Shows the values, finite numbers by metric name, of a step."""
 
-    def close(self, status: str | None = None) -> None:
-        """Ends it; ``status`` is finished or diverged, None if the run goes on."""
+    def end(self, status: str) -> None:
+        """Says that the run is over, finished or diverged; else it will go on."""
+
+    def close(self) -> None:
+        """Writes or sends what is left and lets go."""
 
 
 class TrackedRun(NamedTuple):
@@ -83,22 +86,32 @@ def open_tracker(tracker: str, run: TrackedRun) -> Tracker:
 
 
 class TensorBoard:
-    """Event files in the run's ``tensorboard/``; recomputed steps replace theirs."""
+    """Event files in the run's ``tensorboard/``; recomputed steps replace theirs.
+
+    A writing thread flushes once a second, so a killed session has lost its last
+    records: the last kept ones are written again, in place of what may be there.
+    """
+
+    _REWRITTEN = 100
 
     def __init__(self, run: TrackedRun):
-        """Opens a new event file that purges the steps to be computed again."""
+        """Opens an event file that purges the steps that are written again."""
+        rewritten = run.records[-self._REWRITTEN :]
+        first = int(rewritten[0]["step"] or 0) if rewritten else run.first_step
+        self.last_step = first - 1
         folder = str(run.directory / "tensorboard")
-        self.last_step = run.first_step - 1
-        self._writer = SummaryWriter(folder, purge_step=run.first_step)
+        self._writer = SummaryWriter(folder, purge_step=first, flush_secs=1)
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
-        """Writes the values and flushes the file."""
+        """Writes the values."""
         self.last_step = step
         for name, value in values.items():
             self._writer.add_scalar(name, value, step)
-        self._writer.flush()
 
-    def close(self, status: str | None = None) -> None:
+    def end(self, status: str) -> None:
+        """Nothing: event files do not hold how a run ended."""
+
+    def close(self) -> None:
         """Closes the file."""
         self._writer.close()
 
@@ -140,6 +153,7 @@ class WeightsAndBiases:
             ) from error
         # Online the server knows what it has; offline only the files do.
         self.last_step = max(held, self._run.starting_step - 1)
+        self._exit_code = 0
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
         """Hands the values to W&B's own process."""
@@ -147,9 +161,13 @@ class WeightsAndBiases:
             self._run.log(dict(values), step=step)
             self.last_step = step
 
-    def close(self, status: str | None = None) -> None:
+    def end(self, status: str) -> None:
+        """Keeps whether the run failed, which W&B is told at its close."""
+        self._exit_code = int(status == "diverged")
+
+    def close(self) -> None:
         """Waits until everything is written or sent."""
-        self._run.finish(exit_code=int(status == "diverged"))
+        self._run.finish(exit_code=self._exit_code)
 
 
 class MLflow:
@@ -196,16 +214,18 @@ class MLflow:
         self.last_step = step
         self._send()
 
-    def close(self, status: str | None = None) -> None:
+    def end(self, status: str) -> None:
         """Tells the store how the run ended; one that goes on stays RUNNING."""
         self._send()
         states = {"finished": "FINISHED", "diverged": "FAILED"}
-        if status is None or self._unsent:
-            return
         try:
             self._client.set_terminated(self._id, states[status])
         except self._error as error:
             _warn(f"MLflow does not know that the run has ended: {one_line(error)}")
+
+    def close(self) -> None:
+        """Sends what is left."""
+        self._send()
 
     def _send(self) -> None:
         # 1000 is the most that a store takes at once.

@@ -7,12 +7,12 @@ import jax
 import numpy as np
 import pytest
 from rich.console import Console
-from tensorboardX import SummaryWriter
 
 from fisher_jax.train import checkpoints, loop, records
 from fisher_jax.train.checkpoints import Snapshot
 from fisher_jax.train.progress import Display
 from fisher_jax.train.signals import StopSignals
+from fisher_jax.train.trackers import TensorBoard, TrackedRun
 
 
 class StopAfter(StopSignals):
@@ -43,16 +43,17 @@ def go_on(plan, directory: Path, stop_after: int | None = None) -> Snapshot:
     )
     stop = StopAfter(display, stop_after)
     path = directory / "metrics.jsonl"
-    with (
-        checkpoints.open_manager(directory / "checkpoints", keep=2) as manager,
-        SummaryWriter(str(directory / "tensorboard")) as writer,
-    ):
+    with checkpoints.open_manager(directory / "checkpoints", keep=2) as manager:
         snapshot = fresh()
         restored = checkpoints.restore_latest(manager, snapshot, pytest.fail)
         start = -1 if restored is None else int(restored.state.step)
         kept = records.keep_records(path, start)
-        session = loop.Session(path, kept, manager, writer, display, stop)
-        return loop.train(functions, restored or snapshot, session)
+        tracker = TensorBoard(TrackedRun(directory, {}, kept, start + 1))
+        session = loop.Session(path, kept, manager, tracker, display, stop)
+        try:
+            return loop.train(functions, restored or snapshot, session)
+        finally:
+            tracker.close()
 
 
 def without_time(path: Path) -> list[dict]:

@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import math
+import signal
 import struct
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import pytest
 from fisher_jax.errors import UserError
 from fisher_jax.train import wandb_log
 from fisher_jax.train.trackers import TrackedRun, finite_values, open_tracker
+from tests.command import SMALL, run, signal_when, start
 
 CONFIG = {"seed": 3, "penalty.name": "fisher", "train.init_from": None}
 
@@ -46,7 +48,7 @@ def session(directory, kind, kept_steps, first_step, steps, status):
         f"run = tracked(pathlib.Path(sys.argv[1]), {kept_steps}, {first_step})\n"
         f"tracker = open_tracker({kind!r}, run)\n"
         f"log_steps(tracker, {steps})\n"
-        f"if {status!r}: tracker.close({status!r})\n"
+        f"if {status!r}: tracker.end({status!r}); tracker.close()\n"
         # Event files are named by the second: the next session starts in another.
         "else: time.sleep(1.1); os.kill(os.getpid(), signal.SIGKILL)\n"
     )
@@ -97,7 +99,7 @@ def test_tensorboard_purges_the_steps_that_are_computed_again(tmp_path):
                 event.step for v in event.summary.value if v.tag == "trace/fisher"
             ]
     assert found == [0, 10, 20, 30, 40]
-    assert purged_from[-1] == 11
+    assert purged_from == [0, 0]  # the kept records are written again
 
 
 @needs("wandb")
@@ -219,7 +221,8 @@ def test_mlflow_that_fails_for_a_while_loses_nothing(tmp_path, local_store):
         log_steps(tracker, (0, 10))
     tracker._client.log_batch = send
     log_steps(tracker, (20,))
-    tracker.close("diverged")
+    tracker.end("diverged")
+    tracker.close()
     run, points = mlflow_history(local_store)
     assert [step for step, _ in points] == [0, 10, 20]
     assert run.info.status == "FAILED"
@@ -231,3 +234,23 @@ def test_a_damaged_id_is_one_line(tmp_path, local_store):
     (tmp_path / "mlflow_run.json").write_text("{")
     with pytest.raises(UserError, match=r"mlflow_run\.json"):
         open_tracker("mlflow", tracked(tmp_path))
+
+
+@needs("mlflow")
+@pytest.mark.slow
+def test_a_real_run_killed_and_continued_is_one_mlflow_run(tmp_path, local_store):
+    arguments = (*SMALL, f"--workdir={tmp_path}", "--config.tracker=mlflow")
+    arguments += ("--config.train.num_epochs=3", "--config.checkpoint.min_seconds=0")
+    process = start(*arguments)
+    metrics = tmp_path / "metrics.jsonl"
+
+    def has_two_records():
+        return metrics.exists() and metrics.read_bytes().count(b"\n") >= 2
+
+    signal_when(process, signal.SIGKILL, has_two_records)
+    code, output = run(*arguments)
+    assert code == 0, output
+    rows = [json.loads(line) for line in metrics.read_text().splitlines()]
+    tracked_run, points = mlflow_history(local_store)
+    assert points == [(row["step"], row["trace/fisher"]) for row in rows]
+    assert tracked_run.info.status == "FINISHED"

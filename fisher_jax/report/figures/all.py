@@ -39,6 +39,7 @@ FIGURES: Mapping[str, Callable[[Runs], Drawing | str]] = {
     "figure20": strengths.figure_20,
     "figure21": traces.figure_21,
     "beyond_rfp": beyond.figure_beyond_rfp,
+    "beyond_estimators": beyond.figure_beyond_estimators,
 }
 
 

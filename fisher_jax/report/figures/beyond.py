@@ -1,6 +1,4 @@
-"""Beyond the paper: accuracy against a penalty's strength, RFP beside its rivals."""
-
-from typing import Any
+"""Beyond the paper: RFP beside its rivals, and the errors of the estimators."""
 
 import numpy as np
 import pandas as pd
@@ -8,12 +6,14 @@ import pandas as pd
 from fisher_jax.report.choose import one_version, unfinished_note
 from fisher_jax.report.collect import Runs
 from fisher_jax.report.figures import canvas
-from fisher_jax.report.figures.canvas import Drawing
+from fisher_jax.report.figures.canvas import Drawing, Panel
 from fisher_jax.report.quantities import DIVERGED
 from fisher_jax.report.statistics import summarise
 
 EXPERIMENT = "beyond_rfp"
-_KEYS = ["is_small", "setting_label", "sweep_setting", "noise"]
+_COLOURS = tuple(colour for colour, _ in canvas.METHOD_STYLES.values())
+ESTIMATORS = "estimator/"  # before an estimator's name: its relative error
+SETTING_KEYS = ["is_small", "setting_label", "sweep_setting", "noise"]
 
 
 def accuracy_of(runs: pd.DataFrame) -> pd.Series:
@@ -41,7 +41,7 @@ def figure_beyond_rfp(runs: Runs) -> Drawing | str:
     rows = runs.table[runs.table["experiment"] == EXPERIMENT]
     if not len(rows):
         return f"no runs of {EXPERIMENT}"
-    groups = list(rows.groupby(_KEYS))
+    groups = list(rows.groupby(SETTING_KEYS))
     columns = min(3, len(groups))
     figure, all_axes = canvas.new_figure(
         -(-len(groups) // columns), columns, height=2.1
@@ -61,7 +61,7 @@ def figure_beyond_rfp(runs: Runs) -> Drawing | str:
         canvas.mark_empty(axes, "no run has ended")
     for axes in list(all_axes.flat)[len(groups) :]:
         axes.set_axis_off()
-    _legend_of_all(figure, all_axes)
+    canvas.legend_below(figure, *all_axes.flat)
     return Drawing(
         "beyond_rfp",
         "How strong may a penalty be? RFP beside FP and its rivals",
@@ -114,16 +114,58 @@ def _draw_method(axes: canvas.Axes, runs: pd.DataFrame, method: str) -> None:
         axes.errorbar(x, y, yerr=spreads, marker="o", ms=3, label=label, **line)
 
 
-def _legend_of_all(figure: canvas.Figure, all_axes: np.ndarray) -> None:
-    """One legend below with every method that any panel shows."""
-    entries: dict[str, Any] = {}
-    for axes in all_axes.flat:
-        for handle, name in zip(*axes.get_legend_handles_labels(), strict=True):
-            entries.setdefault(name, handle)
-    if entries:
-        figure.legend(
-            list(entries.values()),
-            list(entries),
-            loc="outside lower center",
-            ncols=min(6, len(entries)),
-        )
+def estimator_panels(runs: Runs) -> list[Panel]:
+    """Returns the settings whose runs have recorded estimators' errors."""
+    rows = runs.table[
+        [
+            any(str(name).startswith(ESTIMATORS) for name in runs.metrics[index])
+            for index in runs.table.index
+        ]
+    ]
+    return canvas.panels_of(rows) if len(rows) else []
+
+
+def figure_beyond_estimators(runs: Runs) -> Drawing | str:
+    """The relative error of every estimator along training, a panel for a network."""
+    panels = estimator_panels(runs)
+    if not panels:
+        return "no runs of beyond_estimators"
+    columns = min(3, len(panels))
+    figure, all_axes = canvas.new_figure(
+        -(-len(panels) // columns), columns, height=2.4
+    )
+    names = list(dict.fromkeys(n for p in panels for n in estimators_of(p, runs)))
+    for axes, panel in zip(all_axes.flat, panels, strict=False):
+        axes.set_yscale("log")
+        for place, name in enumerate(names):
+            curve = canvas.mean_curve(panel.runs, runs.metrics, name)
+            marker = canvas.MARKERS[place % len(canvas.MARKERS)]
+            label = canvas.plain(name.removeprefix(ESTIMATORS).replace("_", " "))
+            line = {"color": _COLOURS[place % len(_COLOURS)], "label": label}
+            canvas.draw_curve(axes, curve, marker=marker, ms=2.5, **line)
+        axes.set_title(panel.title)
+        axes.set_xlabel("epoch")
+        axes.set_ylabel("relative error")
+    for axes in list(all_axes.flat)[len(panels) :]:
+        axes.set_axis_off()
+    canvas.legend_below(figure, *all_axes.flat)
+    return Drawing(
+        "beyond_estimators",
+        "Which estimator of Tr(F) and Tr(H) to record",
+        figure,
+        "Error relative to the exact value on the same examples, each estimator at the "
+        "cost of four gradients; means over runs, bands one standard deviation.",
+        "Relative error on a logarithmic axis against epoch, a line for each "
+        "estimator, a panel for each network.",
+        ("beyond_estimators",),
+        sum(len(panel.runs) for panel in panels),
+        canvas.notes_of(panels),
+    )
+
+
+def estimators_of(panel: Panel, runs: Runs) -> list[str]:
+    """Returns the metrics that are errors of estimators, in their recorded order."""
+    frames = [runs.metrics[index] for index in panel.runs.index]
+    names = dict.fromkeys(str(name) for frame in frames for name in frame)
+    names.pop(f"{ESTIMATORS}exact", None)  # the value itself
+    return [name for name in names if name.startswith(ESTIMATORS)]

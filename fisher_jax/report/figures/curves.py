@@ -95,7 +95,7 @@ def _penalty_curves(runs: Runs, key: str, *, is_first: bool) -> Drawing | str:
         for column in range(len(part), all_axes.shape[1]):
             all_axes[2 * line, column].set_axis_off()
             all_axes[2 * line + 1, column].set_axis_off()
-    canvas.legend_below(figure, all_axes[0, 0])
+    canvas.legend_below(figure, *all_axes.flat)
     return Drawing(
         key,
         "Accuracy and Tr(F) along training: η*, a tenth of it, and with penalties",

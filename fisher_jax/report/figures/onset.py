@@ -36,7 +36,7 @@ def figure_3(runs: Runs) -> Drawing | str:
         canvas.mark_empty(axes, "no run has ended")
     for axes in list(all_axes.flat)[len(panels) :]:
         axes.set_axis_off()
-    canvas.legend_below(figure, all_axes[0, 0])
+    canvas.legend_below(figure, *all_axes.flat)
     return Drawing(
         "figure3",
         "The later the penalty starts, the less it helps",

@@ -52,7 +52,7 @@ def figure_15(runs: Runs) -> Drawing | str:
             canvas.mark_empty(axes)
         left.set_title(panel.title)
         _finish_scatter(right, pairs(panel.runs, runs, *names), labels)
-    canvas.legend_below(figure, all_axes[0, 0])
+    canvas.legend_below(figure, *all_axes.flat)
     return Drawing(
         "figure15",
         "The minibatch form follows Tr(F)",
