@@ -253,10 +253,12 @@ def tidy_log_axis(axis: Any) -> None:
 def finish(figure: Figure) -> None:
     """Gives axes their last touch: few whole epochs, readable logarithmic ticks."""
     for axes in figure.axes:
+        if not axes.has_data():
+            continue
         for axis in (axes.xaxis, axes.yaxis):
             if axis.get_scale() == "log":
                 tidy_log_axis(axis)
-        if axes.get_xlabel() in ("epoch", "step") and axes.has_data():
+        if axes.get_xlabel() in ("epoch", "step"):
             steps = (1, 2, 2.5, 5, 10)
             locator = ticker.MaxNLocator(nbins=5, steps=steps, integer=True)
             axes.xaxis.set_major_locator(locator)
