@@ -15,9 +15,9 @@ table 2 eta_star_augmented, fp_augmented.
 Published test accuracy, %: eta* 53.96, baseline (eta*/10) 46.38, GP_x 58.68, GP 57.68,
 FP 57.05, GP_r 58.15; augmented, eta* 69.48 and with FP 71.53.
 
-Expected time: 8 h on one NVIDIA A100, 94 s an epoch. An estimate: 110 PFLOP by XLA's
-count at 20% of the float32 peak of 19.5 TFLOP/s (``python -m benchmarks.settings``).
-The paper's table 5: 77 s an epoch with FP.
+Expected time: 2.9 h on one NVIDIA A100, an estimate: 110 PFLOP, 30% of its peak
+(``python -m launch.sweep --estimate --config=experiments/cifar100_wresnet_fp.py``).
+The paper's table 5: 77 s an epoch with FP, 6.4 h in all.
 
 Open: the paper states neither eta* nor the chosen alpha. 0.0316 is our reading of
 "five log-spaced values in [1e-2, 1e0]" for a network without batch norm, alpha the

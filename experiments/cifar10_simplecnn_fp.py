@@ -14,9 +14,9 @@ table 2 eta_star_augmented, fp_augmented.
 Published test accuracy, %: eta* 76.94, baseline (eta*/10) 71.32, GP_x 75.68, GP 75.73,
 FP 79.66, GP_r 79.76; augmented, eta* 87.16 and with FP 87.52.
 
-Expected time: 0.2 h on one NVIDIA A100, 2 s an epoch. An estimate: 2.7 PFLOP by XLA's
-count at 20% of the float32 peak of 19.5 TFLOP/s (``python -m benchmarks.settings``).
-The paper's table 5: 21 s an epoch with FP.
+Expected time: 0.1 h on one NVIDIA A100, an estimate: 2.7 PFLOP, 30% of its peak
+(``python -m launch.sweep --estimate --config=experiments/cifar10_simplecnn_fp.py``).
+The paper's table 5: 21 s an epoch with FP, 1.8 h in all.
 
 Open: the paper states neither eta* nor the chosen alpha. 0.0316 is our reading of
 "five log-spaced values in [1e-2, 1e0]" for a network without batch norm, alpha the

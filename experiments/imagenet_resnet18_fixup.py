@@ -13,9 +13,9 @@ Variants (``:name``): eta_0.1 (default), eta_0.01, eta_0.001.
 Published (read off figure 2): Tr(F_i) about 1000, 5000 and 27,000 with best test
 accuracies of about 59.5, 48 and 38.5%, from the highest learning rate to the lowest.
 
-Expected time: 46 h on one NVIDIA A100, 3340 s an epoch. An estimate: 651 PFLOP by XLA's
-count at 20% of the float32 peak of 19.5 TFLOP/s (``python -m benchmarks.settings``).
-Decoding is the other bound: 1.28 million photographs an epoch, some 250 a second and
+Expected time: 8.2 h on one NVIDIA A100, an estimate: 651 PFLOP, 30% of its peak
+(``python -m launch.sweep --estimate --config=experiments/imagenet_resnet18_fixup.py``).
+Decoding is the other bound: 1.28 million photographs an epoch, some 500 a second and
 core.
 
 Open: momentum is stated for section 4 only, 0.9 is taken here too; images are resized

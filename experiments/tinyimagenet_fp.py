@@ -17,9 +17,9 @@ gp, gp_r, rfp (ours); fp_eta_star is table 2's FP.
 Published test accuracy, %: eta* 54.67, baseline 52.57, GP_x 52.79, GP 56.44, FP 56.73,
 GP_r 55.41; table 2: eta* 54.70, with FP 60.00.
 
-Expected time: 18 h on one NVIDIA A100, 214 s an epoch. An estimate: 251 PFLOP by XLA's
-count at 20% of the float32 peak of 19.5 TFLOP/s (``python -m benchmarks.settings``).
-The paper's table 5: 209 s an epoch with FP.
+Expected time: 7 h on one NVIDIA A100, an estimate: 251 PFLOP, 30% of its peak
+(``python -m launch.sweep --estimate --config=experiments/tinyimagenet_fp.py``).
+The paper's table 5: 209 s an epoch with FP, 17.4 h in all.
 
 Open: no validation split is stated, so none is taken, and coefficients can only be
 chosen on a split of one's own (``dataset.num_validation``) or on the test split. The

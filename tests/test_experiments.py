@@ -230,7 +230,7 @@ def test_three_real_steps(name, data_dir, tmp_path):
         "--config.measure.hessian_probes=2",
         "--config.measure.hessian_examples=4",
         "--config.measure.batch_size=12",
-        timeout=1500,
+        timeout=3000,
         environment={"FISHER_JAX_CACHE_DIR": str(tmp_path)},
     )
     assert code == 0, output

@@ -1,6 +1,7 @@
 """A run on a set that is read from disk: the same as in memory, resumed to the bit."""
 
 import json
+import signal
 from pathlib import Path
 
 import jax
@@ -15,6 +16,7 @@ from fisher_jax.data.label_noise import add_label_noise
 from fisher_jax.errors import UserError
 from fisher_jax.train import assemble, loop
 from fisher_jax.train.provenance import facts_of
+from tests import command
 from tests.data.conftest import write_set
 from tests.data.photographs import write_photographs
 from tests.train.sessions import assert_same_end, go_on, without_time
@@ -224,3 +226,56 @@ def test_bfloat16_is_refused_on_cpu():
     mesh = parallel.make_mesh()
     with pytest.raises(UserError, match=r"model.compute_dtype=bfloat16 is for acc"):
         assemble.build(config, assemble.load_data(config), mesh)
+
+
+SMALL_NETWORK = (
+    "--config=experiments/base.py",
+    "--config.dataset.name=photos",
+    "--config.dataset.resize_size=36",
+    "--config.dataset.crop_size=32",
+    "--config.dataset.augment=standard",
+    "--config.train.batch_size=16",
+    "--config.train.num_epochs=4",
+    "--config.penalty.name=fisher",
+    "--config.penalty.coefficient=0.05",
+    "--config.penalty.update_every=2",
+    "--config.measure.fisher_examples=8",
+    "--config.measure.batch_size=24",
+    "--config.checkpoint.min_seconds=0",
+)
+
+
+@pytest.mark.slow
+def test_the_command_killed_and_continued(data_dir, tmp_path):
+    """Threads and processes that read ahead neither hinder an end nor a new start."""
+    common = [*SMALL_NETWORK, f"--config.dataset.data_dir={data_dir}"]
+    code, output = command.run(*common, f"--workdir={tmp_path}/undisturbed")
+    assert code == 0, output
+    workdir = tmp_path / "run"
+    for number in (signal.SIGKILL, signal.SIGTERM):
+        lines = len(command.records(workdir)) + 1
+        process = command.start(*common, f"--workdir={workdir}")
+        code, output = command.signal_when(
+            process, number, lambda n=lines: len(command.records(workdir)) >= n
+        )
+        assert code == (-number if number == signal.SIGKILL else 75), output
+    code, output = command.run(*common, f"--workdir={workdir}")
+    assert code == 0, output
+    assert command.records(workdir) == command.records(tmp_path / "undisturbed")
+
+
+@pytest.mark.slow
+def test_two_processes_share_the_batches(data_dir, tmp_path):
+    """Each decodes its rows; the run is that of one process, to rounding."""
+    common = [*SMALL_NETWORK, f"--config.dataset.data_dir={data_dir}"]
+    code, output = command.run(*common, f"--workdir={tmp_path}/alone")
+    assert code == 0, output
+    group = command.start_group(*common, f"--workdir={tmp_path}/shared")
+    for code, output in command.finish_group(group, timeout=600):
+        assert code == 0, output
+    ours = command.records(tmp_path / "shared")
+    theirs = command.records(tmp_path / "alone")
+    for row, other in zip(ours[:3], theirs[:3], strict=True):
+        assert row.keys() == other.keys()
+        for name, value in other.items():
+            np.testing.assert_allclose(row[name], value, rtol=5e-3, err_msg=name)
