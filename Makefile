@@ -7,7 +7,7 @@ VERSION := $(shell $(PYTHON) -c 'import sys; print("%d%d" % sys.version_info[:2]
 CONSTRAINTS := constraints/$(if $(filter 311,$(VERSION)),py311,py312).txt
 STAMP := $(VENV)/.installed-py$(VERSION)
 
-.PHONY: help install demo bench bench-loop bench-stream test test-all test-slurm lint format clean
+.PHONY: help install demo bench bench-loop bench-report bench-stream test test-all test-slurm lint format clean
 .DEFAULT_GOAL := help
 
 help:
@@ -74,6 +74,10 @@ bench-loop: install
 # How fast photographs are decoded and cropped for training, beside Pillow alone.
 bench-stream: install
 	$(BIN)/python -m benchmarks.stream
+
+# The report of 1000 runs of 300 epochs: time and memory.
+bench-report: install
+	$(BIN)/python -m benchmarks.report_scale
 
 $(BENCH_STAMP): setup.cfg $(CONSTRAINTS) benchmarks/constraints.txt
 	@echo "Installing into $(BENCH_VENV) with $$($(PYTHON) --version) (a few minutes)"

@@ -41,6 +41,7 @@ def find_runs(folders: Iterable[Path]) -> list[Path]:
         UserError: a folder does not exist, or none of them holds a run.
     """
     found: dict[Path, Path] = {}
+    seen: set[Path] = set()  # a link may lead back up
     folders = list(folders)
     for folder in folders:
         if not folder.is_dir():
@@ -51,6 +52,10 @@ def find_runs(folders: Iterable[Path]) -> list[Path]:
                 subfolders.clear()
                 found.setdefault(Path(here).resolve(), Path(here))
                 continue
+            if Path(here).resolve() in seen:
+                subfolders.clear()
+                continue
+            seen.add(Path(here).resolve())
             subfolders[:] = sorted(set(subfolders) - _NOT_RUNS)
     if not found:
         named = ", ".join(repr(str(folder)) for folder in folders)

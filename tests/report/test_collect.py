@@ -135,6 +135,14 @@ def test_folders_may_overlap_and_runs_are_not_looked_for_inside_runs(run):
     assert find_runs([sweep, run, sweep.parent]) == [run]
 
 
+def test_links_are_followed_but_not_in_circles(run, tmp_path):
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "sweep").symlink_to(run.parent)
+    (run.parent / "up").symlink_to(tmp_path)
+    assert [path.resolve() for path in find_runs([elsewhere])] == [run.resolve()]
+
+
 def test_an_empty_run_directory_is_read_as_empty(tmp_path):
     (tmp_path / "metrics.jsonl").write_text("")
     runs = load_runs([tmp_path])

@@ -88,11 +88,11 @@ def open_page(browser, page_url):
 def test_everything_loads_without_a_network(open_page):
     page = open_page()
     images = page.locator("img")
-    assert images.count() == 22
+    assert images.count() == 23
     for index in range(images.count()):
         assert images.nth(index).evaluate("i => i.complete && i.naturalWidth > 500")
         assert len(images.nth(index).get_attribute("alt")) > 60
-    assert page.locator("section.item table").count() == 9
+    assert page.locator("section.item table").count() == 11
     for link in page.locator("nav a").all():
         assert page.locator(link.get_attribute("href")).count() == 1
 
@@ -171,5 +171,5 @@ def test_names_out_of_runs_are_text(open_page):
 
 def test_without_javascript_everything_can_still_be_read(open_page):
     page = open_page(java_script_enabled=False)
-    assert page.locator("section.item").count() == 31
+    assert page.locator("section.item").count() == 34
     assert "holds" in page.locator("#verdicts").inner_text()
