@@ -14,6 +14,7 @@ from fisher_jax.report.collect import Runs, load_runs
 from fisher_jax.report.figures.all import FIGURES, draw, write
 from fisher_jax.report.figures.canvas import Drawing
 from fisher_jax.report.page import DrawnFigure, Report, write_page
+from fisher_jax.report.selections import selections_table
 from fisher_jax.report.tables import Table, build_tables
 
 
@@ -43,6 +44,8 @@ def build_report(
     tables, missing = build_tables(runs.table)
     text_tables, missing_too = build_beyond_tables(runs)
     missing |= missing_too
+    tuned = selections_table(runs.table)
+    text_tables += [] if tuned is None else [tuned]
     for table in tables:
         _write_table(table, out / "tables")
     for text_table in text_tables:

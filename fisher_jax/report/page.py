@@ -86,6 +86,8 @@ def item_name(key: str) -> str:
     for word in ("table", "figure"):
         if key.startswith(word):
             return f"{word.capitalize()} {key.removeprefix(word)}"
+    if key == "tuned":
+        return "Tuned values"
     words = key.removeprefix("beyond_").replace("_", " ").replace("rfp", "RFP")
     return f"Beyond the paper: {words}"
 

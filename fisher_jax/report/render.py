@@ -83,27 +83,20 @@ def as_csv(table: Table) -> str:
 def as_latex(table: Table) -> str:
     """Returns a booktabs table; a comment names the packages it needs."""
     notes = Notes()
-    columns = " & ".join(_latex_method(c) for c in table.columns)
-    lines = [
-        r"% Needs \usepackage{booktabs} and \usepackage[table]{xcolor}.",
-        r"\begin{table*}",
-        r"\centering\small",
-        rf"\caption{{{escape_latex(table.title)}. {escape_latex(table.caption)} "
-        r"Below ours: the paper's value and ours minus the paper's.}",
-        rf"\begin{{tabular}}{{l{'c' * len(table.columns)}}}",
-        r"\toprule",
-        rf" & {columns} \\",
-        r"\midrule",
-    ]
+    head = " & ".join(["", *(_latex_method(c) for c in table.columns)])
+    body = []
     for row in table.rows:
         ours = " & ".join(_latex_ours(c, table.decimals, notes) for c in row.cells)
         paper = " & ".join(_latex_published(c, table.decimals) for c in row.cells)
-        lines.append(rf"{escape_latex(row.label)} & {ours} \\")
+        body.append(f"{escape_latex(row.label)} & {ours}")
         if any(cell.published for cell in row.cells):
-            lines.append(rf"\quad paper & {paper} \\")
-    lines += [r"\bottomrule", r"\end{tabular}"]
-    lines += [rf"\\ {{\footnotesize [{m}] {escape_latex(t)}}}" for m, t in notes]
-    return "\n".join([*lines, r"\end{table*}", ""])
+            body.append(rf"\quad paper & {paper}")
+    caption = f"{table.title}. {table.caption} Below ours: the paper's value and ours "
+    caption += "minus the paper's."
+    columns = "l" + "c" * len(table.columns)
+    return _latex_float(
+        caption, columns, head, body, [f"[{m}] {text}" for m, text in notes]
+    )
 
 
 def texts_as_markdown(
@@ -130,26 +123,32 @@ def texts_as_latex(
     rows: Sequence[Sequence[str]], caption: str, notes: Sequence[str]
 ) -> str:
     """Returns a booktabs table of texts, headings first."""
-    head, *body = [
-        " & ".join(escape_latex(text) for text in row) + r" \\" for row in rows
+    head, *body = [" & ".join(escape_latex(text) for text in row) for row in rows]
+    return _latex_float(caption, "l" * len(rows[0]), head, body, notes)
+
+
+def _latex_float(
+    caption: str, columns: str, head: str, body: Sequence[str], notes: Sequence[str]
+) -> str:
+    """A table over both columns of a page, shrunk where it is wider than that."""
+    lines = [
+        r"% Needs \usepackage{booktabs,graphicx} and \usepackage[table]{xcolor}.",
+        r"\begin{table*}",
+        r"\centering\footnotesize\setlength{\tabcolsep}{3pt}",
+        rf"\caption{{{escape_latex(caption)}}}",
+        r"\resizebox{\ifdim\width>\textwidth\textwidth\else\width\fi}{!}{%",
+        rf"\begin{{tabular}}{{{columns}}}",
+        r"\toprule",
+        rf"{head} \\",
+        r"\midrule",
+        *(rf"{line} \\" for line in body),
+        r"\bottomrule",
+        r"\end{tabular}}",
     ]
-    return "\n".join(
-        [
-            r"% Needs \usepackage{booktabs}.",
-            r"\begin{table*}",
-            r"\centering\small",
-            rf"\caption{{{escape_latex(' '.join((caption, *notes)))}}}",
-            rf"\begin{{tabular}}{{{'l' * len(rows[0])}}}",
-            r"\toprule",
-            head,
-            r"\midrule",
-            *body,
-            r"\bottomrule",
-            r"\end{tabular}",
-            r"\end{table*}",
-            "",
-        ]
-    )
+    if notes:
+        texts = "; ".join(escape_latex(note) for note in notes)
+        lines += ["", rf"\parbox{{\textwidth}}{{\scriptsize {texts}}}"]
+    return "\n".join([*lines, r"\end{table*}", ""])
 
 
 class Notes:
