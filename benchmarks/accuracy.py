@@ -126,6 +126,7 @@ def estimators(problem: Problem) -> dict[str, Estimator]:
 
     return {
         "Tr(F) per_example, signs": fisher(draw="rademacher"),
+        "Tr(F) per_example, importance": fisher(draw="importance"),
         "Tr(F) per_example, labels": fisher(draw="labels"),
         "Tr(F) minibatch, signs": fisher(estimator="minibatch", draw="rademacher"),
         "Tr(F) minibatch, labels": fisher(estimator="minibatch", draw="labels"),

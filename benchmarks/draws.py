@@ -22,6 +22,7 @@ label draws, so that a few hundred draws underestimate their errors.
 
 import argparse
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -32,7 +33,7 @@ from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from benchmarks.accuracy import NETWORKS, stages
 from benchmarks.networks import Problem
-from fisher_jax.curvature import fisher_trace
+from fisher_jax.curvature import class_space, fisher_trace
 from fisher_jax.curvature.norms import squared_pullback_norms
 
 Cotangents = Float[Array, "D B C"]
@@ -100,12 +101,6 @@ def _label_cotangents(logits: Float[Array, "B C"], labels: Array) -> Cotangents:
     return jax.nn.softmax(logits) - jax.nn.one_hot(labels, logits.shape[-1])
 
 
-def labels(key: PRNGKeyArray, logits: Float[Array, "B C"]) -> Cotangents:
-    """p − onehot(ŷ), ŷ ~ p: the paper's; the law of ŷ is not differentiated."""
-    drawn = jax.random.categorical(key, jax.lax.stop_gradient(logits))
-    return _label_cotangents(logits, drawn)[None]
-
-
 def stratified_labels(key: PRNGKeyArray, logits: Float[Array, "B C"]) -> Cotangents:
     """Two labels per example, one from each half of the distribution function."""
     place, swap = jax.random.split(key)
@@ -119,34 +114,28 @@ def stratified_labels(key: PRNGKeyArray, logits: Float[Array, "B C"]) -> Cotange
     return _label_cotangents(logits, drawn)
 
 
-def weighted_labels(
-    key: PRNGKeyArray, logits: Float[Array, "B C"], by_length: bool
-) -> Cotangents:
-    """±√(p_c/q_c) (p − onehot(c)), c ~ q, where q is a constant and p is not.
-
-    Args:
-        key: a PRNG key.
-        logits: [B, C].
-        by_length: q_c ∝ p_c ‖p − onehot(c)‖², which makes ‖v‖ constant; else q = p.
-    """
+def weighted_labels(key: PRNGKeyArray, logits: Float[Array, "B C"]) -> Cotangents:
+    """±√(p_c/q_c) (p − onehot(c)), c ~ q = p, with q a constant."""
     pick, sign = jax.random.split(key)
-    p = jax.nn.softmax(logits)
-    q = jax.lax.stop_gradient(p)
-    if by_length:
-        others = q.sum(-1, keepdims=True) - q
-        lengths = others**2 + (q**2).sum(-1, keepdims=True) - q**2
-        q = q * lengths
-        q = q / q.sum(-1, keepdims=True)
-    drawn = jax.random.categorical(pick, jnp.log(q))
-    chosen = jax.nn.one_hot(drawn, logits.shape[-1], dtype=bool)
-    ratio = jnp.sum(jnp.where(chosen, p, 0), -1) / jnp.sum(jnp.where(chosen, q, 0), -1)
-    weight = _signs(sign, ratio.shape) * jnp.sqrt(ratio)
-    return (weight[:, None] * _label_cotangents(logits, drawn))[None]
+    log_p = jax.nn.log_softmax(logits)
+    drawn = jax.random.categorical(pick, jax.lax.stop_gradient(log_p))
+    chosen = jnp.take_along_axis(log_p, drawn[:, None], axis=-1)
+    weight = jnp.exp(0.5 * (chosen - jax.lax.stop_gradient(chosen)))
+    weight = weight * _signs(sign, weight.shape)
+    return (weight * _label_cotangents(logits, drawn))[None]
 
 
-def signs(key: PRNGKeyArray, logits: Float[Array, "B C"], count: int = 1) -> Cotangents:
-    """S z with independent signs z: RFP's."""
-    return _times(covariance_root(logits), _signs(key, (count, *logits.shape)))
+def offered(
+    draw: class_space.Draw, key: PRNGKeyArray, logits: Float[Array, "B C"]
+) -> Cotangents:
+    """A draw of ``fisher_jax.curvature``."""
+    noise = class_space.class_noise(key, draw, logits)
+    return class_space.random_cotangent(draw, logits, noise[0])[None]
+
+
+def two_signs(key: PRNGKeyArray, logits: Float[Array, "B C"]) -> Cotangents:
+    """S z and S z' with independent signs."""
+    return _times(covariance_root(logits), _signs(key, (2, *logits.shape)))
 
 
 def orthogonal_signs(key: PRNGKeyArray, logits: Float[Array, "B C"]) -> Cotangents:
@@ -176,22 +165,18 @@ def symmetric(key: PRNGKeyArray, logits: Float[Array, "B C"]) -> Cotangents:
 
 
 DRAWS = {
-    "labels (FP)": Draw(labels),
+    "labels (FP)": Draw(partial(offered, "labels")),
     "two stratified labels": Draw(stratified_labels, cost=2),
-    "labels, weights differentiated": Draw(
-        lambda key, logits: weighted_labels(key, logits, by_length=False)
-    ),
-    "labels ∝ p‖p − e‖², weights differentiated": Draw(
-        lambda key, logits: weighted_labels(key, logits, by_length=True)
-    ),
-    "signs (RFP)": Draw(signs),
-    "two draws of signs": Draw(lambda key, logits: signs(key, logits, 2), cost=2),
+    "labels, weights differentiated": Draw(weighted_labels),
+    "importance": Draw(partial(offered, "importance")),
+    "signs (RFP)": Draw(partial(offered, "rademacher")),
+    "two draws of signs": Draw(two_signs, cost=2),
     "two orthogonal signs": Draw(orthogonal_signs, cost=2),
     "Gaussian": Draw(gaussian),
     "sphere": Draw(sphere),
     "signs, symmetric root": Draw(symmetric),
-    "signs, batch in 2 groups": Draw(signs, groups=2),
-    "signs, batch in 8 groups": Draw(signs, groups=8),
+    "signs, batch in 8 groups": Draw(partial(offered, "rademacher"), groups=8),
+    "importance, batch in 8 groups": Draw(partial(offered, "importance"), groups=8),
 }
 
 

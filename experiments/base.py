@@ -124,7 +124,7 @@ def get_config(arg: str = "") -> ConfigDict:
     config.measure.fisher_examples = 1000
     # per_example | exact | minibatch | forward
     config.measure.fisher_estimator = "per_example"
-    # rademacher (precise late in training) | labels (the paper's)
+    # rademacher (precise late in training) | importance (more so) | labels (paper)
     config.measure.fisher_draw = "rademacher"
     # Gaussian probes for Tr(H), the paper takes 30; 0 = off
     config.measure.hessian_probes = 0

@@ -23,6 +23,7 @@ LogitsFn = Callable[[PyTree, Any], Float[Array, "B C"]]
 _FISHER: dict[str, dict[str, Any]] = {
     "fisher_labels": {"estimator": "per_example", "draw": "labels"},
     "fisher_rademacher": {"estimator": "per_example", "draw": "rademacher"},
+    "fisher_importance": {"estimator": "per_example", "draw": "importance"},
     "minibatch_labels": {"estimator": "minibatch", "draw": "labels"},
     "minibatch_rademacher": {"estimator": "minibatch", "draw": "rademacher"},
     "fisher_forward": {"estimator": "forward"},

@@ -71,6 +71,9 @@ def fisher_penalty(
     S = diag √p − p √pᵀ and random signs z that do not depend on θ, while S is
     differentiated. Value AND gradient are unbiased, at the same cost.
 
+    ``draw="importance"``: the same with labels drawn by importance, whose weights are
+    differentiated (see ``curvature.class_space``).
+
     Where examples interact (batch normalisation in training mode) E[value] is no longer
     Tr(F)/B.
 
@@ -79,7 +82,7 @@ def fisher_penalty(
         params: pytree of floating-point arrays.
         inputs: [B, ...].
         key: a PRNG key. The labels are ``sample_labels(key, logits)``.
-        draw: "labels" or "rademacher".
+        draw: "labels", "rademacher" or "importance".
         method: "exact", or "finite_difference" for a gradient from the difference of
             two gradients, at θ and θ + ε g: two gradients in all instead of three.
             ε ‖g‖ is 1e-3 ‖θ‖ in float32 and 1e-6 ‖θ‖ in float64. For smooth networks
@@ -133,7 +136,7 @@ def single_example_fisher_penalty(
         params: pytree of floating-point arrays.
         inputs: [B, ...].
         key: a PRNG key.
-        draw: "labels", the paper's, or "rademacher".
+        draw: "labels", the paper's, "rademacher" or "importance".
         method: "exact" or "finite_difference".
 
     Returns:

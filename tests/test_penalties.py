@@ -202,17 +202,20 @@ def deviation_in_errors(samples, exact):
     return (np.mean(along) - np.linalg.norm(exact)) / sem
 
 
+@pytest.mark.parametrize("draw", ["rademacher", "importance"])
 @pytest.mark.parametrize("name", ["mlp_tanh", "mlp_relu"])
-def test_reparameterised_penalty_is_unbiased_in_value_and_gradient(name):
+def test_reparameterised_penalty_is_unbiased_in_value_and_gradient(name, draw):
     problem = networks.build(name, scale=1.2)
     exact, exact_gradient = exact_trace_over_batch(problem)
-    values, samples = gradients(problem, "rademacher")
+    values, samples = gradients(problem, draw)
     sem = np.std(values, ddof=1) / np.sqrt(KEY_COUNT)
     assert abs(np.mean(values) - exact) <= 4 * sem
     assert abs(deviation_in_errors(samples, exact_gradient)) <= 4
-    # In every coordinate, with room for the largest of many.
+    # In every coordinate, with room for the largest of many, and for what comes so
+    # rarely that 2000 keys do not see it.
     sems = np.std(samples, axis=0, ddof=1) / np.sqrt(KEY_COUNT)
-    assert np.all(np.abs(samples.mean(axis=0) - exact_gradient) <= 5 * sems + 1e-14)
+    room = 1e-5 * np.abs(exact_gradient).max()
+    assert np.all(np.abs(samples.mean(axis=0) - exact_gradient) <= 5 * sems + room)
     cosine = samples.mean(axis=0) @ exact_gradient
     cosine /= np.linalg.norm(samples.mean(axis=0)) * np.linalg.norm(exact_gradient)
     assert cosine > 0.98
@@ -231,7 +234,7 @@ def test_paper_penalty_is_unbiased_in_value_but_not_in_gradient(name):
 def test_value_estimates_the_trace_and_labels_are_the_sampled_ones():
     problem = networks.build("conv_pool")
     key = jax.random.key(2)
-    for draw in ("labels", "rademacher"):
+    for draw in class_space.DRAWS:
         value, minibatch = jit(
             lambda k, draw=draw: (
                 penalties.fisher_penalty(*problem[:3], k, draw=draw),
@@ -322,7 +325,7 @@ def test_one_example_and_one_class():
     def one_class(params, inputs):
         return problem.logits_fn(params, inputs)[:, :1]
 
-    for draw in ("labels", "rademacher"):
+    for draw in class_space.DRAWS:
         value, gradient = jax.value_and_grad(
             lambda p, draw=draw: penalties.fisher_penalty(
                 one_class, p, problem.inputs, key, draw=draw
@@ -332,7 +335,7 @@ def test_one_example_and_one_class():
         assert all(not np.any(g) for g in jax.tree.leaves(gradient))
 
 
-@pytest.mark.parametrize("draw", ["labels", "rademacher"])
+@pytest.mark.parametrize("draw", class_space.DRAWS)
 def test_certain_predictions_give_no_nan(draw):
     problem = networks.build("mlp_relu", scale=30.0)
     value, gradient = jit(

@@ -1,15 +1,18 @@
 """Logits, labels and the cotangents whose pullbacks have the Fisher as covariance.
 
 With J = ∂logits/∂θ and p = softmax(logits), F = E_x[Jᵀ (diag p − p pᵀ) J]. A random v
-in class space with E[v vᵀ] = diag p − p pᵀ gives E‖Jᵀ v‖² = Tr(F). Two such draws:
+in class space with E[v vᵀ] = diag p − p pᵀ gives E‖Jᵀ v‖² = Tr(F). Three such draws:
 
 * "labels": v = p − onehot(ŷ) with ŷ ~ p, the gradient of the cross-entropy of a
   sampled label (the paper's; Jastrzebski et al. 2021, section 2).
 * "rademacher": v = S z with S = diag √p − p √pᵀ, S Sᵀ = diag p − p pᵀ, and z
   independent signs: v_c = √p_c z_c − p_c Σ_k √p_k z_k.
+* "importance": v = ±√(p_c/q_c) (p − onehot(c)) with a random sign and a label c drawn
+  with q_c ∝ p_c ‖p − onehot(c)‖², so that all v of an example have one length,
+  ‖v‖² = Tr(diag p − p pᵀ), and rare labels are neither missed nor weigh too much.
 
 The noise z (for labels: Gumbel noise) does not depend on θ and is drawn for the whole
-batch at once, [num_draws, B, C], so that no result depends on how the batch is cut.
+batch at once, [num_draws, B, ...], so that no result depends on how the batch is cut.
 """
 
 from typing import Literal
@@ -20,8 +23,8 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, PyTree
 
 from fisher_jax.curvature import axes, trees
 
-Draw = Literal["labels", "rademacher"]
-DRAWS = ("labels", "rademacher")
+Draw = Literal["labels", "rademacher", "importance"]
+DRAWS = ("labels", "rademacher", "importance")
 
 
 def at_least_float32(logits: Float[Array, "*B C"]) -> Float[Array, "*B C"]:
@@ -69,12 +72,14 @@ def class_noise(
     *,
     num_draws: int = 1,
     axis_name: axes.AxisName = None,
-) -> Float[Array, "draws B C"]:
+) -> Float[Array, "draws B N"]:
     """The noise from which ``random_cotangent`` makes its draws.
+
+    N is C, for "importance" C + 1: Gumbel noise and a sign.
 
     Args:
         key: a PRNG key, the same on all devices.
-        draw: "labels" or "rademacher".
+        draw: one of ``DRAWS``.
         logits: shape [B, C] and dtype of the (local) logits.
         num_draws: independent draws per example.
         axis_name: inside shard_map, the mesh axes along which the batch is split: the
@@ -86,28 +91,59 @@ def class_noise(
     trees.check_choice("draw", draw, DRAWS)
     if key is None:
         raise ValueError("key: a PRNG key is needed for random draws, got None")
-    sample = jax.random.gumbel if draw == "labels" else jax.random.rademacher
     batch, classes = logits.shape
     shape = (num_draws, batch * axes.size(axis_name), classes)
-    noise = sample(key, shape, trees.accumulation_dtype(logits))
+    dtype = trees.accumulation_dtype(logits)
+    if draw == "importance":
+        gumbel_key, sign_key = jax.random.split(key)
+        gumbel = jax.random.gumbel(gumbel_key, shape, dtype)
+        signs = jax.random.rademacher(sign_key, (*shape[:2], 1), dtype)
+        noise = jnp.concatenate([gumbel, signs], axis=-1)
+    else:
+        sample = jax.random.gumbel if draw == "labels" else jax.random.rademacher
+        noise = sample(key, shape, dtype)
     return axes.own_rows(noise, axis_name, axis=1)
 
 
 def random_cotangent(
-    draw: Draw, logits: Float[Array, "*B C"], noise: Float[Array, "*B C"]
+    draw: Draw, logits: Float[Array, "*B C"], noise: Float[Array, "*B N"]
 ) -> Float[Array, "*B C"]:
     """v with E[v vᵀ] = diag p − p pᵀ, differentiable in logits.
 
     Sampled labels are constants: ∂v/∂logits is then diag p − p pᵀ, symmetric. For
-    "rademacher" it is not symmetric. Both stay finite as p → 0: √p is the exponential
-    of half a log-probability.
+    "rademacher" and "importance" it is not symmetric. All stay finite as p → 0: √p is
+    the exponential of half a log-probability.
     """
     logits = at_least_float32(logits)
     if draw == "labels":
         return label_cotangent(logits, _argmax(logits, noise))
+    if draw == "importance":
+        return _importance_cotangent(logits, noise[..., :-1], noise[..., -1:])
     root = jnp.exp(0.5 * jax.nn.log_softmax(logits))
     total = jnp.sum(root * noise, axis=-1, keepdims=True)
     return root * noise - root**2 * total
+
+
+def _importance_cotangent(
+    logits: Float[Array, "*B C"],
+    gumbel: Float[Array, "*B C"],
+    sign: Float[Array, "*B 1"],
+) -> Float[Array, "*B C"]:
+    """sign √(p_c/q_c) (p − onehot(c)), c ~ q ∝ p_c ‖p − onehot(c)‖², q a constant."""
+    log_p = jax.nn.log_softmax(logits)
+    p = jax.lax.stop_gradient(jnp.exp(log_p))
+    every = jnp.eye(p.shape[-1], dtype=jnp.bool_)
+    # Sums over the other classes, of terms none of which is lost in rounding.
+    others = jnp.where(every, 0, p[..., None, :])
+    length = jnp.sum(others, axis=-1) ** 2 + jnp.sum(others**2, axis=-1)
+    log_q = jax.lax.stop_gradient(log_p) + jnp.log(length)
+    label = jnp.argmax(log_q + gumbel, axis=-1)
+    chosen = jax.nn.one_hot(label, p.shape[-1], dtype=jnp.bool_)
+    log_q = log_q - jax.nn.logsumexp(log_q, axis=-1, keepdims=True)
+    # With one class, or p = 1 to the last bit, there is no label to draw and v is zero.
+    ratio = jnp.where(chosen & jnp.isfinite(log_q), log_p - log_q, 0)
+    weight = jnp.exp(0.5 * jnp.sum(ratio, axis=-1, keepdims=True))
+    return sign * weight * _deviation(jnp.exp(log_p), chosen)
 
 
 def label_cotangent(

@@ -112,9 +112,11 @@ def fisher_trace(
     v_i is a random cotangent in class space with covariance diag p − p pᵀ: with
     ``draw="labels"`` that of a sampled label, which makes "per_example" the paper's
     Tr(F) (Jastrzebski et al. 2021, section 2); with ``draw="rademacher"``, S z for
-    random signs z, as cheap and late in training far more precise (see
-    ``class_space``). "forward" takes signs z in parameter space (Hutchinson) and
-    ignores ``draw``. All are unbiased.
+    random signs z; with ``draw="importance"``, labels drawn by importance. All cost
+    the same and are unbiased. Late in training signs are many times more precise than
+    sampled labels, and importance 4 to 11 times more than signs (``class_space`` says
+    why, docs/theory.md by how much). "forward" takes signs z in parameter space
+    (Hutchinson) and ignores ``draw``.
 
     "exact" uses no key. For networks that are piecewise linear in each layer's weights
     it is also the exact trace of the Hessian; see ``hessian_trace``.
@@ -125,7 +127,7 @@ def fisher_trace(
         inputs: [B, ...].
         key: a PRNG key; not needed for "exact".
         estimator: see above.
-        draw: "rademacher" or "labels".
+        draw: "rademacher", "labels" or "importance".
         num_draws: independent draws (for "forward": probes) that are averaged; ignored
             by "exact".
         chunk_size: examples in memory at a time; None for what is fastest, all or,
@@ -191,7 +193,7 @@ def minibatch_fisher_trace(
         params: pytree of floating-point arrays.
         inputs: [B, ...].
         key: a PRNG key.
-        draw: "labels", the paper's, or "rademacher".
+        draw: "labels", the paper's, "rademacher" or "importance".
         chunk_size: examples in memory at a time, None for all.
         axis_name: mesh axes along which the batch is split inside shard_map.
 
@@ -228,7 +230,7 @@ def layer_fisher_traces(
         params: pytree of floating-point arrays.
         inputs: [B, ...].
         key: a PRNG key.
-        draw: "rademacher" or "labels"; see ``fisher_trace``.
+        draw: "rademacher", "labels" or "importance"; see ``fisher_trace``.
         num_draws: independent draws that are averaged.
         chunk_size: examples in memory at a time; None for what is fastest, all or,
             on one CPU device, those whose values fit in its caches.
@@ -315,7 +317,7 @@ def _per_example(
     params: PyTree,
     inputs: PyTree,
     draw: Draw,
-    noise: Float[Array, "D B C"],
+    noise: Float[Array, "D B N"],
     chunk_size: int | None,
 ) -> list[Float[Array, "B D"]]:
     """‖J_iᵀ v_id‖² for each leaf, example and draw."""
@@ -325,7 +327,7 @@ def _per_example(
         inputs,
         jnp.moveaxis(noise, 0, 1),
         lambda logits, z: class_space.random_cotangent(
-            draw, jnp.broadcast_to(logits, z.shape), z
+            draw, jnp.broadcast_to(logits, (*z.shape[:-1], logits.size)), z
         ),
         chunk_size,
     )
@@ -355,14 +357,14 @@ def _minibatch(
     params: PyTree,
     inputs: PyTree,
     draw: Draw,
-    noise: Float[Array, "D B C"],
+    noise: Float[Array, "D B N"],
     chunk_size: int | None,
     axis_name: axes.AxisName,
 ) -> Float[Array, " D"]:
     """‖(1/B) Σ_i J_iᵀ v_id‖² for each draw."""
     batch = noise.shape[1] * axes.size(axis_name)
 
-    def one_draw(z: Float[Array, "B C"]) -> Float[Array, ""]:
+    def one_draw(z: Float[Array, "B N"]) -> Float[Array, ""]:
         def gradient(chunk: PyTree, weights: Float[Array, " n"]) -> PyTree:
             x, noise_rows = chunk
             logits, pullback = jax.vjp(lambda p: logits_fn(p, x), params)

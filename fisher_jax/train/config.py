@@ -109,7 +109,7 @@ SCHEMA: dict[str, Rule] = {
     "measure.fisher_estimator": Rule(
         str, choices=("per_example", "exact", "minibatch", "forward")
     ),
-    "measure.fisher_draw": Rule(str, choices=("rademacher", "labels")),
+    "measure.fisher_draw": Rule(str, choices=("rademacher", "labels", "importance")),
     "measure.hessian_probes": Rule(int, low=0),
     "measure.hessian_examples": Rule(int, low=1),
     "measure.hessian_every_epochs": Rule(int, low=1),

@@ -82,7 +82,7 @@ def test_hessian_and_fisher_traces_differ_where_curved(name):
     assert abs(hessian - fisher) > 1e-3 * fisher
 
 
-@pytest.mark.parametrize("draw", ["labels", "rademacher"])
+@pytest.mark.parametrize("draw", class_space.DRAWS)
 @pytest.mark.parametrize("estimator", ["per_example", "minibatch"])
 @pytest.mark.parametrize(
     ("name", "batch"), [("mlp_tanh", 6), ("conv_pool", 2), ("shared_skip", 6)]
@@ -100,7 +100,7 @@ def test_forward_probes_are_unbiased(name):
     assert_unbiased(estimates(problem, estimator="forward").mean, exact)
 
 
-@pytest.mark.parametrize("draw", ["labels", "rademacher"])
+@pytest.mark.parametrize("draw", class_space.DRAWS)
 def test_minibatch_form_is_biased_where_examples_interact(draw):
     problem = networks.build("batch_norm_train", batch=4)
     dense = networks.materialise("batch_norm_train", batch=4)
@@ -119,6 +119,7 @@ def test_minibatch_form_is_biased_where_examples_interact(draw):
     [
         {"estimator": "per_example", "draw": "labels"},
         {"estimator": "per_example", "draw": "rademacher"},
+        {"estimator": "per_example", "draw": "importance"},
         {"estimator": "minibatch", "draw": "rademacher"},
         {"estimator": "minibatch", "draw": "labels"},
         {"estimator": "forward"},
@@ -153,13 +154,13 @@ def test_standard_error_of_one_draw():
     assert jnp.isnan(trace(problem, key, estimator="forward").sem)
 
 
-def test_signs_beat_labels_when_the_model_is_confident():
+def test_signs_and_importance_beat_labels_when_the_model_is_confident():
     problem = networks.build("mlp_tanh", scale=4.0, batch=16)
     spread = {
-        draw: np.std(estimates(problem, draw=draw).mean)
-        for draw in ("labels", "rademacher")
+        draw: np.std(estimates(problem, draw=draw).mean) for draw in class_space.DRAWS
     }
     assert spread["rademacher"] < 0.5 * spread["labels"]
+    assert spread["importance"] < 0.5 * spread["rademacher"]
 
 
 @pytest.mark.parametrize("chunk_size", [3, 100])
@@ -190,7 +191,7 @@ def test_first_draws_do_not_depend_on_their_number(chunk_size):
     assert abs(second - one) > 1e-6 * one
 
 
-@pytest.mark.parametrize("draw", ["labels", "rademacher"])
+@pytest.mark.parametrize("draw", class_space.DRAWS)
 def test_layer_traces_sum_to_the_trace(draw):
     problem = networks.build("conv_strided_grouped")
     key = jax.random.key(2)
@@ -213,7 +214,7 @@ def test_layer_traces_are_traces_of_diagonal_blocks():
     jax.tree.map(assert_unbiased, draws, exact)
 
 
-@pytest.mark.parametrize("draw", ["labels", "rademacher"])
+@pytest.mark.parametrize("draw", class_space.DRAWS)
 def test_minibatch_trace_times_batch_is_the_estimator(draw):
     problem = networks.build("conv_pool")
     key = jax.random.key(2)
@@ -259,36 +260,39 @@ def test_legacy_and_typed_keys_agree():
     assert_allclose(forward[0], forward[1], rtol=0)
 
 
-@pytest.mark.parametrize("draw", ["labels", "rademacher"])
+@pytest.mark.parametrize("draw", class_space.DRAWS)
 def test_cotangents_have_the_softmax_covariance(draw):
     logits = 2 * jax.random.normal(jax.random.key(0), (5,), jnp.float64)
     p = jax.nn.softmax(logits)
     noise = class_space.class_noise(
         jax.random.key(1), draw, jax.ShapeDtypeStruct((1, 5), logits.dtype), num_draws=1
     )
-    assert noise.shape == (1, 1, 5)
+    assert noise.shape == (1, 1, 6 if draw == "importance" else 5)
     if draw == "rademacher":
         # All 32 sign vectors: the covariance is exact.
-        signs = jnp.stack(jnp.meshgrid(*[jnp.asarray([-1.0, 1.0])] * 5), -1)
-        signs = signs.reshape(-1, 5)
-        repeated = jnp.broadcast_to(logits, signs.shape)
-        v = class_space.random_cotangent(draw, repeated, signs)
-        covariance, tolerance = v.T @ v / len(v), 1e-12
+        noise = jnp.stack(jnp.meshgrid(*[jnp.asarray([-1.0, 1.0])] * 5), -1)
+        noise, tolerance = noise.reshape(-1, 5), 1e-12
     else:
-        noise = jax.random.gumbel(jax.random.key(1), (40_000, 5), jnp.float64)
-        repeated = jnp.broadcast_to(logits, noise.shape)
-        v = class_space.random_cotangent(draw, repeated, noise)
-        covariance, tolerance = v.T @ v / len(v), 0.02
+        shape = jax.ShapeDtypeStruct((40_000, 5), logits.dtype)
+        noise = class_space.class_noise(jax.random.key(1), draw, shape)[0]
+        tolerance = 0.02
+    repeated = jnp.broadcast_to(logits, (len(noise), 5))
+    v = class_space.random_cotangent(draw, repeated, noise)
+    covariance = v.T @ v / len(v)
+    if draw == "importance":
+        assert_allclose(jnp.sum(v**2, axis=1), jnp.sum(p * (1 - p)), rtol=1e-12)
     assert_allclose(covariance, jnp.diag(p) - jnp.outer(p, p), atol=tolerance)
     rows = class_space.enumerated_cotangents(logits)
     assert_allclose(rows.T @ rows, jnp.diag(p) - jnp.outer(p, p), atol=1e-12)
 
 
-@pytest.mark.parametrize("draw", ["labels", "rademacher"])
+@pytest.mark.parametrize("draw", class_space.DRAWS)
 def test_cotangents_stay_finite_and_precise_for_certain_predictions(draw):
     with jax.enable_x64(False):
         logits = jnp.asarray([[0.0, 200.0, -200.0], [12.0, 0.0, -jnp.inf]])
         noise = jnp.asarray([[1.0, 1.0, -1.0], [1.0, -1.0, 1.0]])
+        if draw == "importance":
+            noise = jnp.concatenate([noise, jnp.asarray([[1.0], [-1.0]])], axis=1)
 
         def v(logits):
             return class_space.random_cotangent(draw, logits, noise)
