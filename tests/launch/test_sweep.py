@@ -9,6 +9,7 @@ import sys
 import time
 
 import pytest
+from rich.console import Console
 
 from experiments.sweeps import Search
 from fisher_jax.errors import UserError
@@ -19,8 +20,10 @@ from launch.definition import (
     first_difference,
     load_definition,
 )
+from launch.folder import RunState
 from launch.local import environments
 from launch.sweep import main
+from launch.table import runs_table
 from launch.work import Work, command_of
 from tests.command import ROOT, records
 
@@ -377,3 +380,18 @@ def test_runs_side_by_side_have_accelerators_of_their_own(monkeypatch):
     monkeypatch.setenv("JAX_PLATFORMS", "cpu")
     monkeypatch.setenv("SLURM_NTASKS", "8")
     assert environments(3) == [{"SLURM_NTASKS": "1"}] * 3
+
+
+def test_where_the_screen_is_small_what_needs_attention_is_shown():
+    states = {f"run_{i}": RunState(folder.DONE, 9, 1234.5) for i in range(20)}
+    states["run_3"] = RunState(folder.FAILED, failures=2, reason="no data")
+    states["run_7"] = RunState(folder.RUNNING, 4, 56.78)
+    states["run_11"] = RunState(folder.QUEUED)
+    console = Console(width=120)
+    with console.capture() as capture:
+        console.print(runs_table(list(states), states, rows=5))
+    shown = capture.get()
+    for part in ("run_3", "no data (2 times)", "run_7", "56.78", "run_11", "1234"):
+        assert part in shown, part
+    assert shown.count("│ run_") == 5
+    assert "20 runs: 17 done, 1 failed, 1 queued, 1 running" in shown
