@@ -7,7 +7,7 @@ VERSION := $(shell $(PYTHON) -c 'import sys; print("%d%d" % sys.version_info[:2]
 CONSTRAINTS := constraints/$(if $(filter 311,$(VERSION)),py311,py312).txt
 STAMP := $(VENV)/.installed-py$(VERSION)
 
-.PHONY: help install demo bench bench-loop bench-report bench-stream test test-all test-slurm lint format clean
+.PHONY: help install demo bench bench-loop bench-report bench-stream test test-all test-slurm small lint format clean
 .DEFAULT_GOAL := help
 
 help:
@@ -16,6 +16,7 @@ help:
 	@echo "make test      lint, types and tests"
 	@echo "make test-all  the same with the slow tests"
 	@echo "make test-slurm  sweeps on a real one-node Slurm (apt-get install slurm-wlm munge)"
+	@echo "make small     every figure and table in small, into runs/small, results, report"
 	@echo "make lint      ruff and mypy alone"
 	@echo "make bench     measurements of speed; DATA_DIR=... adds CIFAR-10"
 
@@ -49,6 +50,16 @@ test-slurm: install
 	@$(BIN)/python -m pip install -qq --disable-pip-version-check \
 	  --constraint $(CONSTRAINTS) --editable '.[test,launch]'
 	$(BIN)/python -m pytest -m slow -n 0 -rs tests/launch/test_slurm.py
+
+# The same command continues. SMALL="table1 fig03" picks some of them.
+SMALL ?= fig01 table1 table2 table3 fig02 fig03 fig06 fig07 fig14 fig15 fig16 fig17 \
+  fig18 fig19 fig20 fig21 beyond_estimators beyond_rfp
+small: install
+	@for name in $(SMALL); do \
+	  $(BIN)/python -m launch.sweep --config=experiments/$$name.py:small \
+	    --out=runs/small/$$name || exit; done
+	@$(BIN)/python -m launch.archive runs/small results
+	@$(BIN)/python -m fisher_jax.report results --out=report
 
 format: install
 	$(BIN)/ruff check --fix .

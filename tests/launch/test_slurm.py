@@ -40,9 +40,12 @@ def start(node, *arguments):
     )  # fmt: skip
 
 
-def run(node, *arguments, timeout=400):
+def run(node, *arguments, timeout=900):
     process = start(node, *arguments)
-    output, _ = process.communicate(timeout=timeout)
+    try:
+        output, _ = process.communicate(timeout=timeout)
+    finally:
+        process.kill()
     return process.returncode, output
 
 
@@ -83,7 +86,7 @@ def test_a_preempted_run_goes_on_by_itself_to_the_same_bits(node, tmp_path):
     preempted = tmp_path / "out" / "seed_0"
     wait_for_records(preempted, 20)
     command(node, "sbatch", "--partition=urgent", "-c2", "-o/dev/null", "--wrap=true")
-    output, _ = sweep.communicate(timeout=400)
+    output, _ = sweep.communicate(timeout=900)
     assert sweep.returncode == 0, output
     log = (tmp_path / "out" / "seed_0.log").read_text()
     assert "Saved at step" in log
@@ -95,7 +98,7 @@ def test_a_preempted_run_goes_on_by_itself_to_the_same_bits(node, tmp_path):
 def test_a_cancelled_sweep_is_continued_by_the_same_command(node, tmp_path):
     config = experiment(tmp_path, "[{'seed': s} for s in range(3)]")
     arguments = (
-        config, f"--out={tmp_path}/out", "--config.train.num_epochs=300",
+        config, f"--out={tmp_path}/out", "--config.train.num_epochs=100",
         "--at_a_time=1", *SLURM,
     )  # fmt: skip
     sweep = start(node, *arguments)
