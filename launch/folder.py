@@ -21,6 +21,9 @@ from fisher_jax.errors import UserError, one_line
 QUEUED, WAITING, RUNNING = "queued", "waiting", "running"
 DONE, DIVERGED, FAILED, INTERRUPTED = "done", "diverged", "failed", "interrupted"
 ENDED = (DONE, DIVERGED)
+# Preempted or interrupted after saving, or asked to end before there was anything to
+# save (SIGTERM, SIGINT, SIGUSR1 while Python starts): no failures.
+_STOPPED = (75, 130, -15, -2, -10)
 # Bytes at the end of metrics.jsonl that surely hold its last record.
 _TAIL = 16_384
 
@@ -149,10 +152,10 @@ def log_path(directory: Path) -> Path:
 def note_end(directory: Path, code: int) -> None:
     """Remembers how a start of the run ended, an error with its last line.
 
-    75 and 130 (preempted, interrupted) are no failures: the run has saved.
+    Having been asked to stop is no failure, nor is divergence (3), which is a result.
     """
     attempts = read_attempts(directory)
-    is_failure = code not in (0, 3, 75, 130)
+    is_failure = code not in (0, 3, *_STOPPED)
     write_attempts(
         directory,
         attempts._replace(
@@ -177,7 +180,7 @@ def read_state(directory: Path, locked_inodes: frozenset[int]) -> RunState:
         state = DIVERGED if result.get("status") == DIVERGED else DONE
     elif is_locked(directory, locked_inodes):
         state = RUNNING
-    elif attempts.failures and attempts.exit_code not in (75, 130):
+    elif attempts.failures and attempts.exit_code not in _STOPPED:
         state = FAILED
     elif record:
         state = INTERRUPTED

@@ -245,6 +245,8 @@ def test_a_runs_state_is_read_from_its_files(tmp_path):
     folder.note_end(run, -9)
     assert state_of(run).reason == "killed by signal 9"
     assert state_of(run).failures == 2
+    folder.note_end(run, -signal.SIGTERM)
+    assert state_of(run).failures == 2
     folder.note_end(run, 75)
     assert state_of(run).state == folder.INTERRUPTED
     finish(tmp_path, "run", "diverged")
@@ -395,3 +397,27 @@ def test_where_the_screen_is_small_what_needs_attention_is_shown():
         assert part in shown, part
     assert shown.count("│ run_") == 5
     assert "20 runs: 17 done, 1 failed, 1 queued, 1 running" in shown
+
+
+@pytest.mark.slow
+def test_two_at_a_time_on_two_cores_take_little_more_than_half_the_time(tmp_path):
+    if len(os.sched_getaffinity(0)) < 2 or os.getloadavg()[0] > 0.7:
+        pytest.skip("MACHINE BUSY or of one core: times would say nothing")
+    text = GRID.replace("(0, 1)", "range(12)")
+    file = f"--config={experiment(tmp_path, text)}"
+    seconds = {}
+    # The first fills the compilation cache for the other two.
+    for out, at_a_time in (("first", 2), ("one", 1), ("two", 2)):
+        started = time.monotonic()
+        code, output = sweep(
+            file, f"--out={tmp_path}/{out}", f"--at_a_time={at_a_time}",
+            "--config.train.num_epochs=100", timeout=1800,
+        )  # fmt: skip
+        assert code == 0, output
+        seconds[out] = time.monotonic() - started
+    assert seconds["two"] <= 0.6 * seconds["one"], seconds
+    runs = sorted((tmp_path / "one").glob("*/metrics.jsonl"))
+    assert len(runs) == 24
+    for path in runs:
+        other = tmp_path / "two" / path.parent.name
+        assert records(path.parent) == records(other)
