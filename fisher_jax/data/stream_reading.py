@@ -9,6 +9,7 @@ import os
 import signal
 import threading
 from collections.abc import Generator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -138,17 +139,47 @@ class Plan(NamedTuple):
 
 
 def read_batches(plan: Plan, reading: Reading) -> Generator[Batch, None, None]:
-    """Yields the plan's batches, put together from chunks that Grain reads ahead."""
-    chunks = _start_reading(plan, reading)
+    """Yields the plan's batches, the next one put together while one is used.
+
+    All of Grain runs in one thread of its own: an exception that a signal raises in the
+    main thread would leave its threads and processes half started.
+    """
+    reader = _Reader(plan, reading)
+    thread = ThreadPoolExecutor(1, thread_name_prefix="grain-batches")
     try:
-        for _ in range(plan.first_step, plan.last_step):
-            yield _joined(plan, chunks)
+        steps = range(plan.first_step, plan.last_step)
+        following = thread.submit(reader.next_batch) if steps else None
+        for step in steps:
+            assert following is not None
+            batch = following.result()
+            if step + 1 < plan.last_step:
+                following = thread.submit(reader.next_batch)
+            yield batch
     finally:
-        chunks.close()
-        del chunks
+        thread.submit(reader.close).result()
+        thread.shutdown()
+
+
+class _Reader:
+    """A plan's batches in order; nothing is started before the first one."""
+
+    def __init__(self, plan: Plan, reading: Reading) -> None:
+        self._plan, self._reading = plan, reading
+        self._chunks: Any = None
+
+    def next_batch(self) -> Batch:
+        if self._chunks is None:
+            self._chunks = _start_reading(self._plan, self._reading)
+        return _joined(self._plan, self._chunks)
+
+    def close(self) -> None:
+        if self._chunks is None:
+            return
+        self._chunks.close()
+        self._chunks = None
         # Grain's iterator refers to itself and holds the last shared memory, which the
         # interpreter would complain of at its end.
-        if reading.num_workers:
+        if self._reading.num_workers:
             gc.collect()
 
 

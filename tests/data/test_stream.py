@@ -1,7 +1,10 @@
+import contextlib
 import functools
+import gc
 import itertools
 import os
 import signal
+import sys
 import threading
 import time
 from pathlib import Path
@@ -493,6 +496,45 @@ def test_worker_processes_and_signals(stream):
         next(iterator)
     os.kill(workers[0], signal.SIGKILL)
     check_fails(iterator, "a process that decodes images has died")
+    assert not worker_ids()
+
+
+class Interruption(BaseException):
+    """What a signal raises in the main thread, wherever that is."""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("delay", [0.05, 0.5, 2.0])
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_an_interruption_at_any_moment(stream, delay, num_workers):
+    """Also while workers start: nothing is left half started, nothing complains."""
+
+    def interrupt(number, frame):
+        raise Interruption
+
+    def read_again_and_again():
+        signal.setitimer(signal.ITIMER_REAL, delay)
+        while True:
+            iterator = evaluation_batches(
+                stream.train, batch_size=8, size=SIZE, reading=reading
+            )
+            with contextlib.closing(iterator):
+                for _ in iterator:
+                    time.sleep(0.01)
+
+    before = signal.signal(signal.SIGALRM, interrupt)
+    reading = Reading(num_workers=num_workers)
+    complaints = []
+    sys.unraisablehook, hook = complaints.append, sys.unraisablehook
+    try:
+        with pytest.raises(Interruption):
+            read_again_and_again()
+        gc.collect()
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+        sys.unraisablehook = hook
+    assert not complaints
     assert not worker_ids()
 
 
