@@ -36,7 +36,7 @@ def get_runs(arg: str = "") -> list[SweepRun]:
     """Returns both runs."""
     check_arg("fig01.py", arg)
     setting = DIGITS if arg == "small" else TINY_IMAGENET
-    rates = (0.03, 0.001) if arg == "small" else (0.0316, 0.001)
+    rates = (0.03, 0.003) if arg == "small" else (0.0316, 0.001)
     return [
         setting.run(method, rate)._replace(group={"learning_rate": rate})
         for method, rate in zip(("eta_star", "baseline"), rates, strict=True)

@@ -71,7 +71,7 @@ def get_runs(arg: str = "") -> list[SweepRun]:
             {
                 **MEASURED,
                 "train.num_epochs": 12,
-                "optimizer.decay_epochs": (8,),
+                "optimizer.decay_epochs": (),
                 "measure.every_epochs": 3,
             },
         )

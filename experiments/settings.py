@@ -111,18 +111,20 @@ SIMPLE_CNN = Setting(
 PAPER = (TINY_IMAGENET, DENSENET, VGG11, WRESNET, SIMPLE_CNN)
 
 
-def digits(num_train: int = 200, num_epochs: int = 100) -> ConfigDict:
+def digits(num_train: int = 200, num_epochs: int = 150) -> ConfigDict:
     """Returns the small form of all settings: few digits, SimpleCNN, small batches.
 
     200 training digits, batch 32, without noise: little data, so that methods differ
-    in test accuracy, and training ends at 100% as in the paper.
+    in test accuracy. The learning rate falls late, at 0.8 and 0.9 of the epochs: fallen
+    at half of them, as in the paper, the baseline's would end far from 100% on the
+    training set, and what should be generalisation would be underfitting.
     """
     config = base.get_config()
     config.dataset.num_train = num_train
     config.dataset.num_validation = 400
     config.train.batch_size = 32
     config.train.num_epochs = num_epochs
-    config.optimizer.decay_epochs = (num_epochs // 2, 3 * num_epochs // 4)
+    config.optimizer.decay_epochs = (4 * num_epochs // 5, 9 * num_epochs // 10)
     config.measure.every_epochs = 2
     config.measure.fisher_examples = 128
     config.measure.fisher_draw = "labels"
