@@ -94,15 +94,22 @@ def paired_difference(a: Sequence[float], b: Sequence[float]) -> Difference | No
     return Difference(float(differences.mean()), low, high, int(differences.size))
 
 
-def smooth(values: Float[np.ndarray, " N"], decay: float) -> Float[np.ndarray, " N"]:
-    """Returns the exponential moving average, started without bias.
+def smooth(
+    x: Float[np.ndarray, " N"], values: Float[np.ndarray, " N"], decay: float
+) -> Float[np.ndarray, " N"]:
+    """Returns the exponential moving average over x, started without bias.
 
-    s_t = Σ_k decay^k v_{t-k} / Σ_k decay^k over the values so far; decay 0 returns
-    the values.
+    s_t = Σ_k w_k v_k / Σ_k w_k over the values so far, w_k = decay^(x_t - x_k): by
+    epochs or steps, not by records, so that thinned records are smoothed alike. decay 0
+    returns the values.
+
+    Args:
+        x: increasing.
     """
     smoothed, total, weight = np.empty(len(values)), 0.0, 0.0
-    for index, value in enumerate(values):
-        total, weight = decay * total + value, decay * weight + 1.0
+    fading = decay ** np.diff(x, prepend=x[:1])
+    for index, (fade, value) in enumerate(zip(fading, values, strict=True)):
+        total, weight = fade * total + value, fade * weight + 1.0
         smoothed[index] = total / weight
     return smoothed
 

@@ -28,8 +28,11 @@ def test_one_value_has_no_deviation():
 def test_smoothing_by_hand():
     # decay 1/2: 4; (4/2 + 8)/(1 + 1/2); (4/4 + 8/2 + 1)/(1 + 1/2 + 1/4)
     expected = [4.0, 10 / 1.5, 6 / 1.75]
-    np.testing.assert_allclose(smooth(np.array([4.0, 8.0, 1.0]), 0.5), expected)
-    np.testing.assert_array_equal(smooth(np.array([3.0, 1.0]), 0.0), [3.0, 1.0])
+    x, values = np.array([0.0, 1.0, 2.0]), np.array([4.0, 8.0, 1.0])
+    np.testing.assert_allclose(smooth(x, values, 0.5), expected)
+    np.testing.assert_array_equal(smooth(x, values, 0.0), values)
+    # Two epochs apart the earlier value weighs 1/4: (4/4 + 1) / (1 + 1/4).
+    assert smooth(np.array([0.0, 2.0]), np.array([4.0, 1.0]), 0.5)[1] == 2 / 1.25
 
 
 def test_correlations_by_hand():

@@ -137,8 +137,9 @@ def mean_curve(
             continue
         values = frame[[x, name]].dropna().drop_duplicates(x, keep="last")
         if len(values):
-            smoothed = smooth(factor * values[name].to_numpy(), decay)
-            columns.append(pd.Series(smoothed, index=values[x].to_numpy()))
+            places = values[x].to_numpy(float)
+            smoothed = smooth(places, factor * values[name].to_numpy(float), decay)
+            columns.append(pd.Series(smoothed, index=places))
     if not columns:
         return None
     together = pd.concat(columns, axis=1).sort_index()

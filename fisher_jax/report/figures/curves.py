@@ -16,7 +16,7 @@ from fisher_jax.report.statistics import summarise
 from fisher_jax.report.tables import ROOT_REASON
 
 EPOCH_DECAY = 0.8  # open in the paper; over about five epochs
-STEP_DECAY = 0.95  # over about twenty records
+STEP_DECAY = 0.95  # over about twenty steps
 _SPREAD = "Lines are means over seeds, bands one standard deviation."
 _TABLE_1 = ("table1", "fig04", "fig10", "cifar10_simplecnn_fp")
 _SHOWN = ("eta_star", "baseline", "fp", "gp_x")
@@ -101,7 +101,7 @@ def _penalty_curves(runs: Runs, key: str, *, is_first: bool) -> Drawing | str:
         "Accuracy and Tr(F) along training: η*, a tenth of it, and with penalties",
         figure,
         f"Baseline, FP and GP_x train with η*/10. {_SPREAD} Every run is smoothed by "
-        f"an exponential moving average with decay {EPOCH_DECAY:g} per record (the "
+        f"an exponential moving average with decay {EPOCH_DECAY:g} per epoch (the "
         "paper does not say how it smooths). Networks are divided between figures 4 "
         "and 10 by us: DenseNet, VGG-11 and SimpleCNN here, wide ResNets there. "
         f"{ROOT_REASON}",
@@ -236,7 +236,7 @@ def _every_step(
         figure,
         "Tr(F) on 128 examples and the accuracy on the minibatch of the step. Faint: "
         "as measured, of one run; strong: the mean over seeds after an exponential "
-        f"moving average with decay {STEP_DECAY:g} per record.",
+        f"moving average with decay {STEP_DECAY:g} per step.",
         f"Tr(F) on the left and minibatch accuracy on the right against the step, a "
         f"colour for each of the {what}.",
         (experiment,),
