@@ -7,7 +7,7 @@ VERSION := $(shell $(PYTHON) -c 'import sys; print("%d%d" % sys.version_info[:2]
 CONSTRAINTS := constraints/$(if $(filter 311,$(VERSION)),py311,py312).txt
 STAMP := $(VENV)/.installed-py$(VERSION)
 
-.PHONY: help install demo bench bench-loop bench-report bench-stream test test-all test-slurm small lint format clean
+.PHONY: help install demo bench bench-loop bench-report bench-stream test test-all test-slurm test-browser test-trackers small lint format clean
 .DEFAULT_GOAL := help
 
 help:
@@ -16,6 +16,8 @@ help:
 	@echo "make test      lint, types and tests"
 	@echo "make test-all  the same with the slow tests"
 	@echo "make test-slurm  sweeps on a real one-node Slurm (apt-get install slurm-wlm munge)"
+	@echo "make test-browser  the report's page in a real Chromium (apt-get install chromium)"
+	@echo "make test-trackers  runs in W&B (offline) and MLflow, killed and continued"
 	@echo "make small     every figure and table in small, into runs/small, results, report"
 	@echo "make lint      ruff and mypy alone"
 	@echo "make bench     measurements of speed; DATA_DIR=... adds CIFAR-10"
@@ -50,6 +52,13 @@ test-slurm: install
 	@$(BIN)/python -m pip install -qq --disable-pip-version-check \
 	  --constraint $(CONSTRAINTS) --editable '.[test,launch]'
 	$(BIN)/python -m pytest -m slow -n 0 -rs tests/launch/test_slurm.py
+
+# The report's page in a real browser (apt-get install chromium), and W&B and MLflow.
+test-browser test-trackers: install
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check \
+	  --constraint $(CONSTRAINTS) --editable '.[test,browser,wandb,mlflow]'
+	$(BIN)/python -m pytest -m slow -n 0 -rs \
+	  $(if $(filter test-browser,$@),tests/report/test_page_in_browser.py,tests/train/test_trackers.py)
 
 # The same command continues. SMALL="table1 fig03" picks some of them.
 SMALL ?= fig01 table1 table2 table3 fig02 fig03 fig06 fig07 fig14 fig15 fig16 fig17 \

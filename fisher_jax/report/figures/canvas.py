@@ -237,6 +237,12 @@ def add_root_axis(axes: Axes) -> None:
     root.spines["right"].set_visible(True)
 
 
+def start_at_zero(axes: Axes) -> None:
+    """Lets the y axis begin at zero and end a little above what is drawn."""
+    if axes.has_data():
+        axes.set_ylim(0, 1.05 * axes.dataLim.y1)
+
+
 def tidy_log_axis(axis: Any) -> None:
     """Labels a logarithmic axis that spans less than a decade or two with numbers."""
     low, high = sorted(axis.get_view_interval())

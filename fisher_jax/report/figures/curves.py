@@ -49,7 +49,7 @@ def figure_1(runs: Runs) -> Drawing | str:
             canvas.draw_curve(right, curve, **line)
         _label(left, panel.title, "epoch", f"{_word(accuracy)} accuracy, %")
         _label(right, panel.title, "epoch", "Tr(F)")
-        right.set_ylim(bottom=0)
+        canvas.start_at_zero(right)
         canvas.add_root_axis(right)
         left.legend()
     return Drawing(
@@ -227,7 +227,7 @@ def _every_step(
         _label(right, panel.title, "step", "minibatch training accuracy, %")
         for axes in (left, right):
             canvas.mark_empty(axes)
-        left.set_ylim(bottom=0)
+        canvas.start_at_zero(left)
         right.legend(loc="lower right")
     what = "learning rates" if varied == "learning_rate" else "batch sizes"
     return Drawing(

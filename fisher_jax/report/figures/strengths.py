@@ -88,7 +88,7 @@ def _penalty_strength(
             _draw_references(axes, panel.runs[is_reference], runs, name, factor)
             finish_panel(axes, label)
             axes.set_title(panel.title)
-        right.set_ylim(bottom=0)
+        canvas.start_at_zero(right)
         if not panel.is_small:
             _published_marks(left, right, paper)
         if left.get_legend_handles_labels()[1]:

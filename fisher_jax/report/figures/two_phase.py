@@ -48,7 +48,7 @@ def with_phases(rows: pd.DataFrame, table: pd.DataFrame) -> pd.DataFrame:
     for name in ("learning_rate", "batch_size", "early_fisher_trace"):
         rows[f"first_{name}"] = table.loc[source, name].to_numpy()
     firsts = rows[rows["phase"] == 1] if (rows["phase"] == 1).any() else rows
-    is_rate = firsts["first_learning_rate"].nunique() > 1
+    is_rate = firsts["first_batch_size"].nunique() <= 1
     rows["varied"] = "learning_rate" if is_rate else "batch_size"
     values = rows["first_learning_rate"] if is_rate else -rows["first_batch_size"]
     guessed = np.where(values >= values.max(), "high", "low")
@@ -142,6 +142,9 @@ def _draw_bars(
             axes.plot(
                 place + 0.22, paper[start].early_trace, "o", mfc="none", mec="black"
             )
+    if not axes.has_data():
+        canvas.mark_empty(axes, "no first phase\nhas reached ε")
+        return
     axes.set_xticks((0, 1), labels)
     axes.set_xlim(-0.6, 1.6)
     axes.set_ylabel("early Tr(F)")
