@@ -22,7 +22,9 @@ float32, sums in at least float32.
 
 On a device mesh every penalty means the global batch. Under ``jit`` with sharded arrays
 that is so by itself; inside ``jax.shard_map`` pass ``axis_name``, the mesh axes along
-which the batch is split, and the same key on every device.
+which the batch is split, and the same key on every device. The gradient in replicated
+params is that of the whole batch; in params that each device holds as its own
+(``jax.lax.pcast``), it is this device's part of the sum, for the caller to add up.
 """
 
 import functools
@@ -34,7 +36,7 @@ import jax.numpy as jnp
 from jax.custom_derivatives import SymbolicZero
 from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
 
-from fisher_jax.curvature import axes, class_space, trees
+from fisher_jax.curvature import axes, class_space, loops, trees
 from fisher_jax.curvature.class_space import Draw
 from fisher_jax.curvature.norms import LogitsFn
 
@@ -57,6 +59,7 @@ def fisher_penalty(
     *,
     draw: Draw = "labels",
     method: Method = "exact",
+    chunk_size: int | None = None,
     axis_name: axes.AxisName = None,
 ) -> Float[Array, ""]:
     """‖(1/B) Σ_i J_iᵀ v_i‖² with random v_i, E[v vᵀ] = diag p − p pᵀ.
@@ -91,6 +94,9 @@ def fisher_penalty(
             the difference does: on a small CNN with max-pooling, batch 128, the two
             differ by 0.1 to 0.3 (relative norm) in training and by more than 0.8 at
             initialisation, and a smaller step makes it worse. Only first derivatives.
+        chunk_size: examples in memory at a time, None for all. With less than all the
+            network must treat each example for itself (no batch statistics); the value
+            does not depend on it but for rounding.
         axis_name: mesh axes along which the batch is split inside shard_map.
 
     Returns:
@@ -111,6 +117,7 @@ def fisher_penalty(
         inputs,
         noise,
         method,
+        chunk_size,
         axis_name,
     )
 
@@ -160,6 +167,7 @@ def gradient_penalty(
     labels: Int[Array, " B"],
     *,
     method: Method = "exact",
+    chunk_size: int | None = None,
     axis_name: axes.AxisName = None,
 ) -> Float[Array, ""]:
     """‖(1/B) Σ_i g(x_i, y_i)‖² with the true labels: GP of Jastrzebski et al. 2021.
@@ -170,6 +178,9 @@ def gradient_penalty(
         inputs: [B, ...].
         labels: integers [B].
         method: "exact" or "finite_difference"; see ``fisher_penalty``.
+        chunk_size: examples in memory at a time, None for all. With less than all the
+            network must treat each example for itself (no batch statistics); the value
+            does not depend on it but for rounding.
         axis_name: mesh axes along which the batch is split inside shard_map.
 
     Returns:
@@ -191,6 +202,7 @@ def gradient_penalty(
         inputs,
         jnp.asarray(labels),
         method,
+        chunk_size,
         axis_name,
     )
 
@@ -203,6 +215,7 @@ def random_label_penalty(
     key: PRNGKeyArray,
     *,
     method: Method = "exact",
+    chunk_size: int | None = None,
     axis_name: axes.AxisName = None,
 ) -> Float[Array, ""]:
     """‖(1/B) Σ_i g(x_i, ŷ_i)‖² with ŷ_i uniform over the classes.
@@ -215,6 +228,9 @@ def random_label_penalty(
         inputs: [B, ...].
         key: a PRNG key.
         method: "exact" or "finite_difference"; see ``fisher_penalty``.
+        chunk_size: examples in memory at a time, None for all. With less than all the
+            network must treat each example for itself (no batch statistics); the value
+            does not depend on it but for rounding.
         axis_name: mesh axes along which the batch is split inside shard_map.
 
     Returns:
@@ -238,6 +254,7 @@ def random_label_penalty(
         inputs,
         axes.own_rows(labels, axis_name, axis=0),
         method,
+        chunk_size,
         axis_name,
     )
 
@@ -249,6 +266,7 @@ def input_gradient_penalty(
     inputs: Float[Array, "B ..."],
     labels: Int[Array, " B"],
     *,
+    chunk_size: int | None = None,
     axis_name: axes.AxisName = None,
 ) -> Float[Array, ""]:
     """(1/B) Σ_i ‖∂ℓ(x_i, y_i)/∂x_i‖²: GP_x of Jastrzebski et al. 2021.
@@ -262,6 +280,9 @@ def input_gradient_penalty(
         params: pytree of floating-point arrays.
         inputs: [B, ...], floating point.
         labels: integers [B].
+        chunk_size: examples in memory at a time, None for all. With less than all the
+            network must treat each example for itself (no batch statistics); the value
+            does not depend on it but for rounding.
         axis_name: mesh axes along which the batch is split inside shard_map.
 
     Returns:
@@ -282,11 +303,16 @@ def input_gradient_penalty(
             )
     batch = logits.shape[0] * axes.size(axis_name)
 
-    def loss(function: LogitsFn, p: PyTree, x: PyTree, y: Array) -> Float[Array, ""]:
-        return class_space.cross_entropies(function(p, x), y).sum()
+    def loss(function: LogitsFn, p: PyTree, x: PyTree, y: Array, w: Any) -> Any:
+        losses = class_space.cross_entropies(function(p, x), y)
+        return (losses if w is None else w * losses).sum()
 
     def value(function: LogitsFn, p: PyTree, x: PyTree, y: Array) -> Any:
-        slopes = jax.grad(lambda x: loss(function, p, x, y))(x)
+        def one_chunk(chunk: Any) -> PyTree:
+            x, y = chunk
+            return jax.grad(lambda x: loss(function, p, x, y, None))(x)
+
+        slopes = loops.map_chunks(one_chunk, (x, y), chunk_size)
         return axes.total(trees.squared_norm(slopes) / batch, axis_name), slopes
 
     def gradient(
@@ -294,12 +320,16 @@ def input_gradient_penalty(
     ) -> PyTree:
         p = axes.vary(p, axes.names(axis_name))
 
-        def parameter_gradient(x: PyTree) -> PyTree:
-            return jax.grad(lambda p: loss(function, p, x, y))(p)
+        def one_chunk(chunk: Any, weights: Array | None) -> PyTree:
+            x, y, slopes = chunk
 
-        change = jax.jvp(parameter_gradient, (x,), (slopes,))[1]
-        change = jax.tree.map(lambda c: (2 / batch) * c, change)
-        return axes.total(change, axis_name)
+            def parameter_gradient(x: PyTree) -> PyTree:
+                return jax.grad(lambda p: loss(function, p, x, y, weights))(p)
+
+            return jax.jvp(parameter_gradient, (x,), (slopes,))[1]
+
+        change = _sum_chunks(one_chunk, (x, y, slopes), chunk_size)
+        return jax.tree.map(lambda c: (2 / batch) * c, change)
 
     return _with_gradient(logits_fn, value, gradient, params, inputs, labels, axis_name)
 
@@ -323,6 +353,7 @@ def _squared_norm(
     inputs: PyTree,
     constants: Array,
     method: Method,
+    chunk_size: int | None,
     axis_name: axes.AxisName,
 ) -> Float[Array, ""]:
     """‖(1/B) J(θ)ᵀ v(θ)‖² with its derivative rule; see the module's docstring."""
@@ -334,27 +365,57 @@ def _squared_norm(
         # The sum over devices is ours to take, see axes.vary.
         p = axes.vary(p, axes.names(axis_name))
         logits, transpose = jax.vjp(lambda q: function(q, x), p)
-        return axes.total(transpose((v / batch).astype(logits.dtype))[0], axis_name)
+        return transpose((v / batch).astype(logits.dtype))[0]
+
+    def chunk_cotangent(constants: Array, weights: Array | None) -> Any:
+        if weights is None:
+            return lambda logits: cotangent(logits, constants)
+        return lambda logits: weights[:, None] * cotangent(logits, constants)
 
     def value(function: LogitsFn, p: PyTree, x: PyTree, constants: Array) -> Any:
-        g = pullback(function, p, x, cotangent(function(p, x), constants))
-        return trees.squared_norm(g), g
+        def one_chunk(chunk: Any, weights: Array | None) -> PyTree:
+            x, constants = chunk
+            v = chunk_cotangent(constants, weights)(function(p, x))
+            return pullback(function, p, x, v)
+
+        own = _sum_chunks(one_chunk, (x, constants), chunk_size)
+        g = axes.total(own, axis_name)
+        return trees.squared_norm(g), (g, own)
 
     def gradient(
-        function: LogitsFn, p: PyTree, x: PyTree, constants: Array, g: PyTree
+        function: LogitsFn, p: PyTree, x: PyTree, constants: Array, partial: Any
     ) -> PyTree:
-        change = derivative(
-            lambda q: function(q, x),
-            lambda q, v: pullback(function, q, x, v),
-            lambda logits: cotangent(logits, constants),
-            p,
-            g,
-        )
+        g, own = partial
+        g = axes.vary_like(g, p)
+
+        def one_chunk(chunk: Any, weights: Array | None) -> PyTree:
+            x, constants = chunk
+            return derivative(
+                lambda q: function(q, x),
+                lambda q, v: pullback(function, q, x, v),
+                chunk_cotangent(constants, weights),
+                p,
+                g,
+                own if weights is None else None,
+            )
+
+        change = _sum_chunks(one_chunk, (x, constants), chunk_size)
         return jax.tree.map(lambda c: 2 * c, change)
 
     return _with_gradient(
         logits_fn, value, gradient, params, inputs, constants, axis_name
     )
+
+
+def _sum_chunks(
+    function: Callable[[Any, Array | None], PyTree],
+    examples: PyTree,
+    chunk_size: int | None,
+) -> PyTree:
+    """``loops.sum_chunks``, without weights where there is one chunk."""
+    if chunk_size is None or chunk_size >= class_space.batch_size(examples):
+        return function(examples, None)
+    return loops.sum_chunks(function, examples, chunk_size)
 
 
 def _exact_change(
@@ -363,8 +424,13 @@ def _exact_change(
     cotangent_of: Callable[[Array], Array],
     params: PyTree,
     g: PyTree,
+    own: PyTree | None,
 ) -> PyTree:
-    """(∂g/∂θ)ᵀ g: the change of the pullback along g and the transposed tangent."""
+    """(∂g/∂θ)ᵀ g: the change of the pullback along g and the transposed tangent.
+
+    ``g`` is that of the whole batch, ``own`` these examples' part of it, if it is
+    known; the pullback and with it the result are their part.
+    """
     logits, change = jax.jvp(logits_of, (params,), (g,))
     v, transpose = jax.vjp(cotangent_of, class_space.at_least_float32(logits))
     (v_change,) = transpose(change.astype(v.dtype))
@@ -377,6 +443,7 @@ def _difference(
     cotangent_of: Callable[[Array], Array],
     params: PyTree,
     g: PyTree,
+    own: PyTree | None,
 ) -> PyTree:
     """``_exact_change`` by a forward difference along g."""
     dtype = trees.accumulation_dtype(params)
@@ -389,10 +456,11 @@ def _difference(
     v, transpose = jax.vjp(cotangent_of, logits)
     (v_change,) = transpose(change)
     ahead = pullback(moved, v + v_change)
+    own = pullback(params, v) if own is None else own
     return jax.tree.map(
         lambda a, b: ((a.astype(dtype) - b.astype(dtype)) / scale).astype(b.dtype),
         ahead,
-        g,
+        own,
     )
 
 
@@ -411,13 +479,17 @@ def _with_gradient(
         logits_fn: the network; arrays that it closes over become arguments.
         value: maps a network, params, inputs and constants to the scalar and to what
             ``gradient`` can use of the computation.
-        gradient: maps the same and that to the gradient in params.
+        gradient: maps the same and that to the gradient in params, of this device's
+            part of the batch: the sum over devices is the gradient.
         params: where.
         inputs: of the network.
         constants: of the scalar.
         axis_name: mesh axes along which the batch is split.
     """
     devices_own = functools.partial(axes.vary, axis_names=axes.names(axis_name))
+    # Params that are each device's own have a gradient that is too: its part of the
+    # sum. Of replicated ones the gradient is the sum.
+    are_own = set(axes.names(axis_name)) <= axes.varying(params)
     inputs = devices_own(inputs)
     # The rule is applied under whatever transformations are at work then; an array of
     # another transformation must come to it as an argument and not by closure.
@@ -446,7 +518,11 @@ def _with_gradient(
         result, partial = value(bind(captured), p, x, c)
         slope = gradient(bind(captured), p, x, c, partial)
         p_change = jax.tree.map(_instantiate, p_change, p)
-        return result, trees.inner(slope, p_change).astype(result.dtype)
+        if are_own:
+            change = axes.total(trees.inner(slope, p_change), axis_name)
+        else:
+            change = trees.inner(axes.total(slope, axis_name), p_change)
+        return result, change.astype(result.dtype)
 
     scalar.defjvp(rule, symbolic_zeros=True)
     return scalar(params, inputs, constants, captured)

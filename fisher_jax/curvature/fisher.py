@@ -16,7 +16,6 @@ split, and the same key on every device: results are those of the whole batch on
 device, up to rounding.
 """
 
-from collections.abc import Callable
 from typing import Literal, NamedTuple
 
 import jax
@@ -297,7 +296,7 @@ def fisher_vector_product(
         pullback = jax.linear_transpose(pushforward, params)
         return pullback((pushed * weights[:, None] / batch).astype(out.dtype))[0]
 
-    return axes.total(_sum_over_chunks(product, inputs, chunk_size), axis_name)
+    return axes.total(loops.sum_chunks(product, inputs, chunk_size), axis_name)
 
 
 def _check(
@@ -371,7 +370,7 @@ def _minibatch(
             v = class_space.random_cotangent(draw, logits, noise_rows)
             return pullback((v * weights[:, None] / batch).astype(logits.dtype))[0]
 
-        mean_gradient = _sum_over_chunks(gradient, (inputs, z), chunk_size)
+        mean_gradient = loops.sum_chunks(gradient, (inputs, z), chunk_size)
         return trees.squared_norm(axes.total(mean_gradient, axis_name))
 
     return loops.map_slices(one_draw, noise)
@@ -399,18 +398,7 @@ def _forward(
 
         return loops.map_slices(one_probe, keys) / batch
 
-    return axes.total(_sum_over_chunks(forms, inputs, chunk_size), axis_name)
-
-
-def _sum_over_chunks(
-    function: Callable[[PyTree, Float[Array, " n"]], PyTree],
-    examples: PyTree,
-    chunk_size: int | None,
-) -> PyTree:
-    """Σ over chunks of ``function(chunk, weights)``, weights 0 for padding, else 1."""
-    chunks, mask = loops.split(examples, chunk_size)
-    weights = mask.astype(jnp.float32)
-    return loops.sum_slices(lambda slices: function(*slices), (chunks, weights))
+    return axes.total(loops.sum_chunks(forms, inputs, chunk_size), axis_name)
 
 
 def probe_keys(key: PRNGKeyArray | None, number: int) -> PRNGKeyArray:

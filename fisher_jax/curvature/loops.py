@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.extend.core import JaxprEqn
 from jax.extend.core.primitives import conv_general_dilated_p
-from jaxtyping import Array, Bool, PyTree
+from jaxtyping import Array, Bool, Float, PyTree
 
 from fisher_jax.curvature import axes, programs
 
@@ -177,3 +177,20 @@ def map_chunks(
     chunks, _ = split(examples, chunk_size)
     results = map_slices(function, chunks)
     return jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:])[:batch], results)
+
+
+def sum_chunks(
+    function: Callable[[Any, Float[Array, " n"]], PyTree],
+    examples: PyTree,
+    chunk_size: int | None,
+) -> PyTree:
+    """Σ over chunks of ``function(chunk, weights)``, weights 0 for padding, else 1.
+
+    Args:
+        function: maps a pytree of arrays [n, ...] and weights [n] to a pytree of sums.
+        examples: arrays [B, ...].
+        chunk_size: how many at a time; None for all at once.
+    """
+    chunks, mask = split(examples, chunk_size)
+    weights = mask.astype(jnp.float32)
+    return sum_slices(lambda slices: function(*slices), (chunks, weights))

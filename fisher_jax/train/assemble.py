@@ -30,6 +30,7 @@ from fisher_jax.train.step import (
     StepMetrics,
     StepSettings,
     compile_train_step,
+    place_state,
 )
 
 # No penalty whose gradient is added: gradient_norm changes the gradient itself.
@@ -82,7 +83,7 @@ def build(config: ConfigDict, data: Selection, mesh: Mesh) -> tuple[loop.Run, Sn
         )
     except ValueError as error:
         raise UserError(f"model {config.model.name}: {error}") from error
-    state = parallel.place(state, parallel.replicated(mesh))
+    state = place_state(state, mesh)
     if config.train.init_from is not None:
         state = checkpoints.start_from(config.train.init_from, state)
     best = _no_best(state) if data.validation_ids.size else None

@@ -11,31 +11,16 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import Mesh
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Bool, Float, Int, Key, PyTree
 
-from fisher_jax import baselines, parallel, penalties
-from fisher_jax.losses import cross_entropy
+from fisher_jax import parallel
+from fisher_jax.curvature.axes import AxisName, total
+from fisher_jax.train import gradients
+from fisher_jax.train.gradients import PenaltySettings, StepSettings, penalty_function
 from fisher_jax.train.state import TrainState
 
-
-class PenaltySettings(NamedTuple):
-    """Which penalty, and of how many examples; ``None`` = the whole batch."""
-
-    name: str
-    draw: penalties.Draw = "labels"
-    num_examples: int | None = None
-    method: penalties.Method = "exact"
-    batch_norm: str = "train"  # or "eval": by the running statistics
-
-
-class StepSettings(NamedTuple):
-    """What is fixed when a step is compiled."""
-
-    penalty: PenaltySettings | None = None
-    mixup_beta: float = 0.0
-    sam_radius: float = 0.0
-    gradient_norm_radius: float = 0.0  # r of Zhao et al. 2022; its λ is coefficient
+__all__ = ["PenaltySettings", "StepSettings", "penalty_function"]
 
 
 class StepMetrics(NamedTuple):
@@ -71,6 +56,7 @@ def train_step(
     *,
     settings: StepSettings,
     update_penalty: bool,
+    mesh: Mesh | None = None,
 ) -> tuple[TrainState, StepMetrics]:
     """Takes one step on the global batch.
 
@@ -78,40 +64,138 @@ def train_step(
         coefficient: alpha. Not static: a sweep over alpha compiles once.
         settings: static.
         update_penalty: static; recompute the penalty's gradient at these parameters.
+        mesh: static; the devices over which the batch is split, None for one.
     """
     keys = step_keys(state.key, state.step)
-    loss_fn = _loss_fn(state, inputs, labels, keys.mixup, settings)
-    if settings.sam_radius:
-        (loss, (logits, batch_stats)), gradient = baselines.sam_gradient(
-            loss_fn, state.params, settings.sam_radius, has_aux=True
+    examples = gradients.mix(inputs, labels, keys.mixup, settings.mixup_beta)
+    num_examples = settings.penalty and settings.penalty.num_examples
+    if settings.penalty is not None and settings.penalty.name == "fisher_single":
+        num_examples = 1
+    penalised = inputs[:num_examples], labels[:num_examples]
+    compute = _computed_by(mesh, settings, update_penalty, state, penalised)
+    result = compute(
+        state.params,
+        state.batch_stats,
+        state.penalty_gradient,
+        jnp.asarray(coefficient, jnp.float32),
+        examples,
+        penalised,
+        keys.penalty,
+    )
+    if result.penalty_value is not None:
+        state = state.replace(
+            penalty_gradient=result.kept,
+            penalty_value=result.penalty_value,
+            penalty_sum=state.penalty_sum + result.penalty_value,
+            penalty_count=state.penalty_count + 1,
         )
-    elif settings.gradient_norm_radius:
-        (loss, (logits, batch_stats)), gradient = baselines.gradient_norm_gradient(
-            loss_fn,
-            state.params,
-            settings.gradient_norm_radius,
-            coefficient / settings.gradient_norm_radius,
-            has_aux=True,
+    scores = result.scores
+    state = state.apply_gradients(grads=result.gradient, batch_stats=scores.batch_stats)
+    is_finite = jnp.isfinite(scores.loss) & _all_finite(state.params)
+    return state, StepMetrics(scores.loss, scores.accuracy, is_finite)
+
+
+class _Result(NamedTuple):
+    scores: gradients.Scores
+    gradient: PyTree  # of the whole batch: cross-entropy and alpha times penalty
+    penalty_value: Float[Array, ""] | None  # None without an update
+    kept: PyTree | None
+
+
+def _computed_by(
+    mesh: Mesh | None,
+    settings: StepSettings,
+    update_penalty: bool,
+    state: TrainState,
+    penalised: tuple[Array, Array],
+) -> Callable[..., _Result]:
+    """Returns ``_compute`` for one device, or under shard_map for all of a mesh."""
+    is_split = mesh is None or penalised[1].shape[0] % mesh.size == 0
+    compute = partial(
+        _compute,
+        apply_fn=state.apply_fn,
+        settings=settings,
+        update_penalty=update_penalty,
+        is_split=is_split,
+    )
+    if mesh is None or mesh.size == 1:
+        return compute
+    same, share = PartitionSpec(), PartitionSpec(mesh.axis_names)
+    kept = kept_specs(state.penalty_gradient, mesh)
+    is_updated = update_penalty and settings.penalty is not None
+    specs: Any = (same, same, *((same, kept) if is_updated else (None, None)))
+    return jax.shard_map(
+        partial(compute, axis_name=mesh.axis_names),
+        mesh=mesh,
+        in_specs=(same, same, kept, same, share, share if is_split else same, same),
+        out_specs=_Result(*specs),
+    )
+
+
+def kept_specs(penalty_gradient: PyTree, mesh: Mesh) -> PyTree:
+    """How the kept gradient of a penalty lies on the devices."""
+    (axis,) = mesh.axis_names
+    if mesh.size == 1:
+        return jax.tree.map(lambda leaf: PartitionSpec(), penalty_gradient)
+    return jax.tree.map(
+        lambda leaf: gradients.kept_spec(leaf.shape, mesh.size, axis), penalty_gradient
+    )
+
+
+def place_state(state: TrainState, mesh: Mesh) -> TrainState:
+    """Puts a state on the devices: all of it on each, but for the kept gradient."""
+    placed = parallel.place(
+        state.replace(penalty_gradient=None), parallel.replicated(mesh)
+    )
+    kept = jax.tree.map(
+        lambda leaf, spec: parallel.place(leaf, NamedSharding(mesh, spec)),
+        state.penalty_gradient,
+        kept_specs(state.penalty_gradient, mesh),
+    )
+    return placed.replace(penalty_gradient=kept)
+
+
+def _compute(
+    params: PyTree,
+    batch_stats: PyTree,
+    kept: PyTree | None,
+    coefficient: Float[Array, ""],
+    examples: gradients.Examples,
+    penalised: tuple[Float[Array, "B H W channels"], Int[Array, " B"]],
+    penalty_key: Key[Array, ""],
+    *,
+    apply_fn: Callable[..., Any],
+    settings: StepSettings,
+    update_penalty: bool,
+    is_split: bool,
+    axis_name: AxisName = None,
+) -> _Result:
+    """What a step needs of the batch, of which each device sees its share."""
+    network = gradients.Network(apply_fn, params, batch_stats)
+    is_perturbed = bool(settings.sam_radius or settings.gradient_norm_radius)
+    if is_perturbed:
+        scores, whole = gradients.perturbed_gradient(
+            network, examples, coefficient, settings, axis_name
         )
+        part = None
     else:
-        (loss, (logits, batch_stats)), gradient = jax.value_and_grad(
-            loss_fn, has_aux=True
-        )(state.params)
+        scores, part = gradients.loss_gradient(network, examples, settings, axis_name)
+    value = None
     if settings.penalty is not None:
         if update_penalty:
-            state = _update_penalty(state, inputs, labels, keys.penalty, settings)
-        gradient = jax.tree.map(
-            lambda g, penalty: g + coefficient * penalty,
-            gradient,
-            state.penalty_gradient,
-        )
-    state = state.apply_gradients(grads=gradient, batch_stats=batch_stats)
-    metrics = StepMetrics(
-        loss=loss,
-        accuracy=jnp.mean(jnp.argmax(logits, axis=-1) == labels),
-        is_finite=jnp.isfinite(loss) & _all_finite(state.params),
-    )
-    return state, metrics
+            value, penalty = gradients.penalty_gradient(
+                network, *penalised, penalty_key, settings, axis_name, is_split
+            )
+            kept = gradients.keep(penalty, axis_name)
+        else:
+            penalty = gradients.kept_part(kept, params, axis_name)
+        penalty = jax.tree.map(lambda leaf: coefficient * leaf, penalty)
+        part = penalty if part is None else jax.tree.map(jnp.add, part, penalty)
+    if part is not None:
+        part = total(part, axis_name)
+    if is_perturbed:
+        part = whole if part is None else jax.tree.map(jnp.add, whole, part)
+    return _Result(scores, part, value, kept if value is not None else None)
 
 
 def compile_train_step(
@@ -119,121 +203,10 @@ def compile_train_step(
 ) -> Callable[..., tuple[TrainState, StepMetrics]]:
     """Returns ``train_step`` for a batch split over the mesh; it donates the state."""
     return jax.jit(
-        partial(train_step, settings=settings),
+        partial(train_step, settings=settings, mesh=mesh),
         static_argnames=("update_penalty",),
         donate_argnums=0,
-        out_shardings=parallel.replicated(mesh),
     )
-
-
-def _loss_fn(
-    state: TrainState,
-    inputs: Float[Array, "B H W channels"],
-    labels: Int[Array, " B"],
-    mixup_key: Key[Array, ""],
-    settings: StepSettings,
-) -> Callable[[PyTree], tuple[Float[Array, ""], tuple[Array, PyTree]]]:
-    """Returns params -> (mean cross-entropy, (logits, new batch statistics))."""
-
-    def loss_fn(params: PyTree) -> tuple[Float[Array, ""], tuple[Array, PyTree]]:
-        if settings.mixup_beta:
-            mixed = baselines.mixup(mixup_key, inputs, labels, settings.mixup_beta)
-            logits, batch_stats = _apply_train(state, params, mixed.inputs)
-            losses = mixed.weight * cross_entropy(logits, mixed.labels) + (
-                1 - mixed.weight
-            ) * cross_entropy(logits, mixed.partner_labels)
-        else:
-            logits, batch_stats = _apply_train(state, params, inputs)
-            losses = cross_entropy(logits, labels)
-        return jnp.mean(losses), (logits, batch_stats)
-
-    return loss_fn
-
-
-def _apply_train(
-    state: TrainState, params: PyTree, inputs: Array
-) -> tuple[Float[Array, "B C"], PyTree]:
-    """Logits in train mode and the batch statistics after this batch."""
-    variables = {"params": params, "batch_stats": state.batch_stats}
-    logits, updated = state.apply_fn(
-        variables, inputs, train=True, mutable=["batch_stats"]
-    )
-    return logits, updated.get("batch_stats", state.batch_stats)
-
-
-def _update_penalty(
-    state: TrainState,
-    inputs: Float[Array, "B H W channels"],
-    labels: Int[Array, " B"],
-    key: Key[Array, ""],
-    settings: StepSettings,
-) -> TrainState:
-    """Recomputes the penalty and its gradient at the state's parameters.
-
-    Batch norm normalises by this batch, as in training, or by its running statistics,
-    as ``settings.penalty.batch_norm`` says. The running statistics are left alone:
-    the cross-entropy pass has updated them.
-    """
-    penalty = settings.penalty
-    assert penalty is not None
-
-    def logits_fn(params: PyTree, x: Any) -> Float[Array, "B C"]:
-        if penalty.batch_norm == "train":
-            return _apply_train(state, params, x)[0]
-        variables = {"params": params, "batch_stats": state.batch_stats}
-        return state.apply_fn(variables, x, train=False)
-
-    penalty_fn = penalty_function(
-        penalty,
-        logits_fn,
-        inputs[: penalty.num_examples],
-        labels[: penalty.num_examples],
-        key,
-    )
-    value, gradient = jax.value_and_grad(penalty_fn)(state.params)
-    return state.replace(
-        penalty_gradient=gradient,
-        penalty_value=value,
-        penalty_sum=state.penalty_sum + value,
-        penalty_count=state.penalty_count + 1,
-    )
-
-
-def penalty_function(
-    settings: PenaltySettings,
-    logits_fn: Callable[[PyTree, Any], Float[Array, "B C"]],
-    inputs: Float[Array, "B ..."],
-    labels: Int[Array, " B"],
-    key: Key[Array, ""],
-) -> Callable[[PyTree], Float[Array, ""]]:
-    """Returns params -> penalty, the one that ``settings.name`` says.
-
-    Raises:
-        ValueError: unknown name.
-    """
-    method = settings.method
-    functions: dict[str, Callable[[PyTree], Float[Array, ""]]] = {
-        "fisher": lambda params: penalties.fisher_penalty(
-            logits_fn, params, inputs, key, draw=settings.draw, method=method
-        ),
-        "fisher_single": lambda params: penalties.single_example_fisher_penalty(
-            logits_fn, params, inputs, key, method=method
-        ),
-        "gradient": lambda params: penalties.gradient_penalty(
-            logits_fn, params, inputs, labels, method=method
-        ),
-        "random_label": lambda params: penalties.random_label_penalty(
-            logits_fn, params, inputs, key, method=method
-        ),
-        "input_gradient": lambda params: penalties.input_gradient_penalty(
-            logits_fn, params, inputs, labels
-        ),
-    }
-    if settings.name not in functions:
-        raise ValueError(
-            f"unknown penalty {settings.name!r}, one of {', '.join(functions)}"
-        )
-    return functions[settings.name]
 
 
 def _all_finite(tree: PyTree) -> Bool[Array, ""]:

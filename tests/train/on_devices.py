@@ -21,6 +21,7 @@ from fisher_jax import measure, parallel
 from fisher_jax.curvature import class_space, sample_labels
 from fisher_jax.data.batches import batch_indices
 from fisher_jax.data.device import DeviceSplit, scored_batches, training_batch
+from fisher_jax.models.batch_norm import batch_norm
 from fisher_jax.train.optimizer import sgd
 from fisher_jax.train.state import create_state, make_eval_apply
 from fisher_jax.train.step import (
@@ -28,6 +29,7 @@ from fisher_jax.train.step import (
     StepSettings,
     compile_train_step,
     is_penalty_update,
+    place_state,
 )
 
 EXAMPLES, BATCH, CLASSES = 96, 16, 5
@@ -60,7 +62,7 @@ class Network(nn.Module):
     def __call__(self, inputs, train=False):
         x = nn.Conv(8, (3, 3), dtype=jnp.float64)(inputs)
         if self.has_batch_norm:
-            x = nn.BatchNorm(not train, dtype=jnp.float64)(x)
+            x = batch_norm(train, jnp.float64)(x)
         x = nn.avg_pool(nn.tanh(x), (2, 2), strides=(2, 2))
         x = nn.tanh(nn.Conv(8, (3, 3), dtype=jnp.float64)(x))
         return nn.Dense(CLASSES, dtype=jnp.float64)(x.reshape(x.shape[0], -1))
@@ -102,7 +104,6 @@ def train(name, steps, mesh, split):
         model, sgd(lambda _: 0.05, 0.9, 1e-4), (8, 8, 3), seed=0,
         with_penalty=settings.penalty is not None,
     )  # fmt: skip
-    state = parallel.place(state, parallel.replicated(mesh))
     state = state.replace(
         params=in_float64(state.params),
         opt_state=in_float64(state.opt_state),
@@ -111,6 +112,7 @@ def train(name, steps, mesh, split):
         penalty_value=state.penalty_value.astype(jnp.float64),
         penalty_sum=state.penalty_sum.astype(jnp.float64),
     )
+    state = place_state(state, mesh)
     step_fn = compile_train_step(settings, mesh)
     rows = parallel.split_over_devices(mesh)
     batch_fn = jax.jit(
