@@ -7,7 +7,7 @@ VERSION := $(shell $(PYTHON) -c 'import sys; print("%d%d" % sys.version_info[:2]
 CONSTRAINTS := constraints/$(if $(filter 311,$(VERSION)),py311,py312).txt
 STAMP := $(VENV)/.installed-py$(VERSION)
 
-.PHONY: help install demo bench bench-loop bench-report bench-stream test test-all test-slurm test-browser test-trackers small lint format clean
+.PHONY: help install demo bench bench-loop bench-report bench-stream test test-all test-faults test-slurm test-browser test-trackers small lint format clean
 .DEFAULT_GOAL := help
 
 help:
@@ -16,6 +16,7 @@ help:
 	@echo "make test      lint, types and tests"
 	@echo "make test-all  the same with the slow tests"
 	@echo "make test-slurm  sweeps on a real one-node Slurm (apt-get install slurm-wlm munge)"
+	@echo "make test-faults   kills, damaged files, full disks, ...: half an hour"
 	@echo "make test-browser  the report's page in a real Chromium (apt-get install chromium)"
 	@echo "make test-trackers  runs in W&B (offline) and MLflow, killed and continued"
 	@echo "make small     every figure and table in small, into runs/small, results, report"
@@ -69,6 +70,10 @@ small: install
 	    --out=runs/small/$$name || exit; done
 	@$(BIN)/python -m launch.archive runs/small results
 	@$(BIN)/python -m fisher_jax.report results --out=report
+
+# Every fault of docs/faults.md on the real command; prints tried, survived, lost.
+test-faults: install
+	$(BIN)/python -m pytest -m '' -n 0 tests/faults tests/test_processes.py
 
 format: install
 	$(BIN)/ruff check --fix .

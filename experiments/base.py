@@ -82,6 +82,10 @@ def get_config(arg: str = "") -> ConfigDict:
     config.train.num_epochs = 20
     # Global batch size, over all devices; the last incomplete batch is dropped
     config.train.batch_size = 128
+    # Each device computes its share of the batch in so many parts, one after another,
+    # for batches larger than memory; the step and its penalty are those of the whole
+    # batch. Not with batch norm, whose statistics would be of a part
+    config.train.microbatches = 1
     # A run directory whose final parameters start this run; None = initialise
     config.train.init_from = None
     # On GPUs, only operations that give the same bits every time; some are slower

@@ -30,7 +30,7 @@ STEPS = 64
 def finished(tmp_path_factory):
     """An undisturbed run, with what it printed."""
     workdir = tmp_path_factory.mktemp("undisturbed") / "run"
-    code, output = run(*SMALL, EPOCHS, f"--workdir={workdir}")
+    code, output = run(*SMALL, EPOCHS, f"--workdir={workdir}", "--profile_steps=2:4")
     assert code == 0, output
     return workdir, output
 
@@ -61,7 +61,9 @@ def test_what_a_run_leaves_behind(finished):
     assert config["device_count"] >= 1
     assert len(config["label_noise_hash"]) >= 16
     assert 0.1 < config["label_noise_effective_rate"] < 0.35
+    assert "xla_gpu_deterministic_ops=true" in config["xla_flags"]
     assert list((workdir / "tensorboard").glob("events.out.tfevents.*"))
+    assert list((workdir / "tensorboard").glob("plugins/profile/*/*.xplane.pb"))
     rows = records(workdir)
     assert [row["step"] for row in rows] == list(range(0, STEPS + 1, 8))
     last = rows[-1]
@@ -80,6 +82,7 @@ def test_what_a_run_leaves_behind(finished):
     assert ended["max_fisher_trace"] == max(r["trace/fisher"] for r in rows[1:])
     assert "99,178" in output  # the parameter count, at the start
     assert "epoch 8/8" in output
+    assert re.search(r"\d+ examples/s  [\d.e-]+ TFLOP/s", output)
 
 
 def test_the_same_command_again_says_that_it_is_finished(finished):
@@ -232,6 +235,8 @@ MISTAKES = {
     "name": (["--config.penalty.name=fischer"], "did you mean 'fisher'?"),
     "type": (["--config.train.num_epochs=many"], "train.num_epochs must be an integer"),
     "fraction": (["--config.dataset.label_noise=1.2"], "from 0 to 1"),
+    "profile": (["--profile_steps=9:3"], "--profile_steps=9:3 must be FROM:TO"),
+    "parts": (["--config.train.microbatches=3"], "train.microbatches=3 times"),
     "flag": (["--wrokdir=x"], "Unknown command line flag 'wrokdir'"),
     "argument": (["more"], "unexpected argument 'more'"),
     "batch": (["--config.train.batch_size=5000"], "train.batch_size=5000"),

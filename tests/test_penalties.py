@@ -85,6 +85,20 @@ KINDS = ("fisher", "reparameterised", "single", "gradient", "random_label")
 EVERY_KIND = (*KINDS, "input_gradient")
 
 
+@pytest.mark.parametrize("kind", [k for k in EVERY_KIND if k != "single"])
+def test_parts_of_a_batch_in_turn_give_what_the_whole_gives(kind):
+    """With five examples at a time the last chunk of eight is filled up."""
+    problem = networks.build("mlp_tanh", batch=8)
+    key = jax.random.key(2)
+
+    def both(**options):
+        return jit(
+            jax.value_and_grad(lambda p: penalty(kind, problem, p, key, **options))
+        )(problem.params)
+
+    assert_trees_close(both(chunk_size=5), both(), 1e-10)
+
+
 @pytest.mark.parametrize("name", networks.NETWORKS)
 def test_fisher_penalties_equal_reverse_over_reverse(name):
     problem = networks.build(name)

@@ -83,11 +83,12 @@ def build(config: ConfigDict, data: Selection, mesh: Mesh) -> tuple[loop.Run, Sn
         )
     except ValueError as error:
         raise UserError(f"model {config.model.name}: {error}") from error
+    _check_microbatches(config, state, mesh)
     state = place_state(state, mesh)
     if config.train.init_from is not None:
         state = checkpoints.start_from(config.train.init_from, state)
     best = _no_best(state) if data.validation_ids.size else None
-    nothing = StepMetrics(jnp.float32(0), jnp.float32(0), jnp.bool_(True))
+    nothing = StepMetrics(jnp.float32(0), jnp.float32(0), jnp.int32(0))
     metrics = parallel.place(nothing, parallel.replicated(mesh))
     snapshot = Snapshot(state, metrics, best)
     return _plan(config, data, mesh, per_epoch, make_eval_apply(model)), snapshot
@@ -179,6 +180,7 @@ def step_settings(config: ConfigDict) -> StepSettings:
         config.mixup.beta,
         config.sam.radius,
         config.penalty.radius if is_gradient_norm else 0.0,
+        config.train.microbatches,
     )
 
 
@@ -236,6 +238,20 @@ def _check_compute_dtype(compute_dtype: str, mesh: Mesh) -> None:
         raise UserError(
             f"model.compute_dtype={compute_dtype} is for accelerators: XLA's CPU "
             "backend computes convolutions of that type wrongly; use float32"
+        )
+
+
+def _check_microbatches(config: ConfigDict, state: TrainState, mesh: Mesh) -> None:
+    parts, batch_size = config.train.microbatches, config.train.batch_size
+    if batch_size % (parts * mesh.size):
+        raise UserError(
+            f"train.batch_size={batch_size} is not divided by "
+            f"train.microbatches={parts} times {mesh.size} devices"
+        )
+    if parts > 1 and state.batch_stats:
+        raise UserError(
+            f"train.microbatches={parts} is not for batch norm, which model "
+            f"{config.model.name} has: its statistics would be of a part of the batch"
         )
 
 

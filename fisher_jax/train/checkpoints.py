@@ -119,18 +119,22 @@ def restore_latest(
         UserError: there are checkpoints and all of them are damaged; nothing is moved.
     """
     directory = Path(manager.directory)
-    damaged = []
+    damaged: list[int] = []
+    reasons: list[str] = []
     for step in sorted(manager.all_steps(), reverse=True):
         snapshot, reason = _read(manager, step, like)
         if snapshot is None:
             damaged.append(step)
-            warn(f"checkpoint {directory / str(step)} is damaged ({reason})")
+            reasons.append(f"checkpoint {directory / str(step)} is damaged ({reason})")
             continue
         if damaged:
             parallel.from_first(lambda: _set_aside(directory, damaged))
             manager.reload()
             kept = directory.parent / DAMAGED
-            warn(f"continuing from step {step}; the damaged ones are now in {kept}")
+            warn(
+                f"{'; '.join(reasons)}; continuing from step {step}, what is damaged "
+                f"is now in {kept}"
+            )
         return snapshot
     if damaged:
         raise UserError(

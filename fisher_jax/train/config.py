@@ -78,6 +78,7 @@ SCHEMA: dict[str, Rule] = {
     "optimizer.decay_epochs": Rule(tuple, low=1),
     "train.num_epochs": Rule(int, low=1),
     "train.batch_size": Rule(int, low=1),
+    "train.microbatches": Rule(int, low=1),
     "train.init_from": Rule(str, optional=True),
     "train.deterministic": Rule(bool),
     "penalty.name": Rule(
@@ -385,5 +386,9 @@ def _check_together(flat: Mapping[str, Any]) -> None:
     epochs = flat["optimizer.decay_epochs"]
     if list(epochs) != sorted(set(epochs)):
         raise ConfigError(f"optimizer.decay_epochs must increase, got {epochs}")
+    if flat["train.microbatches"] > 1 and (
+        flat["sam.radius"] or flat["penalty.name"] == "gradient_norm"
+    ):
+        raise ConfigError("train.microbatches above 1 has no SAM and no gradient_norm")
     if flat["mixup.beta"] and flat["sam.radius"]:
         raise ConfigError("mixup.beta and sam.radius cannot both be on")

@@ -30,7 +30,7 @@ from fisher_jax.train.records import Record, append_record, finite_or_none
 from fisher_jax.train.signals import StopNow, StopSignals
 from fisher_jax.train.speed import Work, count_flops, peak_flops
 from fisher_jax.train.state import TrainState
-from fisher_jax.train.step import StepMetrics, is_penalty_update
+from fisher_jax.train.step import QUANTITIES, StepMetrics, is_penalty_update
 from fisher_jax.train.trackers import Tracker, finite_values
 
 
@@ -222,10 +222,11 @@ def _is_save_due(schedule: Schedule, done: int, saved_at: float) -> bool:
 
 
 def _check_finite(metrics: StepMetrics, step: int) -> None:
-    if not bool(metrics.is_finite):
-        loss = float(metrics.loss)
-        what = "the parameters are" if np.isfinite(loss) else f"the loss ({loss}) is"
-        raise Diverged(f"{what} not finite at step {step}")
+    first_bad = QUANTITIES[int(metrics.first_bad)]
+    if first_bad != QUANTITIES[0]:
+        value = f" ({float(metrics.loss)})" if first_bad == "the loss" else ""
+        verb = "are" if "the data" in first_bad or "parameters" in first_bad else "is"
+        raise Diverged(f"{first_bad}{value} {verb} not finite at step {step}")
 
 
 @contextmanager

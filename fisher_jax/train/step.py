@@ -5,7 +5,7 @@ in the paper) and the latest one is added in the steps between. The caller knows
 the step's number which it is, so that each form is compiled without a conditional.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -23,12 +23,29 @@ from fisher_jax.train.state import TrainState
 __all__ = ["PenaltySettings", "StepSettings", "penalty_function"]
 
 
+# What may be the first that is not finite, in the order in which a step meets them.
+QUANTITIES = (
+    "nothing",
+    "the data",
+    "the parameters before the step",
+    "the loss",
+    "the penalty",
+    "the gradient",
+    "the parameters after the step",
+)
+
+
 class StepMetrics(NamedTuple):
     """Of one minibatch, before its update."""
 
     loss: Float[Array, ""]
     accuracy: Float[Array, ""]
-    is_finite: Bool[Array, ""]  # loss and updated parameters
+    first_bad: Int[Array, ""]  # in QUANTITIES: which is not finite; 0 = all are
+
+    @property
+    def is_finite(self) -> Bool[Array, ""]:
+        """Whether all quantities of the step are."""
+        return self.first_bad == 0
 
 
 class StepKeys(NamedTuple):
@@ -89,10 +106,18 @@ def train_step(
             penalty_sum=state.penalty_sum + result.penalty_value,
             penalty_count=state.penalty_count + 1,
         )
-    scores = result.scores
+    scores, before = result.scores, state.params
     state = state.apply_gradients(grads=result.gradient, batch_stats=scores.batch_stats)
-    is_finite = jnp.isfinite(scores.loss) & _all_finite(state.params)
-    return state, StepMetrics(scores.loss, scores.accuracy, is_finite)
+    met = (
+        inputs,
+        before,
+        scores.loss,
+        state.penalty_value,
+        result.gradient,
+        state.params,
+    )
+    first_bad = _first_bad([_all_finite(quantity) for quantity in met])
+    return state, StepMetrics(scores.loss, scores.accuracy, first_bad)
 
 
 class _Result(NamedTuple):
@@ -207,6 +232,12 @@ def compile_train_step(
         static_argnames=("update_penalty",),
         donate_argnums=0,
     )
+
+
+def _first_bad(are_finite: Sequence[Bool[Array, ""]]) -> Int[Array, ""]:
+    """The place, from 1, of the first that is not; 0 if all are."""
+    is_bad = jnp.stack([jnp.bool_(False), *(~finite for finite in are_finite)])
+    return jnp.argmax(is_bad).astype(jnp.int32)
 
 
 def _all_finite(tree: PyTree) -> Bool[Array, ""]:

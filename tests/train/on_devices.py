@@ -8,6 +8,8 @@ python -m tests.train.on_devices STEPS CASE,... [COORDINATOR PROCESSES INDEX]
 
 import hashlib
 import json
+import math
+import re
 import sys
 from functools import partial
 
@@ -50,6 +52,10 @@ CASES = {
     "mixup": StepSettings(PenaltySettings("fisher"), mixup_beta=0.4),
     "sam": StepSettings(PenaltySettings("fisher"), sam_radius=0.05),
     "gradient_norm": StepSettings(gradient_norm_radius=0.05),
+    "parts": StepSettings(PenaltySettings("fisher", "rademacher"), microbatches=2),
+    "mixed_parts": StepSettings(
+        PenaltySettings("fisher"), mixup_beta=0.4, microbatches=2
+    ),
 }
 
 
@@ -180,12 +186,73 @@ def traces(model, state, mesh, split):
     return values | measure.measure_scores(logits_fn, state.params, splits)
 
 
+WIDTHS = {"f64": 8, "f32": 4, "s64": 8, "s32": 4, "u32": 4, "u8": 1, "pred": 1}
+COLLECTIVE = re.compile(
+    r"= (.*?) (all-reduce|reduce-scatter|all-gather|all-to-all|collective-permute)"
+    r"(?:-start)?\("
+)
+
+
+def collectives(compiled):
+    """Bytes of the results of each kind of collective in a compiled program."""
+    moved = {}
+    for line in compiled.as_text().splitlines():
+        match = COLLECTIVE.search(line)
+        if match is None:
+            continue
+        shapes = re.findall(r"(\w+)\[([\d,]*)\]", match[1])
+        size = sum(
+            WIDTHS[kind] * math.prod(int(n) for n in shape.split(",") if n)
+            for kind, shape in shapes
+        )
+        moved[match[2]] = moved.get(match[2], 0) + size
+    return moved
+
+
+def what_is_sent(mesh, split):
+    """Collectives of steps and of Tr(F), in bytes, over those of the parameters."""
+    found = {}
+    key = parallel.place(jax.random.key(5), parallel.replicated(mesh))
+    for name in ("plain", "rademacher", "gradient", "input_gradient", "parts"):
+        settings, model = CASES[name], Network()
+        state = create_state(
+            model, sgd(lambda _: 0.05, 0.9, 1e-4), (8, 8, 3), seed=0,
+            with_penalty=settings.penalty is not None,
+        )  # fmt: skip
+        params = state.params
+        size = sum(leaf.nbytes for leaf in jax.tree.leaves(params))
+        state = place_state(state, mesh)
+        rows = parallel.split_over_devices(mesh)
+        inputs = jax.device_put(np.zeros((BATCH, 8, 8, 3), np.float32), rows)
+        labels = jax.device_put(np.zeros(BATCH, np.int32), rows)
+        for update in {False, settings.penalty is not None}:
+            compiled = (
+                compile_train_step(settings, mesh)
+                .lower(state, inputs, labels, 0.3, update_penalty=update)
+                .compile()
+            )
+            sent = {k: v / size for k, v in collectives(compiled).items()}
+            found[f"{name}, update" if update else name] = sent
+    measure_settings = measure.MeasureSettings(mesh=mesh)
+    for size in (48, 43):
+        ids = parallel.place_rows(np.arange(size, dtype=np.int32), mesh)
+        logits_fn = jax.tree_util.Partial(make_eval_apply(model), {})
+        compiled = measure._fisher_trace.lower(
+            logits_fn, params, split, ids, key, settings=measure_settings
+        ).compile()
+        found[f"Tr(F) of {size}"] = collectives(compiled)
+    return found
+
+
 def main(steps, cases, coordinator=None, processes=None, index=None):
-    jax.config.update("jax_enable_x64", True)
+    jax.config.update("jax_enable_x64", cases != "HLO")
     if coordinator is not None:
         parallel.start_processes(coordinator, int(processes), int(index))
     mesh = parallel.make_mesh()
     split = make_split(mesh)
+    if cases == "HLO":
+        print(json.dumps({"devices": mesh.size, "found": what_is_sent(mesh, split)}))
+        return
     found = {name: train(name, int(steps), mesh, split) for name in cases.split(",")}
     if parallel.is_first():
         print(json.dumps({"devices": mesh.size, "found": found}))

@@ -27,7 +27,7 @@ def make_snapshot(step: int) -> Snapshot:
                          with_penalty=True)  # fmt: skip
     state = state.replace(step=jnp.int32(step), penalty_sum=jnp.float32(step / 3))
     best = Best(jnp.float32(0.5), jnp.int32(step), state.params, {})
-    metrics = StepMetrics(jnp.float32(1.5), jnp.float32(0.25), jnp.bool_(True))
+    metrics = StepMetrics(jnp.float32(1.5), jnp.float32(0.25), jnp.int32(0))
     return Snapshot(state, metrics, best)
 
 
@@ -110,8 +110,9 @@ def test_a_damaged_newest_gives_the_one_before(directory, damage):
     damage(files_of(directory, 20))
     snapshot, warnings = restore(directory)
     assert_same(snapshot, make_snapshot(10))
-    assert "20 is damaged" in warnings[0]
-    assert "continuing from step 10" in warnings[1]
+    (warning,) = warnings
+    assert "20 is damaged" in warning
+    assert "continuing from step 10" in warning
     assert (directory.parent / checkpoints.DAMAGED / "20").exists()
     # The run reaches step 20 again and saves it under the same name.
     with checkpoints.open_manager(directory, keep=2) as manager:

@@ -64,10 +64,34 @@ def test_two_processes_compute_what_one_device_does():
     assert_same(found_on(4, cases, devices=4, processes=2), one)
 
 
+def test_what_the_devices_send_each_other():
+    """One sum of a gradient a step, two with a penalty, and nobody gathers anything."""
+    found = found_on(0, "HLO", devices=8)
+    steps = {name: sent for name, sent in found.items() if not name.startswith("Tr")}
+    assert len(steps) == 9
+    for name, sent in found.items():
+        assert not sent.keys() & {"all-gather", "all-to-all"}, name
+    for name, sent in steps.items():
+        bound = 2.1 if name.endswith("update") else 1.05
+        if name.startswith("input_gradient"):
+            bound = 1.05  # its square is of each example's own gradient
+        assert 0.95 <= sent["all-reduce"] <= bound, (name, sent)
+        # What is kept for the steps to come is summed to pieces, once an update.
+        scattered = sent.get("reduce-scatter", 0)
+        assert (scattered > 0) == name.endswith("update")
+        assert scattered <= 1.05 / 8
+    # Tr(F): two scalars where the devices divide the examples, else each has all.
+    assert 0 < found["Tr(F) of 48"]["all-reduce"] <= 64
+    assert found["Tr(F) of 43"] == {}
+
+
 @pytest.mark.slow
 def test_every_penalty_on_any_devices():
     """Twenty steps of each on 1, 2 and 8 devices and on two processes of four."""
     cases = ",".join(CASES)
     one = found_on(20, cases, devices=1)
+    # Computed in parts, a step is the same step.
+    assert_same({"parts": one["parts"]}, {"parts": one["rademacher"]})
+    assert_same({"mixed_parts": one["mixed_parts"]}, {"mixed_parts": one["mixup"]})
     for devices, processes in ((2, 1), (8, 1), (4, 2)):
         assert_same(found_on(20, cases, devices, processes), one)

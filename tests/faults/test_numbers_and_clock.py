@@ -1,0 +1,100 @@
+"""NaN and infinity where they can arise, and a clock that jumps, in a real loop."""
+
+import itertools
+import time
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from fisher_jax import parallel
+from fisher_jax.train import assemble, loop
+from tests.train import sessions
+from tests.train.test_loop import small_config
+
+STEP = 4  # of six; a checkpoint of step 3 is there by then
+
+
+@pytest.fixture(scope="module")
+def plan():
+    config = small_config()
+    mesh = parallel.make_mesh()
+    data = assemble.load_data(config)
+
+    def fresh():
+        return assemble.build(config, data, mesh)[1]
+
+    return assemble.build(config, data, mesh)[0], fresh
+
+
+def poison_first(tree, value):
+    """The first number of the first array replaced."""
+    leaves, structure = jax.tree.flatten(tree)
+    leaves[0] = leaves[0].at[(0,) * leaves[0].ndim].set(value)
+    return jax.tree.unflatten(structure, leaves)
+
+
+def with_bad_data(run, value):
+    def training_batches(start, stop):
+        batches = run.feed.training_batches(start, stop)
+        for step, (inputs, labels) in zip(itertools.count(start), batches):
+            yield (poison_first(inputs, value) if step == STEP else inputs), labels
+
+    return run._replace(feed=run.feed._replace(training_batches=training_batches))
+
+
+def with_bad_state(run, value, field):
+    def train_step(state, *arguments, **options):
+        if int(state.step) == STEP:
+            bad = poison_first(getattr(state, field), value)
+            state = state.replace(**{field: bad})
+        return run.train_step(state, *arguments, **options)
+
+    return run._replace(train_step=train_step)
+
+
+PLACES = {
+    "the data": with_bad_data,
+    "the parameters before the step": lambda run, value: with_bad_state(
+        run, value, "params"
+    ),
+    # What is kept of the penalty's gradient enters the gradient of a step between
+    # updates; step 5 is one.
+    "the gradient": lambda run, value: with_bad_state(run, value, "penalty_gradient"),
+}
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+@pytest.mark.parametrize("place", PLACES)
+def test_the_first_bad_quantity_is_named(plan, tmp_path, fault, place, value):
+    tally = fault(f"{value} in {place}")
+    run, fresh = plan
+    run = PLACES[place](run, value)
+    if place == "the gradient":
+        # Between two updates, so that the poisoned one is used.
+        schedule = run.schedule._replace(penalty_every=3)
+        run = run._replace(schedule=schedule)
+    tally.tried()
+    with pytest.raises(loop.Diverged) as diverged:
+        sessions.go_on((run, fresh), tmp_path)
+    assert f"{place} " in str(diverged.value)
+    assert f"not finite at step {STEP}" in str(diverged.value)
+    kept = [int(path.name) for path in (tmp_path / "checkpoints").iterdir()]
+    assert max(kept) == 3  # of the last epoch's end, before the fault
+    # The last good checkpoint is one: training goes on from it.
+    end = sessions.go_on(plan, tmp_path)
+    assert int(end.state.step) == 6
+    assert bool(jnp.all(jnp.isfinite(jax.tree.leaves(end.state.params)[0])))
+    tally.survived()
+
+
+def test_a_clock_that_jumps_back(plan, tmp_path, fault, monkeypatch):
+    tally = fault("clock jumps back")
+    reference = sessions.go_on(plan, tmp_path / "reference"), tmp_path / "reference"
+    real, calls = time.time, itertools.count()
+    # An hour back, again and again.
+    monkeypatch.setattr(time, "time", lambda: real() - 3600 * (next(calls) // 3))
+    tally.tried()
+    end = sessions.go_on(plan, tmp_path / "run")
+    sessions.assert_same_end(end, tmp_path / "run", reference)
+    tally.survived()
