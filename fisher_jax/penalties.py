@@ -331,7 +331,9 @@ def input_gradient_penalty(
         change = _sum_chunks(one_chunk, (x, y, slopes), chunk_size)
         return jax.tree.map(lambda c: (2 / batch) * c, change)
 
-    return _with_gradient(logits_fn, value, gradient, params, inputs, labels, axis_name)
+    return _with_gradient(
+        logits_fn, value, gradient, params, inputs, labels, chunk_size, axis_name
+    )
 
 
 def _check(
@@ -403,7 +405,7 @@ def _squared_norm(
         return jax.tree.map(lambda c: 2 * c, change)
 
     return _with_gradient(
-        logits_fn, value, gradient, params, inputs, constants, axis_name
+        logits_fn, value, gradient, params, inputs, constants, chunk_size, axis_name
     )
 
 
@@ -471,6 +473,7 @@ def _with_gradient(
     params: PyTree,
     inputs: PyTree,
     constants: PyTree,
+    chunk_size: int | None,
     axis_name: axes.AxisName,
 ) -> Float[Array, ""]:
     """A scalar of params whose derivative is ``gradient``.
@@ -484,6 +487,7 @@ def _with_gradient(
         params: where.
         inputs: of the network.
         constants: of the scalar.
+        chunk_size: with how many examples at a time the network is called.
         axis_name: mesh axes along which the batch is split.
     """
     devices_own = functools.partial(axes.vary, axis_names=axes.names(axis_name))
@@ -493,7 +497,9 @@ def _with_gradient(
     inputs = devices_own(inputs)
     # The rule is applied under whatever transformations are at work then; an array of
     # another transformation must come to it as an argument and not by closure.
-    function, captured = jax.closure_convert(logits_fn, devices_own(params), inputs)
+    _, size = loops.levelled(class_space.batch_size(inputs), chunk_size)
+    chunk = jax.tree.map(lambda a: a[:size], inputs)
+    function, captured = jax.closure_convert(logits_fn, devices_own(params), chunk)
 
     def bind(captured: list[Array]) -> LogitsFn:
         # Of params that stay replicated outside: the rule's gradient is that of the

@@ -146,13 +146,18 @@ def split(
     fewer than n rows are padding: repeated first rows, False in the mask returned.
     """
     batch = jax.tree.leaves(examples)[0].shape[0]
-    count = -(-batch // (chunk_size or batch))
-    size = -(-batch // count)
+    count, size = levelled(batch, chunk_size)
     rows = np.arange(count * size)
     chunks = jax.tree.map(
         lambda a: _pad(a, count * size).reshape(count, size, *a.shape[1:]), examples
     )
     return chunks, jnp.asarray(rows < batch).reshape(count, size)
+
+
+def levelled(batch: int, chunk_size: int | None) -> tuple[int, int]:
+    """How many chunks ``split`` makes of a batch, and of which size."""
+    count = -(-batch // (chunk_size or batch))
+    return count, -(-batch // count)
 
 
 def _pad(array: Array, rows: int) -> Array:
