@@ -65,6 +65,7 @@ def test_two_processes_train_one_run_and_survive_a_kill(tmp_path):
     assert len(list((workdir / "tensorboard").glob("events.out.tfevents.*"))) == 2
 
 
+@pytest.mark.slow
 def test_the_first_process_killed_ends_the_second(tmp_path):
     workdir = tmp_path / "run"
     group = start_group(*SMALL, EPOCHS, f"--workdir={workdir}")
@@ -76,6 +77,7 @@ def test_the_first_process_killed_ends_the_second(tmp_path):
     assert "another" in output
 
 
+@pytest.mark.slow
 def test_a_signal_to_one_process_stops_all_after_saving(tmp_path):
     workdir = tmp_path / "run"
     group = start_group(*SMALL, EPOCHS, f"--workdir={workdir}")
@@ -85,6 +87,7 @@ def test_a_signal_to_one_process_stops_all_after_saving(tmp_path):
     assert "the same command continues" in output
 
 
+@pytest.mark.slow
 def test_a_mistake_known_only_after_the_start_is_told_in_one_line(tmp_path):
     arguments = (*SMALL, f"--workdir={tmp_path}/run", "--config.train.batch_size=12")
     for code, output in finish_group(start_group(*arguments)):
@@ -112,6 +115,7 @@ def test_flags_that_do_not_fit_are_told_before_the_start(case, tmp_path):
     assert "Traceback" not in output
 
 
+@pytest.mark.slow
 def test_a_workdir_in_use_is_refused_by_all_processes(tmp_path):
     workdir = tmp_path / "run"
     holder = start(*SMALL, "--config.train.num_epochs=500", f"--workdir={workdir}")

@@ -58,6 +58,7 @@ def assert_same(ours, theirs):
     assert compared > 50
 
 
+@pytest.mark.slow
 def test_two_processes_compute_what_one_device_does():
     cases = "rademacher,batch_norm"
     one = found_on(4, cases, devices=1)
