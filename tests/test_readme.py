@@ -1,10 +1,12 @@
 """The README does what it says: its Python runs, its files and commands exist."""
 
+import json
 import re
 import shlex
 
 import pytest
 
+from benchmarks import summary
 from fisher_jax.train.config import load_config, split_overrides
 
 
@@ -50,3 +52,11 @@ def test_every_make_target_and_file_exists(readme, request):
 def test_two_commands_come_first(readme):
     assert blocks(readme, "sh")[0].split()[:2] == ["make", "demo"]
     assert "make test" in blocks(readme, "sh")[0]
+
+
+def test_the_table_of_speed_is_the_benchmarks(readme, request):
+    file = request.config.rootpath / "benchmarks" / "results.json"
+    table = summary.table(json.loads(file.read_text()))
+    assert f"{summary.BEGIN}\n{table}\n{summary.END}" in readme
+    assert "| gradient |" in table
+    assert "PyHessian" in table
