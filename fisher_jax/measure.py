@@ -124,7 +124,7 @@ def score(
     """Scores all valid examples of the batches."""
     sums: list[_Sums] = []
     for batch in batches:
-        sums.append(parallel.one_at_a_time(_score_batch(logits_fn, params, *batch)))
+        sums.append(_score_batch(logits_fn, params, *batch))
         jax.block_until_ready(sums[-_BATCHES_UNDER_WAY:][0])
     totals = np.sum(np.array(jax.device_get(sums), np.float64), axis=0)
     loss, examples, correct, noisy_examples, noisy_correct = totals.tolist()
@@ -169,8 +169,8 @@ def measure_fisher(
     """
     estimate_key, minibatch_key = jax.random.split(key)
     rows = parallel.place_rows(ids, settings.mesh)
-    estimate = parallel.one_at_a_time(
-        _fisher_trace(logits_fn, params, train, rows, estimate_key, settings=settings)
+    estimate = _fisher_trace(
+        logits_fn, params, train, rows, estimate_key, settings=settings
     )
     rows = parallel.place_rows(ids[: settings.minibatch_size], settings.mesh)
     minibatch = _minibatch_fisher_trace(
@@ -225,14 +225,12 @@ def measure_gradients(
     """
     size = parallel.round_up(max(clean_ids.size, noisy_ids.size), mesh)
     clean, noisy = (
-        parallel.one_at_a_time(
-            _mean_gradient(
-                logits_fn,
-                params,
-                train,
-                parallel.place_rows(filled(ids, size), mesh),
-                ids.size,
-            )
+        _mean_gradient(
+            logits_fn,
+            params,
+            train,
+            parallel.place_rows(filled(ids, size), mesh),
+            ids.size,
         )
         for ids in (clean_ids, noisy_ids)
     )

@@ -14,7 +14,7 @@ import time
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar
+from typing import Any, NoReturn
 
 import jax
 import jax.numpy as jnp
@@ -25,8 +25,6 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec, Sharding
 from jaxtyping import Array, Bool, Int, PyTree
 
 from fisher_jax.errors import UserError, one_line
-
-T = TypeVar("T")
 
 DATA_AXIS = "data"
 YNNPACK_FLAG = "--xla_cpu_experimental_ynn_fusion_type"
@@ -234,17 +232,6 @@ def round_up(size: int, mesh: Mesh | None) -> int:
     return size if mesh is None else -(-size // mesh.size) * mesh.size
 
 
-def one_at_a_time(results: T) -> T:
-    """Returns the results; waits for them where programs must not overtake each other.
-
-    That is between processes on CPUs: XLA runs independent programs of one device at
-    once, and Gloo tells the messages of their sums apart by nothing but their order.
-    """
-    if jax.process_count() > 1 and jax.default_backend() == "cpu":
-        jax.block_until_ready(results)
-    return results
-
-
 class Agreement:
     """Asks of all processes, once a step, whether any of them wants something.
 
@@ -270,7 +257,7 @@ class Agreement:
     def _ask(self, wanted: bool) -> Bool[Array, ""]:
         own = np.full(jax.local_device_count(), wanted)
         votes = jax.make_array_from_process_local_data(self._sharding, own)
-        return one_at_a_time(self._any(votes))
+        return self._any(votes)
 
 
 def check_divides(name: str, size: int, mesh: Mesh) -> None:

@@ -156,17 +156,13 @@ def take_step(
 ) -> tuple[TrainState, StepMetrics]:
     """Dispatches one step, a function of (state, step, batch); donates the state."""
     first = run.schedule.penalty_first_step
-    update_penalty = first is not None and is_penalty_update(
-        step, first, run.schedule.penalty_every
-    )
-    return parallel.one_at_a_time(
-        run.train_step(
-            state,
-            inputs,
-            labels,
-            run.penalty_coefficient,
-            update_penalty=update_penalty,
-        )
+    return run.train_step(
+        state,
+        inputs,
+        labels,
+        run.penalty_coefficient,
+        update_penalty=first is not None
+        and is_penalty_update(step, first, run.schedule.penalty_every),
     )
 
 
