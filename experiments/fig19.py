@@ -19,6 +19,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from experiments.fig18 import EVERY_STEP
 from experiments.settings import DIGITS, SIMPLE_CNN
 from experiments.sweeps import (
     SweepRun,
@@ -28,14 +29,6 @@ from experiments.sweeps import (
     overrides,
     taken,
 )
-
-EVERY_STEP = {
-    "train.num_epochs": 10,
-    "optimizer.decay_epochs": (),
-    "measure.every_epochs": 1,
-    "measure.every_steps": 1,
-    "measure.fisher_examples": 128,
-}
 
 
 def get_config(arg: str = "") -> ConfigDict:

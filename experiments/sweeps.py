@@ -23,6 +23,8 @@ from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
 
+from fisher_jax.train.config import flatten
+
 Winners = Mapping[str, float]
 Changes = Mapping[str, Any]
 
@@ -108,10 +110,10 @@ def overrides(base: ConfigDict, runs: Iterable[SweepRun]) -> list[dict[str, Any]
 
 def differences(base: ConfigDict, config: ConfigDict) -> dict[str, Any]:
     """Returns {"section.key": value} for the keys in which ``config`` differs."""
-    before = _flat(base.to_dict())
+    before = flatten(base.to_dict())
     return {
         key: value
-        for key, value in _flat(config.to_dict()).items()
+        for key, value in flatten(config.to_dict()).items()
         if key not in before or before[key] != value
     }
 
@@ -126,16 +128,6 @@ def check_arg(file: str, arg: str, variants: Sequence[str] = ("small",)) -> None
     """Raises ValueError unless the text after ``:`` is empty or a known variant."""
     if arg and arg not in variants:
         raise ValueError(f"unknown variant {arg!r} of {file}, one of {list(variants)}")
-
-
-def _flat(nested: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in nested.items():
-        if isinstance(value, Mapping):
-            flat |= _flat(value, f"{prefix}{key}.")
-        else:
-            flat[f"{prefix}{key}"] = value
-    return flat
 
 
 def _short(value: float | str) -> str:

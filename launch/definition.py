@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 from experiments.sweeps import Search, SweepRun, Winners, differences
 from fisher_jax.errors import UserError, one_line
+from fisher_jax.report.names import PENALTY_METHODS
 from fisher_jax.train.config import (
     check_config,
     flat_config,
@@ -22,16 +23,6 @@ from fisher_jax.train.config import (
     nearest,
     parse_value,
 )
-
-# From penalty.name and penalty.draw to the report's name of the method.
-_PENALTY_METHODS = {
-    ("fisher", "labels"): "fp",
-    ("fisher", "rademacher"): "rfp",
-    ("fisher_single", "labels"): "fp_single",
-    ("gradient", "labels"): "gp",
-    ("random_label", "labels"): "gp_r",
-    ("input_gradient", "labels"): "gp_x",
-}
 
 
 class PlannedRun(NamedTuple):
@@ -194,7 +185,7 @@ def _unlabelled(
     if config["mixup.beta"] or config["sam.radius"]:
         method = "mixup" if config["mixup.beta"] else "sam"
     elif penalty[0] != "none":
-        method = _PENALTY_METHODS.get(penalty, penalty[0])
+        method = PENALTY_METHODS.get(penalty, penalty[0])
     labels = {
         "experiment": experiment,
         "small": arg == "small",

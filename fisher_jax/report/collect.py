@@ -10,7 +10,13 @@ import pandas as pd
 
 from fisher_jax.report.names import method_of, setting_label
 from fisher_jax.report.quantities import quantities, run_status
-from fisher_jax.report.runs import RunFiles, command_line, find_runs, read_run
+from fisher_jax.report.runs import (
+    RunFiles,
+    command_line,
+    find_runs,
+    flatten,
+    read_run,
+)
 
 # What two runs of one candidate may differ in: chance, and where files lie.
 _NOT_PART_OF_A_CANDIDATE = re.compile(
@@ -73,7 +79,7 @@ def describe(run: RunFiles, metrics: pd.DataFrame) -> dict[str, Any]:
     and the recorded command line.
     """
     nested = run.config.get("config")
-    config = _flat(nested) if isinstance(nested, dict) else {}
+    config = flatten(nested) if isinstance(nested, dict) else {}
     place, command = run.place, _experiment_of(run)
     versions = run.config.get("versions")
     versions = versions if isinstance(versions, dict) else {}
@@ -182,16 +188,6 @@ def _last_time(metrics: pd.DataFrame) -> float:
         return 0.0
     times = pd.to_numeric(metrics["time"], errors="coerce").dropna()
     return float(times.iloc[-1]) if len(times) else 0.0
-
-
-def _flat(nested: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in nested.items():
-        if isinstance(value, Mapping):
-            flat |= _flat(value, f"{prefix}{key}.")
-        else:
-            flat[f"{prefix}{key}"] = value
-    return flat
 
 
 def _number(value: Any) -> float | None:

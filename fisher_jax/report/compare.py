@@ -17,7 +17,7 @@ from fisher_jax.report.figures.canvas import (
     style,
 )
 from fisher_jax.report.overlay import COLOURS, Panel
-from fisher_jax.report.runs import RunFiles, find_runs, read_run, series
+from fisher_jax.report.runs import RunFiles, find_runs, flatten, read_run, series
 
 PANELS = (
     Panel("train/loss", "training loss", "log"),
@@ -147,20 +147,11 @@ def _described(run: RunFiles) -> dict[str, str]:
     for name in ("config", "versions"):
         content = run.config.get(name)
         prefix = "" if name == "config" else "versions."
-        flat |= _flat(content if isinstance(content, dict) else {}, prefix)
+        values = flatten(content if isinstance(content, dict) else {}, prefix)
+        flat |= {key: _shown(value) for key, value in values.items()}
     for name in ("git_commit", "device_kind", "device_count", "label_noise_hash"):
         if name in run.config:
             flat[name] = _shown(run.config[name])
-    return flat
-
-
-def _flat(nested: dict[str, Any], prefix: str) -> dict[str, str]:
-    flat: dict[str, str] = {}
-    for key, value in nested.items():
-        if isinstance(value, dict):
-            flat |= _flat(value, f"{prefix}{key}.")
-        else:
-            flat[f"{prefix}{key}"] = _shown(value)
     return flat
 
 

@@ -43,7 +43,8 @@ MODELS: Mapping[str, str] = {
     "simple_cnn": "SimpleCNN",
 }
 
-_PENALTY_METHODS = {
+# From penalty.name and penalty.draw.
+PENALTY_METHODS = {
     ("fisher", "labels"): "fp",
     ("fisher", "rademacher"): "rfp",
     ("fisher_single", "labels"): "fp_single",
@@ -72,7 +73,7 @@ def method_of(config: Mapping[str, Any], variant: str = "") -> str:
     penalty = str(config.get("penalty.name", "none"))
     if penalty != "none" and config.get("penalty.coefficient") != 0:
         draw = str(config.get("penalty.draw", "labels"))
-        return _PENALTY_METHODS.get((penalty, draw), penalty)
+        return PENALTY_METHODS.get((penalty, draw), penalty)
     return "eta_star" if variant == "eta_star" else "baseline"
 
 

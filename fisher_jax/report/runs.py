@@ -100,6 +100,17 @@ def command_line(run: RunFiles) -> Sequence[str]:
     return [str(word) for word in argv] if isinstance(argv, list) else []
 
 
+def flatten(nested: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Returns {"a.b": value} for {"a": {"b": value}}."""
+    flat: dict[str, Any] = {}
+    for key, value in nested.items():
+        if isinstance(value, Mapping):
+            flat |= flatten(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
+
+
 def _records(text: str) -> tuple[list[dict[str, Any]], int]:
     """The records of metrics.jsonl, and how many lines are none."""
     records, unreadable = [], 0
