@@ -42,12 +42,9 @@ def figure_beyond_rfp(runs: Runs) -> Drawing | str:
     if not len(rows):
         return f"no runs of {EXPERIMENT}"
     groups = list(rows.groupby(SETTING_KEYS))
-    columns = min(3, len(groups))
-    figure, all_axes = canvas.new_figure(
-        -(-len(groups) // columns), columns, height=2.1
-    )
+    figure, all_axes = canvas.new_panels(len(groups), height=2.1)
     notes: list[str] = []
-    for axes, (keys, group) in zip(all_axes.flat, groups, strict=False):
+    for axes, (keys, group) in zip(all_axes, groups, strict=True):
         chosen = one_version(group)
         title = setting_title(keys)
         notes += [f"{title}: {note}" for note in chosen.notes]
@@ -59,9 +56,7 @@ def figure_beyond_rfp(runs: Runs) -> Drawing | str:
         axes.set_xlabel("strength (α, or SAM's radius)")
         axes.set_ylabel("test accuracy, %")
         canvas.mark_empty(axes, "no run has ended")
-    for axes in list(all_axes.flat)[len(groups) :]:
-        axes.set_axis_off()
-    canvas.legend_below(figure, *all_axes.flat)
+    canvas.legend_below(figure, *all_axes)
     return Drawing(
         "beyond_rfp",
         "How strong may a penalty be? RFP beside FP and its rivals",
@@ -83,15 +78,7 @@ def _draw_method(axes: canvas.Axes, runs: pd.DataFrame, method: str) -> None:
     strengths = strength_of(group)
     if not (strengths > 0).any():
         if (summary := summarise(list(accuracy_of(group)))) is not None:
-            axes.axhline(summary.mean, label=label, **line)
-            spread = float(np.nan_to_num(summary.std))
-            axes.axhspan(
-                summary.mean - spread,
-                summary.mean + spread,
-                color=line["color"],
-                alpha=0.12,
-                linewidth=0,
-            )
+            canvas.draw_level(axes, summary, label=label, **line)
         return
     points: list[tuple[float, float, float]] = []
     for strength in sorted(set(strengths[strengths > 0])):
@@ -130,12 +117,9 @@ def figure_beyond_estimators(runs: Runs) -> Drawing | str:
     panels = estimator_panels(runs)
     if not panels:
         return "no runs of beyond_estimators"
-    columns = min(3, len(panels))
-    figure, all_axes = canvas.new_figure(
-        -(-len(panels) // columns), columns, height=2.4
-    )
+    figure, all_axes = canvas.new_panels(len(panels), height=2.4)
     names = list(dict.fromkeys(n for p in panels for n in estimators_of(p, runs)))
-    for axes, panel in zip(all_axes.flat, panels, strict=False):
+    for axes, panel in zip(all_axes, panels, strict=True):
         axes.set_yscale("log")
         for place, name in enumerate(names):
             curve = canvas.mean_curve(panel.runs, runs.metrics, name)
@@ -146,9 +130,7 @@ def figure_beyond_estimators(runs: Runs) -> Drawing | str:
         axes.set_title(panel.title)
         axes.set_xlabel("epoch")
         axes.set_ylabel("relative error")
-    for axes in list(all_axes.flat)[len(panels) :]:
-        axes.set_axis_off()
-    canvas.legend_below(figure, *all_axes.flat)
+    canvas.legend_below(figure, *all_axes)
     return Drawing(
         "beyond_estimators",
         "Which estimator of Tr(F) and Tr(H) to record",

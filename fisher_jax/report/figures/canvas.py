@@ -19,7 +19,7 @@ from fisher_jax.report.choose import drawable, join_notes, one_version, unfinish
 from fisher_jax.report.collect import Runs
 from fisher_jax.report.names import METHODS, position
 from fisher_jax.report.published import SETTINGS
-from fisher_jax.report.statistics import Correlation, smooth
+from fisher_jax.report.statistics import Correlation, Summary, smooth
 
 STYLE = Path(__file__).parents[1] / "paper.mplstyle"
 COLUMN, PAGE = 3.25, 6.75  # inches
@@ -112,6 +112,17 @@ def new_figure(
     return figure, figure.subplots(num_rows, num_columns, squeeze=False)
 
 
+def new_panels(
+    count: int, *, height: float, columns: int = 3
+) -> tuple[Figure, list[Axes]]:
+    """Returns a figure and the axes of so many panels, row by row."""
+    columns = min(columns, count)
+    figure, grid = new_figure(-(-count // columns), columns, height=height)
+    for axes in grid.flat[count:]:
+        axes.set_axis_off()
+    return figure, list(grid.flat[:count])
+
+
 def style() -> AbstractContextManager[None]:
     """Returns the context in which every figure is made and written."""
     return matplotlib.rc_context(fname=STYLE)
@@ -167,6 +178,15 @@ def draw_curve(axes: Axes, curve: Curve | None, **line: Any) -> None:
         axes.fill_between(
             curve.x, low, high, color=drawn.get_color(), alpha=0.18, linewidth=0
         )
+
+
+def draw_level(axes: Axes, summary: Summary, **line: Any) -> None:
+    """Draws a mean across all of the x axis with a band of one standard deviation."""
+    axes.axhline(summary.mean, **line)
+    spread = float(np.nan_to_num(summary.std))
+    if spread:
+        low, high = summary.mean - spread, summary.mean + spread
+        axes.axhspan(low, high, color=line["color"], alpha=0.12, linewidth=0)
 
 
 def method_line(method: str) -> dict[str, Any]:

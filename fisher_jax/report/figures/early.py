@@ -99,14 +99,10 @@ def _early(runs: Runs, what: _Figure) -> Drawing | str:
     if not len(rows):
         return f"no runs of {' or '.join(what.experiments)}"
     panels = sorted(canvas.panels_of(rows), key=_paper_order)
-    figure, all_axes = canvas.new_figure(
-        -(-len(panels) // 3), min(3, len(panels)), height=2.3
-    )
+    figure, all_axes = canvas.new_panels(len(panels), height=2.3)
     notes = list(canvas.notes_of(panels))
-    for axes, panel in zip(all_axes.flat, panels, strict=False):
+    for axes, panel in zip(all_axes, panels, strict=True):
         notes += _draw_panel(axes, panel, what)
-    for axes in list(all_axes.flat)[len(panels) :]:
-        axes.set_axis_off()
     losses = sorted(set(rows["early_loss"].dropna()))
     epsilon = ", ".join(f"{loss:g}" for loss in losses)
     return Drawing(

@@ -21,12 +21,9 @@ def figure_3(runs: Runs) -> Drawing | str:
     if not len(rows):
         return "no runs of fig03"
     panels = canvas.panels_of(rows)
-    columns = len(panels) if len(panels) < 3 else 2 if len(panels) == 4 else 3
-    columns = min(columns, 4)
-    figure, all_axes = canvas.new_figure(
-        -(-len(panels) // columns), columns, height=2.1
-    )
-    for axes, panel in zip(all_axes.flat, panels, strict=False):
+    columns = 2 if len(panels) == 4 else 3
+    figure, all_axes = canvas.new_panels(len(panels), height=2.1, columns=columns)
+    for axes, panel in zip(all_axes, panels, strict=True):
         _draw_onset(axes, panel)
         for method in REFERENCES:
             _draw_reference(axes, panel, runs, method)
@@ -34,9 +31,7 @@ def figure_3(runs: Runs) -> Drawing | str:
         axes.set_xlabel("epoch at which FP starts")
         axes.set_ylabel("final test accuracy, %")
         canvas.mark_empty(axes, "no run has ended")
-    for axes in list(all_axes.flat)[len(panels) :]:
-        axes.set_axis_off()
-    canvas.legend_below(figure, *all_axes.flat)
+    canvas.legend_below(figure, *all_axes)
     return Drawing(
         "figure3",
         "The later the penalty starts, the less it helps",
@@ -92,8 +87,4 @@ def _draw_reference(axes: Axes, panel: Panel, runs: Runs, method: str) -> None:
     if (summary := summarise(values)) is None:
         return
     line = canvas.method_line(method)
-    axes.axhline(summary.mean, label=canvas.method_text(method), **line)
-    spread = float(np.nan_to_num(summary.std))
-    if spread:
-        low, high = summary.mean - spread, summary.mean + spread
-        axes.axhspan(low, high, color=line["color"], alpha=0.12, linewidth=0)
+    canvas.draw_level(axes, summary, label=canvas.method_text(method), **line)

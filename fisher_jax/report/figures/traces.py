@@ -77,11 +77,8 @@ def figure_21(runs: Runs) -> Drawing | str:
     if not len(rows):
         return "no runs of fig21"
     panels = canvas.panels_of(rows)
-    columns = min(3, len(panels))
-    figure, all_axes = canvas.new_figure(
-        -(-len(panels) // columns), columns, height=2.3
-    )
-    for axes, panel in zip(all_axes.flat, panels, strict=False):
+    figure, all_axes = canvas.new_panels(len(panels), height=2.3)
+    for axes, panel in zip(all_axes, panels, strict=True):
         x, y = pairs(panel.runs, runs, "trace/fisher", "trace/hessian")
         axes.plot(x, y, ".", ms=3, alpha=0.6, color=canvas.BLUE_TO_RED(0.0))
         if x.size:
@@ -90,8 +87,6 @@ def figure_21(runs: Runs) -> Drawing | str:
             axes.legend(loc="upper left")
         _finish_scatter(axes, (x, y), ("Tr(F)", "Tr(H)"))
         axes.set_title(f"{panel.title}\n{axes.get_title()}", fontsize=7)
-    for axes in list(all_axes.flat)[len(panels) :]:
-        axes.set_axis_off()
     return Drawing(
         "figure21",
         "Tr(H) equals Tr(F)",
