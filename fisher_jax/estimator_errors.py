@@ -35,7 +35,6 @@ _HESSIAN: dict[str, dict[str, Any]] = {
 }
 ESTIMATORS = (*_FISHER, *_HESSIAN)
 _FISHER_DRAWS, _HESSIAN_PROBES = 4, 2
-_EXACT_ROWS = 320
 
 
 def estimator_errors(
@@ -79,12 +78,7 @@ def estimator_errors(
 
 @jax.jit
 def _exact(logits_fn: LogitsFn, params: PyTree, inputs: Any) -> Float[Array, ""]:
-    num_examples, num_classes = jax.eval_shape(logits_fn, params, inputs).shape
-    # Every class of an example goes back through the network at the same time.
-    chunk_size = min(num_examples, max(1, _EXACT_ROWS // num_classes))
-    return fisher_trace(
-        logits_fn, params, inputs, estimator="exact", chunk_size=chunk_size
-    ).mean
+    return fisher_trace(logits_fn, params, inputs, estimator="exact").mean
 
 
 @partial(jax.jit, static_argnames=("name",))
