@@ -15,8 +15,9 @@ from benchmarks.networks import Problem
 from benchmarks.torch_twins import Twin, make_twin
 from fisher_jax import penalties
 from fisher_jax.curvature import fisher_trace, hessian_trace, squared_gradient_norms
+from fisher_jax.train.gradients import PenaltySettings, StepSettings
 from fisher_jax.train.state import TrainState, create_state
-from fisher_jax.train.step import PenaltySettings, StepSettings, train_step
+from fisher_jax.train.step import train_step
 
 UPDATE_EVERY = 10
 NUM_PROBES = 30

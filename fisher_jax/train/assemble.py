@@ -23,15 +23,10 @@ from fisher_jax.train import checkpoints, loop
 from fisher_jax.train.checkpoints import Best, Snapshot
 from fisher_jax.train.config import STREAM_KEYS
 from fisher_jax.train.feed import Feed, feed_from_memory, feed_from_stream
+from fisher_jax.train.gradients import PenaltySettings, StepSettings
 from fisher_jax.train.optimizer import sgd, step_decay
 from fisher_jax.train.state import TrainState, create_state, make_eval_apply
-from fisher_jax.train.step import (
-    PenaltySettings,
-    StepMetrics,
-    StepSettings,
-    compile_train_step,
-    place_state,
-)
+from fisher_jax.train.step import StepMetrics, compile_train_step, place_state
 
 # No penalty whose gradient is added: gradient_norm changes the gradient itself.
 NOT_ADDED = ("none", "gradient_norm")

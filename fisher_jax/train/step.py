@@ -17,11 +17,8 @@ from jaxtyping import Array, Bool, Float, Int, Key, PyTree
 from fisher_jax import parallel
 from fisher_jax.curvature.axes import AxisName, total
 from fisher_jax.train import gradients
-from fisher_jax.train.gradients import PenaltySettings, StepSettings, penalty_function
+from fisher_jax.train.gradients import StepSettings
 from fisher_jax.train.state import TrainState
-
-__all__ = ["PenaltySettings", "StepSettings", "penalty_function"]
-
 
 # What may be the first that is not finite, in the order in which a step meets them.
 QUANTITIES = (
