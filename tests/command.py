@@ -10,6 +10,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import orbax.checkpoint as ocp
+
 ROOT = Path(__file__).parents[1]
 
 # Digits with label noise and RFP, a few seconds in all: 8 steps an epoch, an update of
@@ -106,6 +109,29 @@ def signal_when(
     process.send_signal(number)
     output, _ = process.communicate(timeout=timeout)
     return process.returncode, output
+
+
+def lines_of(workdir: Path) -> list[bytes]:
+    """The lines of metrics.jsonl; none where there is no file."""
+    path = workdir / "metrics.jsonl"
+    return path.read_bytes().splitlines() if path.exists() else []
+
+
+def final_parameters(workdir: Path, steps: int) -> dict[str, Any]:
+    """The parameters in the checkpoint after the last step."""
+    with ocp.CheckpointManager((workdir / "checkpoints").absolute()) as manager:
+        tree = manager.restore(steps, args=ocp.args.StandardRestore())
+    return tree["state"]["params"]
+
+
+def assert_same_end(workdir: Path, undisturbed: Path, steps: int) -> None:
+    """Two runs have the same records, result and parameters, to the bit."""
+    assert records(workdir) == records(undisturbed)
+    assert result(workdir) == result(undisturbed)
+    ours, theirs = (final_parameters(run, steps) for run in (workdir, undisturbed))
+    for layer in theirs:
+        for name in theirs[layer]:
+            np.testing.assert_array_equal(ours[layer][name], theirs[layer][name])
 
 
 def records(workdir: Path) -> list[dict[str, Any]]:

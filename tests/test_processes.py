@@ -11,6 +11,7 @@ from tests.command import (
     SMALL,
     errors,
     finish_group,
+    lines_of,
     records,
     result,
     run,
@@ -21,11 +22,6 @@ from tests.command import (
 
 EPOCHS = "--config.train.num_epochs=4"
 STEPS = 32
-
-
-def lines_of(workdir):
-    path = workdir / "metrics.jsonl"
-    return path.read_bytes().splitlines() if path.exists() else []
 
 
 def assert_close(workdir, other):

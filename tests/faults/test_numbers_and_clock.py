@@ -7,8 +7,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from fisher_jax import parallel
-from fisher_jax.train import assemble, loop
+from fisher_jax.train import loop
 from tests.train import sessions
 from tests.train.test_loop import small_config
 
@@ -17,14 +16,7 @@ STEP = 4  # of six; a checkpoint of step 3 is there by then
 
 @pytest.fixture(scope="module")
 def plan():
-    config = small_config()
-    mesh = parallel.make_mesh()
-    data = assemble.load_data(config)
-
-    def fresh():
-        return assemble.build(config, data, mesh)[1]
-
-    return assemble.build(config, data, mesh)[0], fresh
+    return sessions.make_plan(small_config())
 
 
 def poison_first(tree, value):

@@ -9,7 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from fisher_jax.models.batch_norm import EPSILON, batch_norm
+from fisher_jax import parallel
+from fisher_jax.models.batch_norm import BATCH_AXIS, EPSILON, batch_norm
 from tests.models.small import WITH_BATCH_NORM, build, images, initial, trained
 
 
@@ -84,3 +85,7 @@ def test_statistics_on_two_devices_are_those_of_the_global_batch():
     command = [sys.executable, "-c", TWO_DEVICES]
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+def test_statistics_are_summed_over_the_axis_that_batches_are_split_along():
+    assert BATCH_AXIS == parallel.DATA_AXIS

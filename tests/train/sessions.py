@@ -1,18 +1,24 @@
 """One process's part of a run, here in the tests' own process, and its traces."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
+from ml_collections import ConfigDict
 from rich.console import Console
 
-from fisher_jax.train import checkpoints, loop, records
+from fisher_jax import parallel
+from fisher_jax.train import assemble, checkpoints, loop, records
 from fisher_jax.train.checkpoints import Snapshot
 from fisher_jax.train.progress import Display
 from fisher_jax.train.signals import StopSignals
 from fisher_jax.train.trackers import TensorBoard, TrackedRun
+
+# A run's functions, and one that returns the initial snapshot.
+Plan = tuple[loop.Run, Callable[[], Snapshot]]
 
 
 class StopAfter(StopSignals):
@@ -30,11 +36,19 @@ class StopAfter(StopSignals):
         display.show_step = show_and_stop
 
 
-def go_on(plan, directory: Path, stop_after: int | None = None) -> Snapshot:
-    """Runs or continues a run, as run.py does it.
+def make_plan(config: ConfigDict) -> Plan:
+    """The run's functions, built once, and what makes a fresh initial snapshot."""
+    mesh = parallel.make_mesh()
+    data = assemble.load_data(config)
 
-    ``plan`` is a loop.Run and a function that returns the initial snapshot.
-    """
+    def fresh() -> Snapshot:
+        return assemble.build(config, data, mesh)[1]
+
+    return assemble.build(config, data, mesh)[0], fresh
+
+
+def go_on(plan: Plan, directory: Path, stop_after: int | None = None) -> Snapshot:
+    """Runs or continues a run, as run.py does it."""
     functions, fresh = plan
     display = Display(
         Console(quiet=True),

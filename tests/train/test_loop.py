@@ -6,9 +6,8 @@ import numpy as np
 import pytest
 
 from experiments import base
-from fisher_jax import parallel
-from fisher_jax.train import assemble, loop
-from tests.train.sessions import assert_same_end, go_on, without_time
+from fisher_jax.train import loop
+from tests.train.sessions import assert_same_end, go_on, make_plan, without_time
 
 
 def small_config(**overrides):
@@ -37,14 +36,7 @@ def small_config(**overrides):
 @pytest.fixture(scope="module")
 def plan():
     """The run's functions, built once: compiled steps are shared by all cases."""
-    config = small_config()
-    mesh = parallel.make_mesh()
-    data = assemble.load_data(config)
-
-    def fresh():
-        return assemble.build(config, data, mesh)[1]
-
-    return assemble.build(config, data, mesh)[0], fresh
+    return make_plan(small_config())
 
 
 @pytest.fixture(scope="module")

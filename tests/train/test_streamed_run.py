@@ -19,7 +19,7 @@ from fisher_jax.train.provenance import facts_of
 from tests import command
 from tests.data.conftest import write_set
 from tests.data.photographs import write_photographs
-from tests.train.sessions import assert_same_end, go_on, without_time
+from tests.train.sessions import assert_same_end, go_on, make_plan, without_time
 
 pytest.importorskip("grain", reason="SKIPPED LOUDLY: streaming needs grain")
 
@@ -51,16 +51,6 @@ def small_config(data_dir, **overrides):
     config.checkpoint.min_seconds = 0.0
     config.update_from_flattened_dict(overrides)
     return config
-
-
-def make_plan(config):
-    mesh = parallel.make_mesh()
-    data = assemble.load_data(config)
-
-    def fresh():
-        return assemble.build(config, data, mesh)[1]
-
-    return assemble.build(config, data, mesh)[0], fresh
 
 
 @pytest.fixture(scope="module")
