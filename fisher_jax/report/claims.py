@@ -147,13 +147,18 @@ def _correlated(
     def check(runs: Runs) -> Iterator[Finding]:
         rows = run_rows(runs, experiments)
         for panel in panels_of(rows) if len(rows) else []:
-            correlation = correlate(*points(panel, runs))
-            if correlation is not None:
+            x, y = points(panel, runs)
+            if not x.size:
+                continue
+            correlation = correlate(x, y)
+            if correlation is None:
+                numbers = f"no correlation of {x.size} points"
+            else:
                 numbers = (
                     f"ρ = {correlation.spearman:.2f} [{correlation.low:.2f}, "
                     f"{correlation.high:.2f}], n = {correlation.n}"
                 ).replace("-", "−")
-                yield Finding(has_sign(correlation, sign), f"{panel.title}, {numbers}")
+            yield Finding(has_sign(correlation, sign), f"{panel.title}, {numbers}")
 
     return check
 

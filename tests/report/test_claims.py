@@ -72,3 +72,17 @@ def test_a_claim_from_run_directories(tmp_path):
     assert "FP 79 ± 1.41 (n = 2) against Baseline 70.5 ± 0.707 (n = 2)" in evidence
     memorised = found["FP memorises fewer wrong labels than the baseline."]
     assert (memorised.status, memorised.findings) == ("no runs", ())
+
+
+def test_too_few_points_for_a_correlation_are_unclear_and_not_missing(tmp_path):
+    for rate in (0.03, 0.003):
+        write_run(
+            tmp_path / f"rate{rate}",
+            experiment="fig01",
+            changes=CNN | {"optimizer.learning_rate": rate, "train.num_epochs": 2},
+        )
+    found = {verdict.claim: verdict for verdict in verdicts(load_runs([tmp_path]))}
+    verdict = found["The smaller learning rate lets Tr(F) rise higher."]
+    assert verdict.status == "unclear"
+    (evidence,) = verdict.findings
+    assert evidence.endswith("no correlation of 2 points: unclear")

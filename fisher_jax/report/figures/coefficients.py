@@ -29,7 +29,17 @@ def coefficient_groups(
             found.append((None, canvas.method_line("baseline")))
             break
     present = set(penalised(runs))
-    return found + [(a, {"color": c}) for a, c in colours.items() if a in present]
+    found += [(a, {"color": c}) for a, c in colours.items() if a in present]
+    if len(colours) < 2:
+        # There is no bar of colours that would say which line is which.
+        for coefficient, line in found:
+            line["label"] = coefficient_label(coefficient)
+    return found
+
+
+def coefficient_label(coefficient: float | None) -> str:
+    """Returns how a legend names a coefficient; None: no penalty."""
+    return "no penalty" if coefficient is None else f"α = {coefficient:g}"
 
 
 def of_coefficient(runs: pd.DataFrame, coefficient: float | None) -> pd.Series:

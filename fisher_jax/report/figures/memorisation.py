@@ -88,6 +88,7 @@ def _memorisation(runs: Runs, key: str, which: int) -> Drawing | str:
     finish_panel(all_axes[1, 1], "training accuracy, %")
     all_axes[1, 1].set_title("clean: lines, noisy: dots", fontsize=7)
     figure.suptitle(panel.title, fontsize=8)
+    canvas.legend_below(figure, *all_axes.flat)
     return Drawing(
         key,
         "FP slows down learning of wrong labels more than of right ones",
@@ -137,6 +138,7 @@ def figure_12(runs: Runs) -> Drawing | str:
         axes.set_title(panel.title)
         axes.set_xlabel("accuracy on noisy examples, %")
         axes.set_ylabel("accuracy on clean examples, %")
+    canvas.legend_below(figure, *all_axes.flat)
     return Drawing(
         "figure12",
         "What is learnt of right labels by the time wrong ones are memorised",
