@@ -149,7 +149,9 @@ def _gradient_here_and_ahead(
     if radius < 0:
         raise ValueError(f"radius: expected 0 or more, got {radius}")
     trees.check_params(params)
-    trees.check_scalar_loss(lambda p: loss_fn(p)[0] if has_aux else loss_fn(p), params)
+    trees.check_scalar(
+        "loss_fn", lambda p: loss_fn(p)[0] if has_aux else loss_fn(p), params
+    )
     value, here = jax.value_and_grad(loss_fn, has_aux=has_aux)(params)
     square = trees.squared_norm(here)
     # No division by zero, whose NaN a later where would not undo in a derivative.

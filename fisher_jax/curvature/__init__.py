@@ -20,10 +20,13 @@ from fisher_jax.curvature.hessian import (
     largest_eigenvalue,
     largest_fisher_eigenvalue,
 )
+from fisher_jax.curvature.traces import Traces, fisher_and_hessian_trace
 
 __all__ = [
     "Eigenvalue",
     "Estimate",
+    "Traces",
+    "fisher_and_hessian_trace",
     "fisher_trace",
     "fisher_vector_product",
     "hessian_trace",

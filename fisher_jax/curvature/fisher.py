@@ -150,7 +150,7 @@ def fisher_trace(
     """
     trees.check_choice("estimator", estimator, ESTIMATORS)
     trees.check_choice("draw", draw, class_space.DRAWS)
-    trees.check_at_least_one("num_draws", num_draws)
+    trees.check_count("num_draws", num_draws)
     logits = _check(logits_fn, params, inputs, chunk_size)
     axes.check(inputs, axis_name)
     params, inputs = axes.vary((params, inputs), axes.names(axis_name))
@@ -246,7 +246,7 @@ def layer_fisher_traces(
         TypeError: integer parameters or logits that are not floating point.
         ValueError: as ``fisher_trace``.
     """
-    trees.check_at_least_one("num_draws", num_draws)
+    trees.check_count("num_draws", num_draws)
     logits = _check(logits_fn, params, inputs, chunk_size)
     axes.check(inputs, axis_name)
     params, inputs = axes.vary((params, inputs), axes.names(axis_name))
@@ -305,7 +305,7 @@ def _check(
     logits_fn: LogitsFn, params: PyTree, inputs: PyTree, chunk_size: int | None
 ) -> jax.ShapeDtypeStruct:
     """Checks what every function here takes; returns shape and dtype of the logits."""
-    trees.check_at_least_one("chunk_size", chunk_size)
+    trees.check_count("chunk_size", chunk_size)
     trees.check_params(params)
     batch = class_space.batch_size(inputs)
     logits = jax.eval_shape(logits_fn, params, inputs)

@@ -57,7 +57,7 @@ def hvp(loss_fn: LossFn, params: PyTree, vector: PyTree) -> PyTree:
     """
     trees.check_params(params)
     trees.check_same_shapes("vector", vector, params)
-    trees.check_scalar_loss(loss_fn, params)
+    trees.check_scalar("loss_fn", loss_fn, params)
     tangent = jax.tree.map(lambda v, p: jnp.asarray(v, p.dtype), vector, params)
     return jax.jvp(jax.grad(loss_fn), (params,), (tangent,))[1]
 
@@ -71,6 +71,7 @@ def hessian_trace(
     num_probes: int = 30,
     probes: Probes = "gaussian",
     method: Method = "reverse",
+    axis_name: axes.AxisName = None,
 ) -> Estimate:
     """Tr(H) by Hutchinson's estimator, (1/M) Σ_m z_mᵀ H z_m with E[z zᵀ] = I.
 
@@ -100,6 +101,8 @@ def hessian_trace(
             for convolutions in about half the time and memory. The defaults are the
             paper's; at equal cost "forward" with "rademacher" is the most precise in
             most cases (benchmarks/results.md, accuracy per cost).
+        axis_name: inside shard_map, mesh axes over whose devices the loss is a sum:
+            ``loss_fn`` is then this device's share of it.
 
     Returns:
         Scalars ``mean`` and ``sem`` = std(z_mᵀ H z_m)/√M, NaN for a single probe.
@@ -110,9 +113,10 @@ def hessian_trace(
     """
     trees.check_choice("probes", probes, trees.PROBES)
     trees.check_choice("method", method, METHODS)
-    trees.check_at_least_one("num_probes", num_probes)
+    trees.check_count("num_probes", num_probes)
     trees.check_params(params)
-    trees.check_scalar_loss(loss_fn, params)
+    params = axes.vary(params, axes.names(axis_name))
+    trees.check_scalar("loss_fn", loss_fn, params)
     if method == "reverse":
         _, product = jax.linearize(jax.grad(loss_fn), params)
 
@@ -129,10 +133,12 @@ def hessian_trace(
             return second.astype(trees.accumulation_dtype(params))
 
     def one_probe(probe_key: PRNGKeyArray) -> Float[Array, ""]:
-        return quadratic_form(trees.random_probe(probe_key, params, probes))
+        probe = trees.random_probe(probe_key, params, probes)
+        return quadratic_form(axes.vary(probe, axes.names(axis_name)))
 
     keys = fisher.probe_keys(key, num_probes)
-    return fisher.estimate_from_draws(loops.map_slices(one_probe, keys))
+    forms = axes.total(loops.map_slices(one_probe, keys), axis_name)
+    return fisher.estimate_from_draws(forms)
 
 
 @trees.highest_precision
@@ -162,13 +168,13 @@ def hessian_xtrace(
         TypeError: a loss that is no scalar, or integer parameters.
         ValueError: num_products odd or below four, or empty parameters.
     """
-    trees.check_at_least_one("num_products", num_products)
+    trees.check_count("num_products", num_products)
     if num_products < 4 or num_products % 2:
         raise ValueError(
             f"num_products: expected an even number from 4 on, got {num_products}"
         )
     trees.check_params(params)
-    trees.check_scalar_loss(loss_fn, params)
+    trees.check_scalar("loss_fn", loss_fn, params)
     _, hessian_product = jax.linearize(jax.grad(loss_fn), params)
     product, size, dtype = _flat_operator(hessian_product, params)
     if num_products >= size:
@@ -218,9 +224,9 @@ def largest_eigenvalue(
         TypeError: a loss that is no scalar, or integer parameters.
         ValueError: num_iterations < 1, or empty parameters.
     """
-    trees.check_at_least_one("num_iterations", num_iterations)
+    trees.check_count("num_iterations", num_iterations)
     trees.check_params(params)
-    trees.check_scalar_loss(loss_fn, params)
+    trees.check_scalar("loss_fn", loss_fn, params)
     _, product = jax.linearize(jax.grad(loss_fn), params)
     return _lanczos(product, params, key, num_iterations)
 
@@ -258,7 +264,7 @@ def largest_fisher_eigenvalue(
         TypeError: integer parameters or logits that are not floating point.
         ValueError: num_iterations < 1, or as ``fisher_vector_product``.
     """
-    trees.check_at_least_one("num_iterations", num_iterations)
+    trees.check_count("num_iterations", num_iterations)
     trees.check_params(params)
 
     def product(vector: PyTree) -> PyTree:

@@ -133,17 +133,17 @@ def check_same_shapes(name: str, tree: PyTree, params: PyTree) -> None:
             )
 
 
-def check_scalar_loss(loss_fn: Callable[[Any], Any], params: PyTree) -> None:
-    """Refuses a loss that is no real scalar.
+def check_scalar(name: str, function: Callable[[Any], Any], params: PyTree) -> None:
+    """Refuses a function of params, as a loss, that returns no real scalar.
 
     Raises:
-        TypeError: naming what ``loss_fn(params)`` returns.
+        TypeError: naming what ``function(params)`` returns.
     """
-    loss = jax.eval_shape(loss_fn, params)
-    if getattr(loss, "shape", None) != () or not is_floating(loss):
+    result = jax.eval_shape(function, params)
+    if getattr(result, "shape", None) != () or not is_floating(result):
         raise TypeError(
-            "loss_fn: expected loss_fn(params) to be one floating-point scalar, "
-            f"got {loss}"
+            f"{name}: expected {name}(params) to be one floating-point scalar, "
+            f"got {result}"
         )
 
 
@@ -158,16 +158,16 @@ def check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
         raise ValueError(f"{name}: expected one of {valid}, got {value!r}")
 
 
-def check_at_least_one(name: str, value: int | None) -> None:
-    """Refuses a count below one; ``None`` passes.
+def check_count(name: str, value: int | None, *, least: int = 1) -> None:
+    """Refuses a count below one (or ``least``); ``None`` passes.
 
     Raises:
         TypeError: if ``value`` is no Python integer (it must be static under jit).
-        ValueError: if it is below one.
+        ValueError: if it is below that.
     """
     if value is None:
         return
     if isinstance(value, bool) or not isinstance(value, int):
         raise TypeError(f"{name}: expected a Python integer, got {value!r}")
-    if value < 1:
-        raise ValueError(f"{name}: expected at least 1, got {value}")
+    if value < least:
+        raise ValueError(f"{name}: expected at least {least}, got {value}")

@@ -20,6 +20,7 @@ from fisher_jax import measure, parallel
 from fisher_jax.data.device import examples_at
 from fisher_jax.data.errors import DataError
 from fisher_jax.estimator_errors import estimator_errors
+from fisher_jax.penalties import is_penalty_update
 from fisher_jax.train import checkpoints
 from fisher_jax.train.batch_norm import reestimate_batch_stats
 from fisher_jax.train.checkpoints import Best, Snapshot
@@ -30,7 +31,7 @@ from fisher_jax.train.records import Record, append_record, finite_or_none
 from fisher_jax.train.signals import StopNow, StopSignals
 from fisher_jax.train.speed import Work, count_flops, peak_flops
 from fisher_jax.train.state import TrainState
-from fisher_jax.train.step import QUANTITIES, StepMetrics, is_penalty_update
+from fisher_jax.train.step import QUANTITIES, StepMetrics
 from fisher_jax.train.trackers import Tracker, finite_values
 
 

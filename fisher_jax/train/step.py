@@ -57,11 +57,6 @@ def step_keys(key: Key[Array, ""], step: Int[Array, ""] | int) -> StepKeys:
     return StepKeys(*jax.random.split(jax.random.fold_in(key, step)))
 
 
-def is_penalty_update(step: int, first_step: int, update_every: int) -> bool:
-    """Whether ``step`` (from 0) recomputes the penalty's gradient."""
-    return step >= first_step and (step - first_step) % update_every == 0
-
-
 def train_step(
     state: TrainState,
     inputs: Float[Array, "B H W channels"],

@@ -52,6 +52,22 @@ def quantities(problem, params, inputs, labels, key, **options):
             *network, key, num_iterations=5, **options
         ).value,
     }
+    optimizer = penalties.add_penalty(0.5)
+    renewed = optimizer.update(
+        params,
+        optimizer.init(params),
+        params,
+        penalty_fn=lambda p: penalties.fisher_penalty(
+            problem.logits_fn, p, inputs, key, **options
+        ),
+    )
+    others |= {
+        "both_traces": curvature.fisher_and_hessian_trace(
+            *network, labels, key, num_probes=3, **options
+        ),
+        "added": renewed[0],
+        "kept": renewed[1].penalty_gradient,
+    }
     scalars = {
         "fisher": lambda p, x: penalties.fisher_penalty(
             problem.logits_fn, p, x, key, **options

@@ -24,14 +24,11 @@ from fisher_jax.curvature import class_space, sample_labels
 from fisher_jax.data.batches import batch_indices
 from fisher_jax.data.device import DeviceSplit, scored_batches, training_batch
 from fisher_jax.models.batch_norm import batch_norm
+from fisher_jax.penalties import is_penalty_update
 from fisher_jax.train.gradients import PenaltySettings, StepSettings
 from fisher_jax.train.optimizer import sgd
 from fisher_jax.train.state import create_state, make_eval_apply
-from fisher_jax.train.step import (
-    compile_train_step,
-    is_penalty_update,
-    place_state,
-)
+from fisher_jax.train.step import compile_train_step, place_state
 
 EXAMPLES, BATCH, CLASSES = 96, 16, 5
 

@@ -7,6 +7,7 @@ from flax import linen as nn
 
 from fisher_jax.baselines import mixup
 from fisher_jax.losses import cross_entropy
+from fisher_jax.penalties import is_penalty_update
 from fisher_jax.train.gradients import (
     PenaltySettings,
     StepSettings,
@@ -14,7 +15,7 @@ from fisher_jax.train.gradients import (
 )
 from fisher_jax.train.optimizer import sgd
 from fisher_jax.train.state import create_state
-from fisher_jax.train.step import is_penalty_update, step_keys
+from fisher_jax.train.step import step_keys
 from fisher_jax.train.step import train_step as eager_train_step
 
 BATCH, CLASSES = 6, 3

@@ -1,0 +1,145 @@
+"""A penalty whose gradient is renewed every f steps, for any optax optimizer.
+
+Loss = cross-entropy + α · penalty (Jastrzebski et al. 2021, eq. 3). The gradient of the
+penalty is computed every f = 10 steps and the latest one is added in the steps between.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple, TypeVar
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Float, Int, PyTree
+
+from fisher_jax.curvature import loops, trees
+
+PenaltyFn = Callable[[Any], Float[Array, ""]]
+_Step = TypeVar("_Step", int, Int[Array, ""])
+
+
+class StalePenaltyState(NamedTuple):
+    """What ``add_penalty`` keeps from step to step, a part of the optimizer's state.
+
+    Attributes:
+        step: how many steps were taken.
+        penalty_value: the penalty at its latest update, without α; NaN before the
+            first. B times a Fisher penalty's value is an unbiased estimate of Tr(F).
+        penalty_gradient: its gradient there, a pytree like params.
+    """
+
+    step: Int[Array, ""]
+    penalty_value: Float[Array, ""]
+    penalty_gradient: PyTree
+
+
+def is_penalty_update(step: _Step, first_step: int, update_every: int) -> Any:
+    """Whether ``step`` (from 0, a number or an array) renews the penalty's gradient."""
+    return (step >= first_step) & ((step - first_step) % update_every == 0)
+
+
+def add_penalty(
+    coefficient: Float[Array, ""] | float,
+    *,
+    update_every: int = 10,
+    first_step: int = 0,
+) -> optax.GradientTransformationExtraArgs:
+    """Adds α ∇penalty to the loss's gradient, ∇penalty renewed every f steps.
+
+    Comes first in a chain; the penalty, a function of params, is passed to ``update``::
+
+        optimizer = optax.chain(add_penalty(0.1), optax.sgd(0.01, momentum=0.9))
+        ...
+        updates, state = optimizer.update(
+            gradient,
+            state,
+            params,
+            penalty_fn=lambda p: fisher_penalty(logits_fn, p, inputs, key),
+        )
+
+    At step t = first_step, first_step + f, ... ``jax.value_and_grad(penalty_fn)`` is
+    evaluated at these params and kept; in between it is not evaluated at all. Before
+    ``first_step`` nothing is added. The latest value is
+    ``optax.tree_utils.tree_get(state, "penalty_value")``.
+
+    Call ``update`` under ``jax.jit``, with the same key or another one at each step:
+    only the keys of the steps that renew matter. Under ``jit`` with sharded arrays, the
+    gradient kept lies on the devices as the params do. Inside ``jax.shard_map`` pass
+    ``axis_name`` to the penalty, and to ``update`` the gradient of the whole batch.
+
+    Args:
+        coefficient: α, a number or a scalar array. One that changes along the way:
+            ``optax.inject_hyperparams(add_penalty, ("update_every", "first_step"))``.
+        update_every: f, 10 in the paper.
+        first_step: the first step that adds the penalty, counted from 0.
+
+    Returns:
+        A transformation with state ``StalePenaltyState``.
+
+    Raises:
+        TypeError: counts that are no Python integers; from ``update``: a penalty that
+            is no scalar, or integer parameters.
+        ValueError: update_every < 1 or first_step < 0; from ``update``: no params or no
+            penalty_fn.
+    """
+    trees.check_count("update_every", update_every)
+    trees.check_count("first_step", first_step, least=0)
+
+    def init(params: PyTree) -> StalePenaltyState:
+        trees.check_params(params)
+        return StalePenaltyState(
+            step=jnp.zeros((), jnp.int32),
+            penalty_value=jnp.full((), jnp.nan, trees.accumulation_dtype(params)),
+            penalty_gradient=jax.tree.map(jnp.zeros_like, params),
+        )
+
+    def update(
+        updates: PyTree,
+        state: StalePenaltyState,
+        params: PyTree | None = None,
+        *,
+        penalty_fn: PenaltyFn | None = None,
+        **others: Any,
+    ) -> tuple[PyTree, StalePenaltyState]:
+        del others
+        value, gradient = _renewed(penalty_fn, params, state, update_every, first_step)
+        total = jax.tree.map(
+            lambda g, p: (g + coefficient * p).astype(g.dtype), updates, gradient
+        )
+        return total, StalePenaltyState(state.step + 1, value, gradient)
+
+    return optax.GradientTransformationExtraArgs(init, update)
+
+
+def _renewed(
+    penalty_fn: PenaltyFn | None,
+    params: PyTree | None,
+    state: StalePenaltyState,
+    update_every: int,
+    first_step: int,
+) -> tuple[Float[Array, ""], PyTree]:
+    """Penalty and gradient at ``params`` where they are due, else those kept."""
+    if params is None:
+        raise ValueError(
+            "params: needed to differentiate the penalty; call "
+            "update(gradient, state, params, penalty_fn=...)"
+        )
+    if penalty_fn is None:
+        raise ValueError(
+            "penalty_fn: expected a function of params, got None; call "
+            "update(gradient, state, params, penalty_fn=lambda params: "
+            "fisher_penalty(logits_fn, params, inputs, key))"
+        )
+    trees.check_params(params)
+    trees.check_scalar("penalty_fn", penalty_fn, params)
+
+    def compute(params: PyTree) -> tuple[Float[Array, ""], PyTree]:
+        value, gradient = jax.value_and_grad(penalty_fn)(params)
+        return value.astype(state.penalty_value.dtype), gradient
+
+    return jax.lax.cond(
+        is_penalty_update(state.step, first_step, update_every),
+        loops.loop_body(compute),
+        lambda params: (state.penalty_value, state.penalty_gradient),
+        params,
+    )
