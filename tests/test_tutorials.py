@@ -1,0 +1,66 @@
+"""Every tutorial runs as a script, and as the notebook that it also is.
+
+Tutorials check what they claim by assertions of their own.
+"""
+
+import importlib.util
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+TUTORIALS = sorted((ROOT / "docs" / "tutorials").glob("*.py"))
+# The others take up to a minute of CPU each.
+FAST = ("01_", "02_")
+
+
+def run(command, **options):
+    completed = subprocess.run(
+        command,
+        env=os.environ | {"MPLBACKEND": "Agg", "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+        **options,
+    )
+    assert completed.returncode == 0, completed.stderr[-4000:]
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        pytest.param(
+            path,
+            id=path.stem,
+            marks=() if path.name.startswith(FAST) else pytest.mark.slow,
+        )
+        for path in TUTORIALS
+    ],
+)
+def test_a_tutorial_runs_as_a_script(path, tmp_path):
+    run([sys.executable, str(path)], cwd=tmp_path)
+
+
+@pytest.mark.slow
+def test_a_tutorial_runs_as_a_notebook(tmp_path):
+    for package in ("jupytext", "nbclient", "ipykernel"):
+        if importlib.util.find_spec(package) is None:
+            pytest.skip(f"{package} ABSENT (extra docs): no notebook is executed")
+    import jupytext
+    import nbclient
+
+    notebooks = [jupytext.read(path) for path in TUTORIALS]
+    for notebook in notebooks:
+        kinds = [cell.cell_type for cell in notebook.cells]
+        assert kinds[0] == "markdown"
+        assert kinds.count("code") >= 3
+    os.environ["PYTHONPATH"] = str(ROOT)
+    nbclient.NotebookClient(
+        notebooks[0], resources={"metadata": {"path": str(tmp_path)}}
+    ).execute()
+    outputs = [o for c in notebooks[0].cells for o in c.get("outputs", ())]
+    assert any("image/png" in output.get("data", {}) for output in outputs)
