@@ -183,7 +183,7 @@ histories = {
     "nnx": nnx_history,
     "Equinox": equinox_history,
     "Haiku": haiku_run(0.0),
-    "Haiku, FP, α = 0.1": haiku_run(0.1),
+    "Haiku, FP, α = 0.5": haiku_run(0.5),
 }
 figure, panels = plt.subplots(1, 2, figsize=(5.4, 2.2), sharey=True)
 for label, history in histories.items():
@@ -198,7 +198,7 @@ plt.show()
 # %% [markdown]
 # The three frameworks initialise their layers differently and agree soon after. The
 # network has ReLUs only, so Tr(H) is Tr(F) up to the errors of its 30 probes. The
-# penalty keeps both down.
+# penalty keeps both down while they are high.
 #
 # One network gives one answer whatever the framework, with the same parameters in each:
 
