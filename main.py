@@ -17,11 +17,13 @@ saving (SIGTERM or SIGUSR1) or another process lost, 130 interrupted after savin
 import sys
 from collections.abc import Sequence
 
-from absl import app, flags, logging
+from fisher_jax.errors import UserError, needs_extra, one_line
 
-from fisher_jax.errors import UserError, one_line
-from fisher_jax.train.command_line import parse_flags, read_command_line
-from fisher_jax.train.config import load_config
+with needs_extra("train"):
+    from absl import app, flags, logging
+
+    from fisher_jax.train.command_line import parse_flags, read_command_line
+    from fisher_jax.train.config import load_config
 
 
 def main(argv: Sequence[str]) -> int:
@@ -32,7 +34,8 @@ def main(argv: Sequence[str]) -> int:
         command = read_command_line(argv)
         config = load_config(command.config, command.overrides)
         # Only now: a mistyped key should not wait for Orbax and TensorBoard.
-        from fisher_jax.train.run import run
+        with needs_extra("train"):
+            from fisher_jax.train.run import run
 
         return run(config, command)
     except UserError as error:

@@ -1,4 +1,10 @@
-"""The one exception whose text is meant for the person at the command line."""
+"""What is said to the person at the command line, in one line each."""
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+_OURS = ("benchmarks", "experiments", "fisher_jax", "launch")
 
 
 class UserError(ValueError):
@@ -8,3 +14,24 @@ class UserError(ValueError):
 def one_line(error: BaseException) -> str:
     """Returns the error's text without line breaks."""
     return " ".join(str(error).split())
+
+
+@contextmanager
+def needs_extra(name: str) -> Iterator[None]:
+    """Around a program's imports: one line and exit code 2 where a package is missing.
+
+    Args:
+        name: the extra of setup.cfg that has these packages.
+    """
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        package = (error.name or "").partition(".")[0]
+        if package in ("", *_OURS):
+            raise
+        print(
+            f"error: {package} is not installed; it comes with the extra {name}: pip "
+            f"install 'fisher_jax[{name}]', or pip install -e '.[{name}]' in a clone",
+            file=sys.stderr,
+        )
+        sys.exit(2)

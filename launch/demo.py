@@ -10,13 +10,16 @@ import shlex
 import sys
 from pathlib import Path
 
-from rich.console import Console
-from rich.live import Live
-from rich.table import Table
-
-from fisher_jax.report.overlay import Panel, draw_overlay, save_figure
-from fisher_jax.report.runs import RunFiles, read_run
+from fisher_jax.errors import needs_extra
 from launch.processes import Job, main_command, run_side_by_side
+
+with needs_extra("train"):
+    from rich.console import Console
+    from rich.live import Live
+    from rich.table import Table
+
+    from fisher_jax.report.overlay import Panel, draw_overlay, save_figure
+    from fisher_jax.report.runs import RunFiles, read_run
 
 CONFIG = "experiments/digits_fp.py"
 METHODS = {

@@ -19,12 +19,13 @@ from pathlib import Path
 from platform import python_version
 from typing import Any
 
-from rich.console import Console
-
-from fisher_jax.errors import UserError, one_line
+from fisher_jax.errors import UserError, needs_extra, one_line
 from launch.command_line import Parser
 from launch.folder import read_json
 from launch.processes import main_command
+
+with needs_extra("train"):
+    from rich.console import Console
 
 # What config.json says of the surroundings, beside the packages' versions.
 _SURROUNDINGS = ("device_kind", "device_count", "git_commit")

@@ -21,12 +21,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rich.console import Console
-
-from fisher_jax.errors import UserError, one_line
+from fisher_jax.errors import UserError, needs_extra, one_line
 from launch import folder
 from launch.command_line import Parser, positive
-from launch.table import runs_table
+
+with needs_extra("train"):
+    from rich.console import Console
+
+    from launch.table import runs_table
 
 if TYPE_CHECKING:
     from launch.work import Work

@@ -121,7 +121,7 @@ install() {
   on_hosts all "cd fisher_jax && python=\$(command -v python3.12 || \
 command -v python3.11 || true) && if [ -z \"\$python\" ]; then sudo apt-get update -q && \
 sudo apt-get install -yq python3.11-venv && python=python3.11; fi && \
-\$python -m venv .venv && .venv/bin/pip install -q -e '.[tpu]' -c \
+\$python -m venv .venv && .venv/bin/pip install -q -e '.[train,tpu]' -c \
 constraints/\$(basename \"\$python\" | sed 's/python3[.]/py3/').txt -f \
 https://storage.googleapis.com/jax-releases/libtpu_releases.html"
 }

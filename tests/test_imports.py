@@ -35,18 +35,21 @@ ALLOWED = {
 }
 
 
-def imported_parts(path: Path) -> set[str]:
-    """Returns the second words of all ``fisher_jax.X`` imports in a file."""
-    parts = set()
+def imported_modules(path: Path) -> set[str]:
+    """Returns what a file imports, anywhere in it: dotted names, with what is taken."""
+    names = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
-            names = [alias.name for alias in node.names]
+            names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
-            names = [f"{node.module}.{alias.name}" for alias in node.names]
-        else:
-            continue
-        parts |= {n.split(".")[1] for n in names if n.startswith("fisher_jax.")}
-    return parts
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return names
+
+
+def imported_parts(path: Path) -> set[str]:
+    """Returns the second words of all ``fisher_jax.X`` imports in a file."""
+    names = imported_modules(path)
+    return {name.split(".")[1] for name in names if name.startswith("fisher_jax.")}
 
 
 def part_of(path: Path) -> str:

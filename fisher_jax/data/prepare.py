@@ -26,7 +26,7 @@ from fisher_jax.data.tfds_folder import (
     unknown_error,
 )
 from fisher_jax.data.tfds_prepared import file_format
-from fisher_jax.errors import one_line
+from fisher_jax.errors import needs_extra, one_line
 
 # TFDS retries 10 times with doubling pauses, over three minutes without a network.
 _MAX_RETRIES = 5
@@ -154,7 +154,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         data_dir = resolve_data_dir(arguments.data_dir)
         was_prepared = find_prepared(arguments.name, data_dir) is not None
-        prepared_dir = prepare(arguments.name, data_dir, arguments.manual_dir)
+        with needs_extra("prepare"):
+            prepared_dir = prepare(arguments.name, data_dir, arguments.manual_dir)
     except DataError as error:
         print(error, file=sys.stderr)
         return 2

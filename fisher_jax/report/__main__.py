@@ -7,11 +7,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
+from fisher_jax.errors import UserError, needs_extra
 
-from fisher_jax.errors import UserError
+with needs_extra("train"):
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
 
 if TYPE_CHECKING:
     from fisher_jax.report.compare import Differences
@@ -82,7 +83,8 @@ def _compare_parser() -> argparse.ArgumentParser:
 
 
 def _report(arguments: argparse.Namespace, argv: Sequence[str]) -> int:
-    from fisher_jax.report.build import build_report
+    with needs_extra("train"):
+        from fisher_jax.report.build import build_report
 
     command = "python -m fisher_jax.report " + shlex.join(argv)
     report = build_report(arguments.folders, arguments.out, command)
@@ -101,8 +103,9 @@ def _report(arguments: argparse.Namespace, argv: Sequence[str]) -> int:
 
 
 def _compare(arguments: argparse.Namespace) -> int:
-    from fisher_jax.report import compare
-    from fisher_jax.report.overlay import save_figure
+    with needs_extra("train"):
+        from fisher_jax.report import compare
+        from fisher_jax.report.overlay import save_figure
 
     if arguments.out.suffix not in (".png", ".pdf"):
         raise UserError(f"--out must end in .png or .pdf, got {str(arguments.out)!r}")
