@@ -7,7 +7,7 @@ VERSION := $(shell $(PYTHON) -c 'import sys; print("%d%d" % sys.version_info[:2]
 CONSTRAINTS := constraints/$(if $(filter 311,$(VERSION)),py311,py312).txt
 STAMP := $(VENV)/.installed-py$(VERSION)
 
-.PHONY: help install demo bench bench-loop bench-report bench-stream test test-all test-faults test-slurm test-browser test-trackers small lint format clean
+.PHONY: help install demo bench bench-loop bench-report bench-stream test test-all test-faults test-slurm test-browser test-trackers small lint format docs docs-serve clean
 .DEFAULT_GOAL := help
 
 help:
@@ -21,6 +21,7 @@ help:
 	@echo "make test-trackers  runs in W&B (offline) and MLflow, killed and continued"
 	@echo "make small     every figure and table in small, into runs/small, results, report"
 	@echo "make lint      ruff and mypy alone"
+	@echo "make docs      the site with executed tutorials, into build/docs/site"
 	@echo "make bench     measurements of speed; DATA_DIR=... adds CIFAR-10"
 
 install: $(STAMP)
@@ -80,7 +81,7 @@ format: install
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf $(VENV) $(BENCH_VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) $(BENCH_VENV) $(DOCS_VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
 
 # Ours beside PyTorch's, in an environment of its own. For PyTorch without CUDA, a far
 # smaller download, name PyTorch's CPU index in PIP_EXTRA_INDEX_URL.
@@ -110,4 +111,25 @@ $(BENCH_STAMP): setup.cfg $(CONSTRAINTS) benchmarks/constraints.txt
 	@$(BENCH_VENV)/bin/python -m pip install -qq --disable-pip-version-check \
 	  --constraint $(CONSTRAINTS) --constraint benchmarks/constraints.txt \
 	  --editable '.[bench]'
+	@touch $@
+
+# The documentation, in an environment of its own: tutorials and the report of results/
+# are made anew where they changed. Any warning, a broken link too, is an error.
+DOCS_VENV ?= .venv-docs
+DOCS_STAMP := $(DOCS_VENV)/.installed-py$(VERSION)
+MKDOCS := NO_MKDOCS_2_WARNING=1 PYTHONPATH=. PYTHONWARNINGS=ignore \
+  $(DOCS_VENV)/bin/python -m mkdocs
+
+docs: $(DOCS_STAMP)
+	@$(MKDOCS) --quiet build
+	@echo "The site: build/docs/site/index.html"
+
+docs-serve: $(DOCS_STAMP)
+	@$(MKDOCS) serve
+
+$(DOCS_STAMP): setup.cfg $(CONSTRAINTS)
+	@echo "Installing into $(DOCS_VENV) with $$($(PYTHON) --version) (a minute or two)"
+	@$(PYTHON) -m venv --clear $(DOCS_VENV)
+	@$(DOCS_VENV)/bin/python -m pip install -qq --disable-pip-version-check \
+	  --constraint $(CONSTRAINTS) --editable '.[docs]'
 	@touch $@
