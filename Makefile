@@ -124,8 +124,9 @@ docs: $(DOCS_STAMP)
 	@$(MKDOCS) --quiet build
 	@echo "The site: build/docs/site/index.html"
 
+# While writing: tutorials without their plots.
 docs-serve: $(DOCS_STAMP)
-	@$(MKDOCS) serve
+	@EXECUTE_TUTORIALS=0 $(MKDOCS) serve
 
 $(DOCS_STAMP): setup.cfg $(CONSTRAINTS)
 	@echo "Installing into $(DOCS_VENV) with $$($(PYTHON) --version) (a minute or two)"

@@ -1,13 +1,15 @@
 """The pages of the site that are made, not written. mkdocs calls the ``on_`` functions.
 
 Tutorials are executed and become pages with their plots, the report of results/ becomes
-the gallery, formulas become MathML. What was executed is kept in build/docs.
+the gallery, formulas become MathML. What was executed is kept in build/docs. With
+EXECUTE_TUTORIALS=0 in the environment tutorials are shown without their plots.
 """
 
 import hashlib
 import html
 import os
 import re
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -31,6 +33,7 @@ COPIED = {
 }
 REPORT_COMMAND = "python -m fisher_jax.report results --out=report"
 SECONDS_FOR_A_CELL = 600
+IS_EXECUTING = os.environ.get("EXECUTE_TUTORIALS") != "0"
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
@@ -38,7 +41,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     for name, source in COPIED.items():
         files.append(File.generated(config, name, abs_src_path=str(ROOT / source)))
     for script in sorted(TUTORIALS.glob("*.py")):
-        folder = executed(script)
+        folder = tutorial(script)
         for path in sorted(folder.iterdir()):
             name = f"tutorials/{path.name}"
             files.append(File.generated(config, name, abs_src_path=str(path)))
@@ -59,44 +62,46 @@ def on_page_markdown(markdown: str, page, config, files) -> str:  # type: ignore
 
 def on_page_content(content: str, page, config, files) -> str:  # type: ignore[no-untyped-def]
     """Turns formulas, as arithmatex marks them, into MathML."""
-    return re.sub(
-        r'<(span|div) class="arithmatex">\\[(\[](.*?)\\[)\]]</\1>',
-        lambda found: convert(
-            html.unescape(found[2]), display="inline" if found[1] == "span" else "block"
-        ),
-        content,
-        flags=re.DOTALL,
-    )
+    pattern = r'<(span|div) class="arithmatex">\\[(\[](.*?)\\[)\]]</\1>'
+    return re.sub(pattern, _as_mathml, content, flags=re.DOTALL)
 
 
-def executed(script: Path) -> Path:
+def _as_mathml(formula: re.Match[str]) -> str:
+    # latex2mathml reads \Big\Vert, and not \Big\|.
+    tex = html.unescape(formula[2]).replace(r"\|", r"\Vert ")
+    return convert(tex, display="inline" if formula[1] == "span" else "block")
+
+
+def tutorial(script: Path) -> Path:
     """A folder with a tutorial as Markdown and its plots; executed where it is new."""
     sources = [script, *sorted((ROOT / "fisher_jax").rglob("*.py"))]
     digest = hashlib.sha256(b"".join(path.read_bytes() for path in sources))
-    folder = MADE / "tutorials" / f"{script.stem}-{digest.hexdigest()[:12]}"
-    if folder.exists():
+    name = digest.hexdigest()[:12] if IS_EXECUTING else "not-executed"
+    folder = MADE / "tutorials" / f"{script.stem}-{name}"
+    if IS_EXECUTING and folder.exists():
         return folder
-    print(f"Executing {script.name} (up to a minute)", flush=True)
     notebook = jupytext.read(script)
-    os.environ["PYTHONPATH"] = str(ROOT)
-    MADE.mkdir(parents=True, exist_ok=True)
-    nbclient.NotebookClient(
-        notebook,
-        timeout=SECONDS_FOR_A_CELL,
-        kernel_name="python3",
-        resources={"metadata": {"path": str(MADE)}},
-    ).execute()
-    text, resources = nbconvert.MarkdownExporter().from_notebook_node(notebook)
+    notebook.metadata["language_info"] = {"name": "python"}
+    if IS_EXECUTING:
+        print(f"Executing {script.name} (up to a minute)", flush=True)
+        os.environ["PYTHONPATH"] = str(ROOT)
+        place = {"metadata": {"path": str(MADE)}}
+        MADE.mkdir(parents=True, exist_ok=True)
+        nbclient.NotebookClient(
+            notebook, timeout=SECONDS_FOR_A_CELL, resources=place
+        ).execute()
     partial = folder.with_suffix(".partial")
-    partial.mkdir(parents=True, exist_ok=True)
-    for name, content in resources["outputs"].items():
-        (partial / f"{script.stem}_{name}").write_bytes(content)
-        text = text.replace(f"]({name})", f"]({script.stem}_{name})")
-    where = f"*Made by executing `docs/tutorials/{script.name}`, also a notebook.*"
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    text, resources = nbconvert.MarkdownExporter().from_notebook_node(notebook)
+    for output, content in resources["outputs"].items():
+        (partial / f"{script.stem}_{output}").write_bytes(content)
+        text = text.replace(f"]({output})", f"]({script.stem}_{output})")
+    where = f"*Made by executing `docs/tutorials/{script.name}`, a notebook, too.*"
     title, _, rest = text.lstrip().partition("\n")
     (partial / f"{script.stem}.md").write_text(f"{title}\n\n{where}\n{rest}")
-    partial.rename(folder)
-    return folder
+    shutil.rmtree(folder, ignore_errors=True)
+    return partial.rename(folder)
 
 
 def report() -> Path:

@@ -99,14 +99,12 @@ def fisher_trace(
 ) -> Estimate:
     """Tr(F), the trace of the Fisher over the given examples.
 
-    ==============  ==============================================  ==================
-    estimator       value                                           cost of one draw
-    ==============  ==============================================  ==================
-    "per_example"   (1/B) Σ_i ‖J_iᵀ v_i‖²                           one gradient
-    "exact"         (1/B) Σ_i Σ_c p_ic ‖∂ℓ(x_i, c)/∂θ‖²             C backward passes
-    "minibatch"     B ‖(1/B) Σ_i J_iᵀ v_i‖²                         one gradient
-    "forward"       (1/B) Σ_i (J_i z)ᵀ (diag p − p pᵀ)_i (J_i z)    one jvp
-    ==============  ==============================================  ==================
+    | estimator     | value                                        | cost of one draw  |
+    |---------------|----------------------------------------------|-------------------|
+    | "per_example" | (1/B) Σ_i ‖J_iᵀ v_i‖²                        | one gradient      |
+    | "exact"       | (1/B) Σ_i Σ_c p_ic ‖∂ℓ(x_i, c)/∂θ‖²          | C backward passes |
+    | "minibatch"   | B ‖(1/B) Σ_i J_iᵀ v_i‖²                      | one gradient      |
+    | "forward"     | (1/B) Σ_i (J_i z)ᵀ (diag p − p pᵀ)_i (J_i z) | one jvp           |
 
     v_i is a random cotangent in class space with covariance diag p − p pᵀ: with
     ``draw="labels"`` that of a sampled label, which makes "per_example" the paper's

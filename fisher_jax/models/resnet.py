@@ -35,14 +35,12 @@ class ResNet(nn.Module):
 
     Parameters, 32x32x3:
 
-    =====  ===========  =========  =========
-    depth  form         CIFAR-10   CIFAR-100
-    =====  ===========  =========  =========
-    26     batch_norm   366,938    372,788
-    26     weight_norm  369,690    375,540
-    56     batch_norm   853,018    858,868
-    56     weight_norm  855,770    861,620
-    =====  ===========  =========  =========
+    | depth | form        | CIFAR-10 | CIFAR-100 |
+    |-------|-------------|----------|-----------|
+    | 26    | batch_norm  | 366,938  | 372,788   |
+    | 26    | weight_norm | 369,690  | 375,540   |
+    | 56    | batch_norm  | 853,018  | 858,868   |
+    | 56    | weight_norm | 855,770  | 861,620   |
 
     Published: 0.27M, 0.46M, 0.66M, 0.85M and 1.7M for depths 20, 32, 44, 56 and 110
     with batch norm on CIFAR-10 (their table 6).

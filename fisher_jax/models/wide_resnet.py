@@ -33,12 +33,10 @@ class WideResNet(nn.Module):
 
     Parameters, 32x32x3, depth 44 and width 3:
 
-    ==========  =========  =========  ============
-    form        CIFAR-10   CIFAR-100  TinyImageNet
-    ==========  =========  =========  ============
-    batch_norm  5,910,810  5,928,180  5,947,480
-    skip_init   5,906,447  5,923,817  5,943,117
-    ==========  =========  =========  ============
+    | form       | CIFAR-10  | CIFAR-100 | TinyImageNet |
+    |------------|-----------|-----------|--------------|
+    | batch_norm | 5,910,810 | 5,928,180 | 5,947,480    |
+    | skip_init  | 5,906,447 | 5,923,817 | 5,943,117    |
 
     No count is published for 44-3. The authors' 0.6M, 2.2M, 8.9M, 11.0M and 36.5M for
     WRN-40-1, 40-2, 40-4, 16-8 and 28-10 on CIFAR-10 are this class's too.
