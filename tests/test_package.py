@@ -207,7 +207,7 @@ def test_the_wheel_holds_the_package_its_types_and_no_more(installed):
 @pytest.mark.slow
 def test_the_readme_runs_on_the_wheel_alone(installed, tmp_path):
     readme = (ROOT / "README.md").read_text()
-    (code,) = re.findall(r"```python\n(.*?)```", readme, re.DOTALL)
+    code = "".join(re.findall(r"```python\n(.*?)```", readme, re.DOTALL))
     check = "\nimport fisher_jax; print('from', fisher_jax.__file__)"
     status, output = python(
         "-c", code + check, executable=installed[1], folder=tmp_path

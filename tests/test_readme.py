@@ -4,9 +4,12 @@ import json
 import re
 import shlex
 
+import jax
+import numpy as np
 import pytest
 
 from benchmarks import summary
+from fisher_jax.curvature import fisher_trace
 from fisher_jax.train.config import load_config, split_overrides
 
 
@@ -20,19 +23,33 @@ def blocks(readme, language):
 
 
 def test_the_python_runs_and_gives_what_it_names(readme):
-    (code,) = blocks(readme, "python")
+    yours, added = blocks(readme, "python")
+    assert len([line for line in added.splitlines() if line.strip()]) <= 10
     names = {}
-    exec(code, names)
-    assert float(names["trace"]) > 0
-    assert float(names["sem"]) > 0
-    assert names["gradient"].keys() == names["params"].keys()
+    exec(yours + added, names)
+    traces = names["traces"]
+    # A ReLU network: both estimate one number, here with 30 probes.
+    fisher, hessian = traces
+    exact = fisher_trace(
+        names["logits_fn"], names["params"], names["inputs"], estimator="exact"
+    )
+    assert abs(fisher.mean - exact.mean) < 5 * fisher.sem
+    assert abs(hessian.mean - exact.mean) < 5 * hessian.sem
+    penalty_gradient = jax.grad(names["penalty_fn"])(names["params"])
+    for name, gradient in names["gradient"].items():
+        np.testing.assert_allclose(
+            names["updates"][name],
+            -0.01 * (gradient + 0.1 * penalty_gradient[name]),
+            rtol=1e-4,
+            atol=1e-6,
+        )
 
 
 def test_every_main_command_has_a_valid_configuration(readme, request, monkeypatch):
     monkeypatch.chdir(request.config.rootpath)
     shell = "\n".join(blocks(readme, "sh")).replace("\\\n", " ")
     commands = [line for line in shell.splitlines() if line.startswith("python main")]
-    assert len(commands) >= 3
+    assert commands
     for command in commands:
         rest, overrides = split_overrides(shlex.split(command)[2:])
         flags = dict(argument.lstrip("-").split("=", 1) for argument in rest)
