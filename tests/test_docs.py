@@ -71,11 +71,12 @@ def test_links_and_anchors_lead_somewhere(page):
 def commands(text):
     """Shell commands in blocks and in the running text, without comments."""
     blocks = re.findall(r"```sh\n(.*?)```", text, re.DOTALL)
-    lines = re.split(r"\n|&&", "\n".join(blocks).replace("\\\n", " "))
+    lines = "\n".join(blocks).replace("\\\n", " ").splitlines()
     lines += [
         " ".join(found.split())
         for found in re.findall(r"`((?:python|pip|make) [^`]*)`", text)
     ]
+    lines = [part for line in lines for part in line.split("&&")]
     return [shlex.split(line, comments=True) for line in lines if line.strip()]
 
 
