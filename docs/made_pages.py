@@ -7,6 +7,7 @@ EXECUTE_TUTORIALS=0 in the environment tutorials are shown without their plots.
 
 import hashlib
 import html
+import json
 import os
 import re
 import shutil
@@ -67,8 +68,8 @@ def on_page_content(content: str, page, config, files) -> str:  # type: ignore[n
 
 
 def _as_mathml(formula: re.Match[str]) -> str:
-    # latex2mathml reads \Big\Vert, and not \Big\|.
-    tex = html.unescape(formula[2]).replace(r"\|", r"\Vert ")
+    # latex2mathml does not read \Big\|.
+    tex = html.unescape(formula[2]).replace(r"\|", "‖")
     return convert(tex, display="inline" if formula[1] == "span" else "block")
 
 
@@ -110,16 +111,19 @@ def report() -> Path:
     paths += sorted((ROOT / "fisher_jax" / "report").rglob("*.py"))
     digest = hashlib.sha256(b"".join(path.read_bytes() for path in paths))
     folder = MADE / f"report-{digest.hexdigest()[:12]}"
-    if not (folder / "index.html").exists():
-        build_report([ROOT / "results"], folder, REPORT_COMMAND)
+    if not (folder / "captions.json").exists():
+        drawn = build_report([ROOT / "results"], folder, REPORT_COMMAND).figures
+        captions = {figure.key: (figure.title, figure.caption) for figure in drawn}
+        (folder / "captions.json").write_text(json.dumps(captions))
     return folder
 
 
 def gallery() -> Iterator[str]:
     """Headings, figures and tables of the report, as Markdown."""
+    captions = json.loads((report() / "captions.json").read_text())
     for path in sorted(report().glob("figures/*.png"), key=_in_order):
-        title = _title(path.stem)
-        yield f"## {title}\n\n![{title}](gallery/{path.name})"
+        title, caption = captions[path.stem]
+        yield f"## {title}\n\n![{title}](gallery/{path.name})\n\n{caption}"
     for path in sorted(report().glob("tables/*.md"), key=_in_order):
         yield f"## {_title(path.stem)}\n\n{path.read_text()}"
 
