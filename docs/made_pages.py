@@ -123,7 +123,8 @@ def gallery() -> Iterator[str]:
     captions = json.loads((report() / "captions.json").read_text())
     for path in sorted(report().glob("figures/*.png"), key=_in_order):
         title, caption = captions[path.stem]
-        yield f"## {title}\n\n![{title}](gallery/{path.name})\n\n{caption}"
+        yield f"## {_title(path.stem)}: {title}"
+        yield f"![{title}](gallery/{path.name})\n\n{caption}"
     for path in sorted(report().glob("tables/*.md"), key=_in_order):
         yield f"## {_title(path.stem)}\n\n{path.read_text()}"
 
