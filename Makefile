@@ -7,7 +7,7 @@ VERSION := $(shell $(PYTHON) -c 'import sys; print("%d%d" % sys.version_info[:2]
 CONSTRAINTS := constraints/$(if $(filter 311,$(VERSION)),py311,py312).txt
 STAMP := $(VENV)/.installed-py$(VERSION)
 
-.PHONY: help install demo bench bench-loop bench-report bench-stream test test-all test-faults test-slurm test-browser test-trackers small lint format docs docs-serve clean
+.PHONY: help install demo bench bench-loop bench-report bench-stream test test-all test-faults test-slurm test-browser test-trackers test-compat small lint format docs docs-serve clean
 .DEFAULT_GOAL := help
 
 help:
@@ -19,6 +19,7 @@ help:
 	@echo "make test-faults   kills, damaged files, full disks, ...: half an hour"
 	@echo "make test-browser  the report's page in a real Chromium (apt-get install chromium)"
 	@echo "make test-trackers  runs in W&B (offline) and MLflow, killed and continued"
+	@echo "make test-compat  Python 3.11 to 3.13, lowest and newest dependencies (noxfile.py)"
 	@echo "make small     every figure and table in small, into runs/small, results, report"
 	@echo "make lint      ruff and mypy alone"
 	@echo "make docs      the site with executed tutorials, into build/docs/site"
@@ -48,6 +49,13 @@ test: lint
 
 test-all: lint
 	$(BIN)/python -m pytest -m ''
+
+# Every Python there is, lowest and newest dependencies: noxfile.py. SESSIONS="tests-3.13".
+SESSIONS ?= tests-3.11 tests-3.12 tests-3.13 lowest newest
+test-compat: install
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check \
+	  --constraint $(CONSTRAINTS) --editable '.[test,compat]'
+	$(BIN)/nox -s $(SESSIONS)
 
 # As root; skipped, and said so, where Slurm is not installed.
 test-slurm: install

@@ -6,9 +6,12 @@ mesh axes the batch is split, and then sums are taken over all devices.
 """
 
 from collections.abc import Sequence
+from typing import TypeVar
 
 import jax
 from jaxtyping import Array, PyTree
+
+_T = TypeVar("_T")
 
 AxisName = str | Sequence[str] | None
 
@@ -50,9 +53,12 @@ def size(axis_name: AxisName) -> int:
     return jax.lax.axis_size(names(axis_name)) if names(axis_name) else 1
 
 
-def total(tree: PyTree, axis_name: AxisName) -> PyTree:
+def total(tree: _T, axis_name: AxisName) -> _T:
     """The sum over the devices that share the batch."""
-    return jax.lax.psum(tree, names(axis_name)) if names(axis_name) else tree
+    if not names(axis_name):
+        return tree
+    summed: _T = jax.lax.psum(tree, names(axis_name))
+    return summed
 
 
 def own_rows(array: Array, axis_name: AxisName, *, axis: int) -> Array:

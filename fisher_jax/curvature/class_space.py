@@ -15,10 +15,12 @@ The noise z (for labels: Gumbel noise) does not depend on θ and is drawn for th
 batch at once, [num_draws, B, ...], so that no result depends on how the batch is cut.
 """
 
-from typing import Literal
+from collections.abc import Callable
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, PyTree
 
 from fisher_jax.curvature import axes, trees
@@ -48,13 +50,19 @@ def sample_labels(key: PRNGKeyArray, logits: Float[Array, "*B C"]) -> Int[Array,
         int32 labels [...]. They are constants for differentiation.
 
     Raises:
-        TypeError: if logits are not floating point.
-        ValueError: if logits have no class axis.
+        TypeError: if logits are not floating point, or key is no key.
+        ValueError: if logits have no class axis, or key is missing.
     """
-    if not jnp.issubdtype(jnp.result_type(logits), jnp.floating):
-        raise TypeError(f"logits: expected floating point, got {logits.dtype}")
+    key = trees.checked_key(key)
+    if not trees.is_floating(logits):
+        raise TypeError(
+            "logits: expected a floating-point array [..., C], got "
+            f"{trees.described(logits)}"
+        )
     if logits.ndim == 0 or logits.shape[-1] == 0:
-        raise ValueError(f"logits: expected [..., C] with C ≥ 1, got {logits.shape}")
+        raise ValueError(
+            f"logits: expected [..., C] with C ≥ 1, got {trees.described(logits)}"
+        )
     logits = at_least_float32(logits)
     return _argmax(logits, jax.random.gumbel(key, logits.shape, logits.dtype))
 
@@ -86,11 +94,11 @@ def class_noise(
             noise of the global batch is drawn and this device's rows returned.
 
     Raises:
+        TypeError: if key is no key.
         ValueError: if the key is missing or ``draw`` unknown.
     """
     trees.check_choice("draw", draw, DRAWS)
-    if key is None:
-        raise ValueError("key: a PRNG key is needed for random draws, got None")
+    key = trees.checked_key(key)
     batch, classes = logits.shape
     shape = (num_draws, batch * axes.size(axis_name), classes)
     dtype = trees.accumulation_dtype(logits)
@@ -217,41 +225,60 @@ def batch_size(inputs: PyTree) -> int:
     sizes = {s[0] if s else 0 for s in shapes}
     if len(sizes) != 1 or sizes == {0}:
         raise ValueError(
-            f"inputs: expected [B, ...] with one B ≥ 1, got shapes {shapes}"
+            "inputs: expected an array [B, ...] (or several) with one B ≥ 1, got "
+            f"shapes {shapes}"
         )
     return sizes.pop()
 
 
-def check_logits(logits: jax.ShapeDtypeStruct, batch: int) -> None:
-    """Refuses what is no [B, C] array of floating-point logits.
+def logits_shape(
+    logits_fn: Callable[[Any, Any], Any], params: PyTree, inputs: PyTree
+) -> jax.ShapeDtypeStruct:
+    """Shape [B, C] and dtype of the logits, without computing them.
 
     Raises:
-        TypeError: if logits_fn returns no array, or no floating point.
+        TypeError: if logits_fn is no function, or returns no floating-point array.
         ValueError: if the shape is not [B, C].
     """
+    batch = batch_size(inputs)
+    trees.check_function("logits_fn", logits_fn)
+    logits: Any = jax.eval_shape(logits_fn, params, inputs)
+    expected = f"logits_fn: expected floating-point logits [B, C] = [{batch}, C]"
     if not trees.is_floating(logits):
-        raise TypeError(f"logits_fn: expected floating-point logits, got {logits}")
+        raise TypeError(f"{expected}, got {trees.described(logits)}")
     shape = logits.shape
     if len(shape) != 2 or shape[0] != batch or shape[1] == 0:
         raise ValueError(
-            f"logits_fn: expected logits [B, C] = [{batch}, C] for {batch} inputs, "
-            f"got shape {shape}"
+            f"{expected} for {batch} inputs, got {trees.described(logits)}"
         )
+    return jax.ShapeDtypeStruct(shape, logits.dtype)
 
 
-def check_labels(labels: Array, batch: int) -> None:
-    """Refuses what is no [B] array of integer labels.
+def check_labels(labels: Array, batch: int, num_classes: int) -> None:
+    """Refuses what is no [B] array of class numbers.
+
+    The values of labels that are traced (an argument of the caller's ``jax.jit``) or
+    partly on other machines are not known here, and not checked.
 
     Raises:
         TypeError: if labels are not integers.
-        ValueError: if the shape is not [B].
+        ValueError: if the shape is not [B], or a value not in 0 .. C − 1.
     """
-    if not jnp.issubdtype(jnp.result_type(labels), jnp.integer):
-        raise TypeError(
-            f"labels: expected integers [B] = [{batch}], got dtype "
-            f"{jnp.result_type(labels)} and shape {jnp.shape(labels)}"
-        )
-    if jnp.shape(labels) != (batch,):
+    expected = f"labels: expected integers [B] = [{batch}]"
+    array = labels if hasattr(labels, "dtype") else np.asarray(labels)
+    if not jnp.issubdtype(array.dtype, jnp.integer):
+        raise TypeError(f"{expected}, got {trees.described(array)}")
+    if array.shape != (batch,):
+        raise ValueError(f"{expected}, got {trees.described(array)}")
+    if isinstance(array, jax.core.Tracer):
+        return
+    if not getattr(array, "is_fully_addressable", True):
+        return
+    values = np.asarray(array)
+    least, greatest = int(values.min()), int(values.max())
+    if least < 0 or greatest >= num_classes:
         raise ValueError(
-            f"labels: expected shape [B] = [{batch}], got {jnp.shape(labels)}"
+            f"{expected} from 0 to {num_classes - 1}, as there are {num_classes} "
+            f"logits, got values from {least} to {greatest} in an array of "
+            f"{trees.described(array)}"
         )

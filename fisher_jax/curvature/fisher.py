@@ -58,7 +58,8 @@ def squared_gradient_norms(
         logits_fn: maps params and inputs [B, ...] to logits [B, C].
         params: pytree of floating-point arrays.
         inputs: [B, ...].
-        labels: integers [B].
+        labels: integers [B]. Their range is checked where they are concrete, not where
+            they are traced by ``jit``.
         chunk_size: examples in memory at a time; None for what is fastest, all or,
             on one CPU device, those whose values fit in its caches. The result does
             not depend on it but for rounding.
@@ -69,15 +70,16 @@ def squared_gradient_norms(
     Raises:
         TypeError: integer parameters, labels that are not integers, logits that are not
             floating point.
-        ValueError: shapes that do not fit, empty parameters, chunk_size < 1.
+        ValueError: labels out of range, shapes that do not fit, empty parameters,
+            chunk_size < 1.
     """
-    _check(logits_fn, params, inputs, chunk_size)
-    class_space.check_labels(labels, class_space.batch_size(inputs))
+    logits = _check(logits_fn, params, inputs, chunk_size)
+    class_space.check_labels(labels, *logits.shape)
     leaf_norms = norms.squared_pullback_norms(
         logits_fn,
         params,
         inputs,
-        labels,
+        jnp.asarray(labels),
         lambda logits, label: class_space.label_cotangent(logits, label)[None],
         chunk_size,
     )
@@ -305,10 +307,7 @@ def _check(
     """Checks what every function here takes; returns shape and dtype of the logits."""
     trees.check_count("chunk_size", chunk_size)
     trees.check_params(params)
-    batch = class_space.batch_size(inputs)
-    logits = jax.eval_shape(logits_fn, params, inputs)
-    class_space.check_logits(logits, batch)
-    return logits
+    return class_space.logits_shape(logits_fn, params, inputs)
 
 
 def _per_example(
@@ -403,8 +402,7 @@ def _forward(
 
 def probe_keys(key: PRNGKeyArray | None, number: int) -> PRNGKeyArray:
     """One key per probe; the first keys do not depend on how many there are."""
-    if key is None:
-        raise ValueError("key: a PRNG key is needed for random probes, got None")
+    key = trees.checked_key(key)
     return jax.vmap(lambda i: jax.random.fold_in(key, i))(jnp.arange(number))
 
 

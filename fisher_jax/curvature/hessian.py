@@ -127,9 +127,10 @@ def hessian_trace(
 
         def quadratic_form(probe: PyTree) -> Float[Array, ""]:
             def slope(p: PyTree) -> Float[Array, ""]:
-                return jax.jvp(loss_fn, (p,), (probe,))[1]
+                change: Array = jax.jvp(loss_fn, (p,), (probe,))[1]
+                return change
 
-            second = jax.jvp(slope, (params,), (probe,))[1]
+            second: Array = jax.jvp(slope, (params,), (probe,))[1]
             return second.astype(trees.accumulation_dtype(params))
 
     def one_probe(probe_key: PRNGKeyArray) -> Float[Array, ""]:
@@ -173,6 +174,7 @@ def hessian_xtrace(
         raise ValueError(
             f"num_products: expected an even number from 4 on, got {num_products}"
         )
+    key = trees.checked_key(key)
     trees.check_params(params)
     trees.check_scalar("loss_fn", loss_fn, params)
     _, hessian_product = jax.linearize(jax.grad(loss_fn), params)
@@ -225,6 +227,7 @@ def largest_eigenvalue(
         ValueError: num_iterations < 1, or empty parameters.
     """
     trees.check_count("num_iterations", num_iterations)
+    key = trees.checked_key(key)
     trees.check_params(params)
     trees.check_scalar("loss_fn", loss_fn, params)
     _, product = jax.linearize(jax.grad(loss_fn), params)
@@ -265,6 +268,7 @@ def largest_fisher_eigenvalue(
         ValueError: num_iterations < 1, or as ``fisher_vector_product``.
     """
     trees.check_count("num_iterations", num_iterations)
+    key = trees.checked_key(key)
     trees.check_params(params)
 
     def product(vector: PyTree) -> PyTree:

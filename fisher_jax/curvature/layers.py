@@ -157,7 +157,8 @@ def _tapped_product(
     """A product whose taps receive the squared norms of some operands' gradients."""
 
     def plain_product(taps: list[Array], lhs: Array, rhs: Array) -> Array:
-        return equation.primitive.bind(lhs, rhs, **equation.params)
+        result: Array = equation.primitive.bind(lhs, rhs, **equation.params)
+        return result
 
     product = jax.custom_vjp(plain_product)
 
@@ -190,9 +191,11 @@ def _gradient(
 
     def product(operand: Array) -> Array:
         both = [operand, operands[1]] if position == 0 else [operands[0], operand]
-        return equation.primitive.bind(*both, **equation.params)
+        result: Array = equation.primitive.bind(*both, **equation.params)
+        return result
 
-    return jax.vjp(product, operands[position])[1](cotangent)[0]
+    gradient: Array = jax.vjp(product, operands[position])[1](cotangent)[0]
+    return gradient
 
 
 def _squared_gradient_norm(

@@ -22,6 +22,7 @@ from jaxtyping import Array, Bool, Float, PyTree
 from fisher_jax.curvature import axes, programs
 
 _F = TypeVar("_F", bound=Callable[..., Any])
+_R = TypeVar("_R")
 
 
 def loop_body(function: _F) -> _F:
@@ -106,7 +107,7 @@ def example_by_example(function: _F) -> _F:
     return looped  # type: ignore[return-value]
 
 
-def map_slices(function: Callable[[Any], PyTree], slices: PyTree) -> PyTree:
+def map_slices(function: Callable[[Any], _R], slices: PyTree) -> _R:
     """``function`` of every slice along the leading axis, one after another, stacked.
 
     Args:
@@ -118,11 +119,13 @@ def map_slices(function: Callable[[Any], PyTree], slices: PyTree) -> PyTree:
     """
     if jax.tree.leaves(slices)[0].shape[0] == 1:
         only = function(jax.tree.map(lambda a: a[0], slices))
-        return jax.tree.map(lambda a: a[None], only)
-    return jax.lax.map(loop_body(function), slices)
+        stacked: _R = jax.tree.map(lambda a: a[None], only)
+    else:
+        stacked = jax.lax.map(loop_body(function), slices)
+    return stacked
 
 
-def sum_slices(function: Callable[[Any], PyTree], slices: PyTree) -> PyTree:
+def sum_slices(function: Callable[[Any], _R], slices: PyTree) -> _R:
     """Σ over slices along the leading axis of ``function``, holding one result."""
     if jax.tree.leaves(slices)[0].shape[0] == 1:
         return function(jax.tree.map(lambda a: a[0], slices))
@@ -134,7 +137,8 @@ def sum_slices(function: Callable[[Any], PyTree], slices: PyTree) -> PyTree:
     def add(total: PyTree, one: Any) -> tuple[PyTree, None]:
         return jax.tree.map(jnp.add, total, body(one)), None
 
-    return jax.lax.scan(add, axes.vary_like(zeros, slices), slices)[0]
+    total: _R = jax.lax.scan(add, axes.vary_like(zeros, slices), slices)[0]
+    return total
 
 
 def split(
@@ -166,8 +170,8 @@ def _pad(array: Array, rows: int) -> Array:
 
 
 def map_chunks(
-    function: Callable[[Any], PyTree], examples: PyTree, chunk_size: int | None
-) -> PyTree:
+    function: Callable[[Any], _R], examples: PyTree, chunk_size: int | None
+) -> _R:
     """Per-example results [B, ...] of ``function``, ``chunk_size`` examples at a time.
 
     Args:
@@ -181,14 +185,15 @@ def map_chunks(
         return function(examples)
     chunks, _ = split(examples, chunk_size)
     results = map_slices(function, chunks)
-    return jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:])[:batch], results)
+    joined: _R = jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:])[:batch], results)
+    return joined
 
 
 def sum_chunks(
-    function: Callable[[Any, Float[Array, " n"]], PyTree],
+    function: Callable[[Any, Float[Array, " n"]], _R],
     examples: PyTree,
     chunk_size: int | None,
-) -> PyTree:
+) -> _R:
     """Σ over chunks of ``function(chunk, weights)``, weights 0 for padding, else 1.
 
     Args:

@@ -78,7 +78,9 @@ def fastest_chunk_size(
         return None
     program = programs.flatten(logits_fn, params, _first(inputs))
     values: list[Any] = [v.aval for e in program.jaxpr.eqns for v in e.outvars]
-    size = sum(v.size * v.dtype.itemsize for v in values if isinstance(v, ShapedArray))
+    size: int = sum(
+        v.size * v.dtype.itemsize for v in values if isinstance(v, ShapedArray)
+    )
     return max(_FEWEST_AT_A_TIME, _CACHED_BYTES // max(size, 1))
 
 

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
 
-from fisher_jax.curvature import axes, class_space
+from fisher_jax.curvature import axes, class_space, trees
 from fisher_jax.curvature.class_space import Draw
 from fisher_jax.curvature.fisher import Estimate, fisher_trace
 from fisher_jax.curvature.hessian import hessian_trace
@@ -48,7 +48,8 @@ def fisher_and_hessian_trace(
             function is, or a ``jax.tree_util.Partial``.
         params: pytree of floating-point arrays.
         inputs: [B, ...].
-        labels: integers [B], the true ones; Tr(F) does not depend on them.
+        labels: integers [B], the true ones; Tr(F) does not depend on them. Their range
+            is checked where they are concrete, not where they are traced by ``jit``.
         key: a PRNG key.
         draw: of Tr(F): "rademacher", "labels" (the paper's) or "importance".
         num_draws: of Tr(F), independent draws per example that are averaged.
@@ -65,20 +66,33 @@ def fisher_and_hessian_trace(
         ValueError: labels out of range, shapes that do not fit, no key, an unknown
             draw, counts below one, or a split batch without axis_name.
     """
+    trees.check_function("logits_fn", logits_fn)
+    trees.check_params(params)
     network = logits_fn
     if not isinstance(network, jax.tree_util.Partial):
         network = jax.tree_util.Partial(network)
-    return _traces(
+    # The trace's cache makes this free from the second call on.
+    logits = _apply.eval_shape(network, params, inputs)
+    class_space.check_labels(labels, *logits.shape)
+    key = trees.checked_key(key)
+    traces: Traces = _traces(
         network,
         params,
         inputs,
-        labels,
+        jnp.asarray(labels),
         key,
         draw=draw,
         num_draws=num_draws,
         num_probes=num_probes,
         axis_name=axis_name,
     )
+    return traces
+
+
+@jax.jit
+def _apply(logits_fn: LogitsFn, params: PyTree, inputs: PyTree) -> Float[Array, "B C"]:
+    class_space.logits_shape(logits_fn, params, inputs)
+    return logits_fn(params, inputs)
 
 
 @functools.partial(

@@ -88,6 +88,44 @@ def is_floating(array: Any) -> bool:
     return hasattr(array, "dtype") and jnp.issubdtype(array.dtype, jnp.floating)
 
 
+def described(value: Any) -> str:
+    """A value for an error message: dtype and shape of an array, else its type."""
+    if hasattr(value, "dtype") and hasattr(value, "shape"):
+        return f"dtype {value.dtype} and shape {tuple(value.shape)}"
+    if isinstance(value, (tuple, list)):
+        return f"a {type(value).__name__} of {len(value)}"
+    return f"{type(value).__name__} {value!r}"
+
+
+def check_function(name: str, function: Any) -> None:
+    """Refuses what cannot be called.
+
+    Raises:
+        TypeError: naming ``name``.
+    """
+    if not callable(function):
+        raise TypeError(f"{name}: expected a function, got {described(function)}")
+
+
+def checked_key(key: PRNGKeyArray | None) -> PRNGKeyArray:
+    """Returns one PRNG key, typed or legacy, and refuses all else.
+
+    Raises:
+        TypeError: if it is no key at all.
+        ValueError: if it is None, or several keys.
+    """
+    expected = "key: expected one PRNG key such as jax.random.key(0), got"
+    if key is None:
+        raise ValueError(f"{expected} None")
+    dtype, shape = getattr(key, "dtype", None), getattr(key, "shape", ())
+    is_typed = dtype is not None and jnp.issubdtype(dtype, jax.dtypes.prng_key)
+    if not is_typed and (dtype != jnp.uint32 or not shape):
+        raise TypeError(f"{expected} {described(key)}")
+    if len(shape) != (0 if is_typed else 1):
+        raise ValueError(f"{expected} {described(key)}; index it, or use jax.vmap")
+    return key
+
+
 def check_params(params: PyTree) -> None:
     """Refuses parameters that have no gradient.
 
@@ -97,17 +135,20 @@ def check_params(params: PyTree) -> None:
     """
     leaves = jax.tree_util.tree_leaves_with_path(params)
     if not leaves:
-        raise ValueError("params: no arrays in it")
+        raise ValueError(
+            "params: expected a pytree of floating-point arrays, got no array in it"
+        )
     for path, leaf in leaves:
         where = f"params{jax.tree_util.keystr(path)}"
         if not is_floating(leaf):
-            kind = getattr(leaf, "dtype", type(leaf).__name__)
             raise TypeError(
-                f"{where}: expected a real floating-point array, got {kind}; "
-                "close over what is not differentiated"
+                f"{where}: expected a real floating-point array, got "
+                f"{described(leaf)}; close over what is not differentiated"
             )
         if leaf.size == 0:
-            raise ValueError(f"{where}: shape {leaf.shape} has no element")
+            raise ValueError(
+                f"{where}: expected at least one element, got {described(leaf)}"
+            )
 
 
 def check_same_shapes(name: str, tree: PyTree, params: PyTree) -> None:
@@ -139,11 +180,12 @@ def check_scalar(name: str, function: Callable[[Any], Any], params: PyTree) -> N
     Raises:
         TypeError: naming what ``function(params)`` returns.
     """
+    check_function(name, function)
     result = jax.eval_shape(function, params)
     if getattr(result, "shape", None) != () or not is_floating(result):
         raise TypeError(
-            f"{name}: expected {name}(params) to be one floating-point scalar, "
-            f"got {result}"
+            f"{name}: expected {name}(params) to be one floating-point scalar, got "
+            f"{described(result)}"
         )
 
 
@@ -168,6 +210,6 @@ def check_count(name: str, value: int | None, *, least: int = 1) -> None:
     if value is None:
         return
     if isinstance(value, bool) or not isinstance(value, int):
-        raise TypeError(f"{name}: expected a Python integer, got {value!r}")
+        raise TypeError(f"{name}: expected a Python integer, got {described(value)}")
     if value < least:
         raise ValueError(f"{name}: expected at least {least}, got {value}")

@@ -3,10 +3,10 @@
 Knows jax, optax and ``curvature``; models, data and the training loop may not come in.
 """
 
+from fisher_jax.curvature.class_space import Draw
 from fisher_jax.penalties.scalars import (
     METHODS,
     RELATIVE_STEP,
-    Draw,
     Method,
     fisher_penalty,
     gradient_penalty,

@@ -108,7 +108,7 @@ def fisher_penalty(
             batch without axis_name.
         NotImplementedError: when differentiated in anything but params.
     """
-    logits = _check(logits_fn, params, inputs, axis_name)
+    logits = _check(logits_fn, params, inputs, chunk_size, axis_name)
     noise = class_space.class_noise(key, draw, logits, axis_name=axis_name)[0]
     return _squared_norm(
         logits_fn,
@@ -176,7 +176,8 @@ def gradient_penalty(
         logits_fn: maps params and inputs [B, ...] to logits [B, C].
         params: pytree of floating-point arrays.
         inputs: [B, ...].
-        labels: integers [B].
+        labels: integers [B]. Their range is checked where they are concrete, not where
+            they are traced by ``jit``.
         method: "exact" or "finite_difference"; see ``fisher_penalty``.
         chunk_size: examples in memory at a time, None for all. With less than all the
             network must treat each example for itself (no batch statistics); the value
@@ -189,12 +190,12 @@ def gradient_penalty(
     Raises:
         TypeError: integer parameters, labels that are not integers, or logits that are
             not floating point.
-        ValueError: unknown method, shapes that do not fit, or a split batch without
-            axis_name.
+        ValueError: unknown method, labels out of range, shapes that do not fit, or a
+            split batch without axis_name.
         NotImplementedError: when differentiated in anything but params.
     """
-    logits = _check(logits_fn, params, inputs, axis_name)
-    class_space.check_labels(labels, logits.shape[0])
+    logits = _check(logits_fn, params, inputs, chunk_size, axis_name)
+    class_space.check_labels(labels, *logits.shape)
     return _squared_norm(
         logits_fn,
         class_space.label_cotangent,
@@ -242,9 +243,8 @@ def random_label_penalty(
             without axis_name.
         NotImplementedError: when differentiated in anything but params.
     """
-    logits = _check(logits_fn, params, inputs, axis_name)
-    if key is None:
-        raise ValueError("key: a PRNG key is needed for random labels, got None")
+    logits = _check(logits_fn, params, inputs, chunk_size, axis_name)
+    key = trees.checked_key(key)
     batch, classes = logits.shape
     labels = jax.random.randint(key, (batch * axes.size(axis_name),), 0, classes)
     return _squared_norm(
@@ -279,7 +279,8 @@ def input_gradient_penalty(
         logits_fn: maps params and inputs [B, ...] to logits [B, C].
         params: pytree of floating-point arrays.
         inputs: [B, ...], floating point.
-        labels: integers [B].
+        labels: integers [B]. Their range is checked where they are concrete, not where
+            they are traced by ``jit``.
         chunk_size: examples in memory at a time, None for all. With less than all the
             network must treat each example for itself (no batch statistics); the value
             does not depend on it but for rounding.
@@ -291,15 +292,18 @@ def input_gradient_penalty(
     Raises:
         TypeError: integer parameters or inputs, labels that are not integers, or logits
             that are not floating point.
-        ValueError: shapes that do not fit, or a split batch without axis_name.
+        ValueError: labels out of range, shapes that do not fit, or a split batch
+            without axis_name.
         NotImplementedError: when differentiated in anything but params.
     """
-    logits = _check(logits_fn, params, inputs, axis_name)
-    class_space.check_labels(labels, logits.shape[0])
+    logits = _check(logits_fn, params, inputs, chunk_size, axis_name)
+    class_space.check_labels(labels, *logits.shape)
+    labels = jnp.asarray(labels)
     for leaf in jax.tree.leaves(inputs):
         if not trees.is_floating(leaf):
             raise TypeError(
-                f"inputs: expected floating point to differentiate in, got {leaf.dtype}"
+                "inputs: expected floating point to differentiate in, got "
+                f"{trees.described(leaf)}"
             )
     batch = logits.shape[0] * axes.size(axis_name)
 
@@ -337,15 +341,17 @@ def input_gradient_penalty(
 
 
 def _check(
-    logits_fn: LogitsFn, params: PyTree, inputs: PyTree, axis_name: axes.AxisName
+    logits_fn: LogitsFn,
+    params: PyTree,
+    inputs: PyTree,
+    chunk_size: int | None,
+    axis_name: axes.AxisName,
 ) -> jax.ShapeDtypeStruct:
     """Checks what every penalty takes; returns shape and dtype of the logits."""
+    trees.check_count("chunk_size", chunk_size)
     trees.check_params(params)
-    batch = class_space.batch_size(inputs)
     axes.check(inputs, axis_name)
-    logits = jax.eval_shape(logits_fn, params, inputs)
-    class_space.check_logits(logits, batch)
-    return logits
+    return class_space.logits_shape(logits_fn, params, inputs)
 
 
 def _squared_norm(

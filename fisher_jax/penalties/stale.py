@@ -137,9 +137,10 @@ def _renewed(
         value, gradient = jax.value_and_grad(penalty_fn)(params)
         return value.astype(state.penalty_value.dtype), gradient
 
-    return jax.lax.cond(
+    result: tuple[Float[Array, ""], PyTree] = jax.lax.cond(
         is_penalty_update(state.step, first_step, update_every),
         loops.loop_body(compute),
         lambda params: (state.penalty_value, state.penalty_gradient),
         params,
     )
+    return result
