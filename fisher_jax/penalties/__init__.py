@@ -4,10 +4,8 @@ Knows jax, optax and ``curvature``; models, data and the training loop may not c
 """
 
 from fisher_jax.curvature.class_space import Draw
+from fisher_jax.penalties.derivative import METHODS, RELATIVE_STEP, Method
 from fisher_jax.penalties.scalars import (
-    METHODS,
-    RELATIVE_STEP,
-    Method,
     fisher_penalty,
     gradient_penalty,
     input_gradient_penalty,
