@@ -308,7 +308,9 @@ def test_no_gradient_is_no_penalty_and_no_nan(kind):
     params = {**problem.params, "unused": jnp.ones(3)}
 
     def constant(p, x):
-        return jnp.zeros((x.shape[0], 3)) + 0.0 * p["out"]["kernel"][0, 0]
+        return (
+            jnp.zeros((len(x), networks.NUM_CLASSES)) + 0.0 * p["out"]["kernel"][0, 0]
+        )
 
     for function in (problem.logits_fn, constant):
         case = problem._replace(logits_fn=function)
