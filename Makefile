@@ -89,7 +89,7 @@ format: install
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf $(VENV) $(BENCH_VENV) $(DOCS_VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) .nox $(BENCH_VENV) $(DOCS_VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
 
 # Ours beside PyTorch's, in an environment of its own. For PyTorch without CUDA, a far
 # smaller download, name PyTorch's CPU index in PIP_EXTRA_INDEX_URL.
