@@ -129,7 +129,7 @@ MKDOCS := NO_MKDOCS_2_WARNING=1 PYTHONPATH=. PYTHONWARNINGS=ignore \
   $(DOCS_VENV)/bin/python -m mkdocs
 
 docs: $(DOCS_STAMP)
-	@$(MKDOCS) --quiet build
+	@$(MKDOCS) build
 	@echo "The site: build/docs/site/index.html"
 
 # While writing: tutorials without their plots.
