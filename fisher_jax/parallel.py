@@ -13,6 +13,7 @@ import sys
 import time
 import warnings
 from collections.abc import Callable
+from itertools import compress
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -32,10 +33,12 @@ YNNPACK_FLAG = "--xla_cpu_experimental_ynn_fusion_type"
 # compiles itself are wrong (jax-ml/jax#39103).
 YNNPACK_KINDS = "LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT,LIBRARY_FUSION_TYPE_REDUCE"
 
-# A process that has not been heard of for so long is taken for lost.
-HEARTBEAT_SECONDS = 30
+# JAX aborts all processes when one has missed its heartbeats, which are half of this
+# apart. Half of it is longer than ``liveness`` takes to notice and to say so.
+HEARTBEAT_SECONDS = 90
 START_SECONDS = 120
 END_SECONDS = 60
+POLL_SECONDS = 2e-4
 
 
 def start_processes(
@@ -232,6 +235,28 @@ def round_up(size: int, mesh: Mesh | None) -> int:
     return size if mesh is None else -(-size // mesh.size) * mesh.size
 
 
+def wait_for_devices(value: Array) -> None:
+    """Waits until all devices of this process have ``value``, or one has failed.
+
+    When another process is lost, only the devices that talk to it notice at once. The
+    others wait for those, so that asking any one device may take until a timeout.
+
+    Raises:
+        jax.errors.JaxRuntimeError: the computation failed on a device.
+    """
+    if jax.process_count() == 1:
+        return
+    waiting = [shard.data for shard in value.addressable_shards]
+    while waiting:
+        are_ready = [data.is_ready() for data in waiting]
+        jax.block_until_ready(list(compress(waiting, are_ready)))
+        waiting = [
+            data for data, ready in zip(waiting, are_ready, strict=True) if not ready
+        ]
+        if waiting:
+            time.sleep(POLL_SECONDS)
+
+
 class Agreement:
     """Asks of all processes, once a step, whether any of them wants something.
 
@@ -251,6 +276,8 @@ class Agreement:
         Every process must call it equally often.
         """
         before, self._under_way = self._under_way, self._ask(wanted)
+        if before is not None:
+            wait_for_devices(before)
         self._asked = self._asked or (before is not None and bool(before))
         return self._asked
 

@@ -223,6 +223,7 @@ def _is_save_due(schedule: Schedule, done: int, saved_at: float) -> bool:
 
 
 def _check_finite(metrics: StepMetrics, step: int) -> None:
+    parallel.wait_for_devices(metrics.first_bad)
     first_bad = QUANTITIES[int(metrics.first_bad)]
     if first_bad != QUANTITIES[0]:
         value = f" ({float(metrics.loss)})" if first_bad == "the loss" else ""

@@ -4,7 +4,7 @@ import sys
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import jax
 import orbax.checkpoint as ocp
@@ -15,6 +15,7 @@ from rich.console import Console
 from fisher_jax import parallel
 from fisher_jax.data.cache import default_cache_dir
 from fisher_jax.errors import UserError, one_line
+from fisher_jax.liveness import watch_processes
 from fisher_jax.train import checkpoints, loop, records
 from fisher_jax.train.assemble import build, load_data
 from fisher_jax.train.checkpoints import Snapshot
@@ -43,6 +44,7 @@ def run(config: ConfigDict, command: CommandLine) -> int:
         parallel.require_determinism()
     parallel.keep_convolutions_off_ynnpack()
     parallel.start_processes(*command.processes)
+    liveness = watch_processes(_leave_after_loss)
     stop = StopSignals()
     stop.install()
     try:
@@ -55,13 +57,21 @@ def run(config: ConfigDict, command: CommandLine) -> int:
     except jax.errors.JaxRuntimeError as error:
         if jax.process_count() == 1:
             raise
-        print(
-            "error: the connection to another process of this run is lost; start all "
-            "processes again and they continue from the last checkpoint "
-            f"({one_line(error)[:200]})",
-            file=sys.stderr,
-        )
-        parallel.leave(EXIT_PREEMPTED)
+        if liveness is not None:
+            liveness.end()
+        _leave_after_loss(one_line(error)[:200])
+    finally:
+        if liveness is not None:
+            liveness.end()
+
+
+def _leave_after_loss(why: str) -> NoReturn:
+    print(
+        "error: the connection to another process of this run is lost; start all "
+        f"processes again and they continue from the last checkpoint ({why})",
+        file=sys.stderr,
+    )
+    parallel.leave(EXIT_PREEMPTED)
 
 
 def _run(config: ConfigDict, command: CommandLine, stop: StopSignals) -> int:
