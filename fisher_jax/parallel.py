@@ -21,6 +21,7 @@ import jax
 import jax.numpy as jnp
 import jaxlib
 import numpy as np
+from jax._src.xla_bridge import backends_are_initialized
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec, Sharding
 from jaxtyping import Array, Bool, Int, PyTree
@@ -60,7 +61,8 @@ def start_processes(
         UserError: the arguments do not fit together, or the others do not answer.
     """
     given = (coordinator_address, num_processes, process_id)
-    if given == (None, None, None) and _is_alone():
+    # A program that has used its devices before it calls us has decided to be alone.
+    if given == (None, None, None) and (_is_alone() or backends_are_initialized()):
         return
     _check_arguments(*given)
     _give_simulated_devices_threads()
@@ -83,10 +85,13 @@ def start_processes(
             "--num_processes and --process_id"
         ) from error
     except RuntimeError as error:
-        raise UserError(
-            f"cannot start process {process_id} of {num_processes} with the "
-            f"coordinator {coordinator_address}: {one_line(error)[:300]}"
-        ) from error
+        which = "this process"
+        if given != (None, None, None):
+            which = (
+                f"process {process_id} of {num_processes} with the coordinator "
+                f"{coordinator_address}"
+            )
+        raise UserError(f"cannot start {which}: {one_line(error)[:300]}") from error
 
 
 def _give_simulated_devices_threads() -> None:
