@@ -7,8 +7,10 @@ not every flipped bit.
 
 import logging
 import shutil
+import sys
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,6 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
+from absl import logging as absl_logging
 from jaxtyping import Array, Float, Int, PyTree, UInt32
 
 from fisher_jax import parallel
@@ -68,15 +71,74 @@ def checksum(tree: PyTree) -> UInt32[Array, " leaves"]:
     return jnp.stack(sums)
 
 
-def open_manager(directory: Path, keep: int) -> ocp.CheckpointManager:
-    """Returns Orbax's manager of ``directory``, which keeps the last ``keep`` steps."""
+@contextmanager
+def open_manager(directory: Path, keep: int) -> Iterator[ocp.CheckpointManager]:
+    """Orbax's manager of ``directory``, which keeps the last ``keep`` steps.
+
+    Raises:
+        UserError: at the end, a write failed and nobody has heard of it yet.
+    """
     options = ocp.CheckpointManagerOptions(
         max_to_keep=keep,
         enable_async_checkpointing=True,
         # What a killed run left half-written; the run's lock says nobody writes now.
         cleanup_tmp_directories=True,
     )
-    return ocp.CheckpointManager(directory.absolute(), options=options)
+    manager = ocp.CheckpointManager(directory.absolute(), options=options)
+    with _without_stack_traces():
+        try:
+            yield manager
+        except BaseException:
+            # A failed write fails again here; what is on its way says it already.
+            with suppress(Exception):
+                manager.close()
+            raise
+        with _told_in_one_line(manager):
+            manager.close()
+
+
+@contextmanager
+def _without_stack_traces() -> Iterator[None]:
+    """Keeps to itself what Orbax's threads print of a failed write.
+
+    They log a trace for each array and leave futures behind whose event loop is gone,
+    some until Python itself ends; ``save`` and ``finish`` raise the same failure once.
+    """
+    before, handler = sys.unraisablehook, absl_logging.get_absl_handler()
+    has_failed = False
+
+    def report(unraisable: "sys.UnraisableHookArgs") -> None:
+        if not has_failed and str(unraisable.exc_value) != "Event loop is closed":
+            before(unraisable)
+
+    def is_ours(record: logging.LogRecord) -> bool:
+        return "orbax" not in record.pathname or record.levelno < logging.ERROR
+
+    sys.unraisablehook = report
+    handler.addFilter(is_ours)
+    try:
+        yield
+    except UserError:
+        has_failed = True  # the program ends, and the last futures with it
+        raise
+    finally:
+        if not has_failed:
+            sys.unraisablehook = before
+            handler.removeFilter(is_ours)
+
+
+@contextmanager
+def _told_in_one_line(manager: ocp.CheckpointManager) -> Iterator[None]:
+    """Turns whatever Orbax raises of a failed write into a UserError."""
+    try:
+        yield
+    except jax.errors.JaxRuntimeError:
+        raise  # of a device or another process, not of a disk
+    except Exception as error:
+        raise UserError(
+            f"cannot write a checkpoint to {manager.directory}: {one_line(error)}; "
+            "earlier checkpoints are kept, the same command continues the run"
+        ) from error
 
 
 def save(manager: ocp.CheckpointManager, snapshot: Snapshot, step: int) -> None:
@@ -85,10 +147,9 @@ def save(manager: ocp.CheckpointManager, snapshot: Snapshot, step: int) -> None:
     Raises:
         UserError: this or an earlier write failed, for instance on a full disk.
     """
-    try:
-        manager.save(step, args=ocp.args.StandardSave(_tree(snapshot)))
-    except (OSError, ValueError) as error:
-        raise _write_error(manager, error) from error
+    tree = _tree(snapshot)
+    with _told_in_one_line(manager):
+        manager.save(step, args=ocp.args.StandardSave(tree))
 
 
 def finish(manager: ocp.CheckpointManager) -> None:
@@ -97,10 +158,8 @@ def finish(manager: ocp.CheckpointManager) -> None:
     Raises:
         UserError: a write failed.
     """
-    try:
+    with _told_in_one_line(manager):
         manager.wait_until_finished()
-    except (OSError, ValueError) as error:
-        raise _write_error(manager, error) from error
 
 
 def restore_latest(
@@ -249,11 +308,4 @@ def _matching(values: PyTree, like: PyTree, run_directory: str) -> PyTree:
         ),
         values,
         like,
-    )
-
-
-def _write_error(manager: ocp.CheckpointManager, error: Exception) -> UserError:
-    return UserError(
-        f"cannot write a checkpoint to {manager.directory}: {one_line(error)}; "
-        "earlier checkpoints are kept, the same command continues the run"
     )

@@ -138,23 +138,24 @@ def _run_to_end(
     """Continues from the newest intact checkpoint and writes the result."""
     schedule = plan.schedule
     is_first = parallel.is_first()
-    manager = checkpoints.open_manager(
-        directory / "checkpoints", config.checkpoint.keep
-    )
-    restored = checkpoints.restore_latest(manager, snapshot, _warner(console))
-    start = -1 if restored is None else int(restored.state.step)
-    kept = _keep_records(directory / "metrics.jsonl", start)
-    if restored is not None:
-        epoch = start / schedule.steps_per_epoch
-        console.print(f"Continuing from step {start} (epoch {epoch:g}).")
-    display = Display(
-        console,
-        schedule.total_steps,
-        schedule.steps_per_epoch,
-        loop.work_of_a_step(plan, snapshot.state, batch_shape) if is_first else None,
-    )
     with ExitStack() as files:
-        files.enter_context(manager)
+        manager = files.enter_context(
+            checkpoints.open_manager(directory / "checkpoints", config.checkpoint.keep)
+        )
+        restored = checkpoints.restore_latest(manager, snapshot, _warner(console))
+        start = -1 if restored is None else int(restored.state.step)
+        kept = _keep_records(directory / "metrics.jsonl", start)
+        if restored is not None:
+            epoch = start / schedule.steps_per_epoch
+            console.print(f"Continuing from step {start} (epoch {epoch:g}).")
+        display = Display(
+            console,
+            schedule.total_steps,
+            schedule.steps_per_epoch,
+            loop.work_of_a_step(plan, snapshot.state, batch_shape)
+            if is_first
+            else None,
+        )
         trace = StepTrace(profile_steps, directory / "tensorboard")
         files.callback(trace.end)
         tracker = None

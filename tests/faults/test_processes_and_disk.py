@@ -200,7 +200,7 @@ def test_a_full_disk(small_disk, undisturbed, fault, lines):
     disk, grow = small_disk
     workdir, ballast = disk / "run", disk / "ballast"
     process = start(*COMMAND, f"--workdir={workdir}")
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 300
     while len(lines_of(workdir)) < lines and process.poll() is None:
         assert time.monotonic() < deadline
         time.sleep(0.005)
