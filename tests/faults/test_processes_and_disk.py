@@ -250,7 +250,11 @@ def test_fewer_and_fewer_devices(tmp_path, fault):
         assert code == 75, output
     for ours, theirs in zip(records(workdir), records(reference), strict=True):
         for name, value in theirs.items():
-            assert ours[name] == pytest.approx(value, rel=1e-5), (ours["step"], name)
+            # Where rounding switches a ReLU on or off, gradients jump, losses do not.
+            # Smooth networks, in float64: tests/train/test_on_devices.py.
+            is_of_gradients = name.startswith(("trace/", "penalty/"))
+            expected = pytest.approx(value, rel=2e-2 if is_of_gradients else 1e-5)
+            assert ours[name] == expected, (ours["step"], name)
     tally.survived(2)
 
 
