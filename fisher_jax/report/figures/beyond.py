@@ -42,7 +42,7 @@ def figure_beyond_rfp(runs: Runs) -> Drawing | str:
     if not len(rows):
         return f"no runs of {EXPERIMENT}"
     groups = list(rows.groupby(SETTING_KEYS))
-    figure, all_axes = canvas.new_panels(len(groups), height=2.1)
+    figure, all_axes = canvas.new_panels(len(groups), height=2.3)
     notes: list[str] = []
     for axes, (keys, group) in zip(all_axes, groups, strict=True):
         chosen = one_version(group)
@@ -52,7 +52,8 @@ def figure_beyond_rfp(runs: Runs) -> Drawing | str:
         for method in canvas.in_method_order(list(chosen.runs["method"])):
             _draw_method(axes, chosen.runs, method)
         axes.set_xscale("log")
-        axes.set_title(title)
+        # Three panels stand in a row, and a line would reach into the next one.
+        axes.set_title(title.replace(", ", ",\n", 1))
         axes.set_xlabel("strength (α, or SAM's radius)")
         axes.set_ylabel("test accuracy, %")
         canvas.mark_empty(axes, "no run has ended")

@@ -42,7 +42,7 @@ def figure_1(runs: Runs) -> Drawing | str:
         # The large rate is good, as the paper draws it: blue for large, red for small.
         flipped = dict(zip(colours, reversed(list(colours.values())), strict=True))
         for rate, group in panel.runs.groupby("learning_rate", sort=True):
-            line = {"color": flipped[rate], "label": f"η = {rate:g}"}
+            line = {"color": flipped[rate], "label": f"η = {rate:.3g}"}
             curve = canvas.mean_curve(group, runs.metrics, accuracy, factor=100)
             canvas.draw_curve(left, curve, **line)
             curve = canvas.mean_curve(group, runs.metrics, "trace/fisher")

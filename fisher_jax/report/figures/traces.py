@@ -42,7 +42,7 @@ def figure_15(runs: Runs) -> Drawing | str:
             for axes, name in zip((left, middle), names, strict=True):
                 axes.set_yscale("log")
                 curve = canvas.mean_curve(group, runs.metrics, name)
-                canvas.draw_curve(axes, curve, color=colour, label=f"η = {rate:g}")
+                canvas.draw_curve(axes, curve, color=colour, label=f"η = {rate:.3g}")
             right.plot(
                 *pairs(group, runs, *names), ".", ms=2.5, alpha=0.6, color=colour
             )
