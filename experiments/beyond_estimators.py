@@ -18,8 +18,8 @@ eta* and the baseline's rate, 3 seeds; records every 10 epochs.
 
 Published: nothing; see docs/results.md for what came out.
 
-Expected time: --estimate tells (not these repeats); small: 2 runs of about a minute on
-two CPU cores.
+Expected time: --estimate tells (not these repeats); small: 2 runs of 5 to 10 minutes on
+two CPU cores, nearly all of it in the repeats.
 """
 
 from typing import Any

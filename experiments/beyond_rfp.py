@@ -19,7 +19,7 @@ and without weight decay as in table 3.
 
 Published: nothing; see docs/results.md for what came out.
 
-Expected time: --estimate tells; small: 165 runs of 5 to 10 s each on two CPU cores.
+Expected time: --estimate tells; small: 165 runs of 15 s each on two CPU cores.
 """
 
 from collections.abc import Mapping

@@ -17,7 +17,7 @@ Published, test accuracy %, baseline / mixup / GP_x / FP / GP_r: 25%: VGG-11 41.
 45.94 60.18 58.46, ResNet 53.30 61.61 52.70 58.31 57.60; 50%: VGG-11 30.05 39.15 34.26
 51.33 50.33, ResNet 43.35 51.71 42.99 47.99 50.08.
 
-Expected time: --estimate tells; small: 50 runs of 10 to 15 s each on two CPU cores.
+Expected time: --estimate tells; small: 52 runs of 15 to 25 s each on two CPU cores.
 
 Open: a draw may hit the true label and stays (config.json tells the effective rate);
 the ResNet, called 52, 50 and 32 in different places, is Wide ResNet 44-3; the learning

@@ -117,6 +117,7 @@ def records_so_far(workdir):
     return path.read_bytes().splitlines() if path.exists() else []
 
 
+@pytest.mark.slow
 def test_killed_during_a_save(finished, tmp_path):
     """SIGKILL when a checkpoint is half written, four times in a row."""
     workdir = tmp_path / "run"
@@ -298,6 +299,7 @@ def test_eight_devices_train_the_same_run(finished, tmp_path):
             np.testing.assert_allclose(a[name], b[name], rtol=2e-3, err_msg=name)
 
 
+@pytest.mark.slow
 def test_every_method_of_the_paper_runs(tmp_path):
     """Two steps with each penalty, mixup, SAM and Tr(H), in one process each."""
     base = [
