@@ -150,8 +150,8 @@ def estimators_table(runs: Runs) -> TextTable | None:
                     (
                         panel.title,
                         name.removeprefix(ESTIMATORS),
-                        f"{100 * float(np.median(errors)):.2g}",
-                        f"{100 * float(errors.max()):.2g}",
+                        _percent(float(np.median(errors))),
+                        _percent(float(errors.max())),
                         str(len(errors)),
                     )
                 )
@@ -166,3 +166,8 @@ def estimators_table(runs: Runs) -> TextTable | None:
         ("beyond_estimators",),
         sum(len(panel.runs) for panel in panels),
     )
+
+
+def _percent(share: float) -> str:
+    """Two digits, and all of the whole ones."""
+    return f"{100 * share:.0f}" if share >= 0.095 else f"{100 * share:.2g}"

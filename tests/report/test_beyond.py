@@ -69,7 +69,7 @@ def test_errors_of_estimators(tmp_path):
     ]
     (path / "metrics.jsonl").write_text("\n".join(map(json.dumps, rows)))
     table = estimators_table(load_runs([tmp_path]))
-    assert table.rows == (("SimpleCNN / digits", "labels", "20", "40", "3"),)
+    assert table.rows == (("SimpleCNN / digits, Baseline", "labels", "20", "40", "3"),)
 
 
 def test_without_runs_the_reason_is_said(tmp_path):

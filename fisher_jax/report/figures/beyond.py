@@ -7,6 +7,7 @@ from fisher_jax.report.choose import one_version, unfinished_note
 from fisher_jax.report.collect import Runs
 from fisher_jax.report.figures import canvas
 from fisher_jax.report.figures.canvas import Drawing, Panel
+from fisher_jax.report.names import method_label
 from fisher_jax.report.quantities import DIVERGED
 from fisher_jax.report.statistics import summarise
 
@@ -103,22 +104,33 @@ def _draw_method(axes: canvas.Axes, runs: pd.DataFrame, method: str) -> None:
 
 
 def estimator_panels(runs: Runs) -> list[Panel]:
-    """Returns the settings whose runs have recorded estimators' errors."""
+    """Returns the settings whose runs have recorded estimators' errors, by method.
+
+    Each method by itself, as each learning rate takes its own course from loss to loss.
+    """
     rows = runs.table[
         [
             any(str(name).startswith(ESTIMATORS) for name in runs.metrics[index])
             for index in runs.table.index
         ]
     ]
-    return canvas.panels_of(rows) if len(rows) else []
+    panels = canvas.panels_of(rows) if len(rows) else []
+    return [
+        panel._replace(
+            title=f"{panel.title}, {method_label(method)}",
+            runs=panel.runs[panel.runs["method"] == method],
+        )
+        for panel in panels
+        for method in canvas.in_method_order(list(panel.runs["method"]))
+    ]
 
 
 def figure_beyond_estimators(runs: Runs) -> Drawing | str:
-    """The relative error of every estimator along training, a panel for a network."""
+    """The relative error of every estimator along training, by network and method."""
     panels = estimator_panels(runs)
     if not panels:
         return "no runs of beyond_estimators"
-    figure, all_axes = canvas.new_panels(len(panels), height=2.4)
+    figure, all_axes = canvas.new_panels(len(panels), height=2.6, columns=2)
     names = list(dict.fromkeys(n for p in panels for n in estimators_of(p, runs)))
     for axes, panel in zip(all_axes, panels, strict=True):
         axes.set_yscale("log")
@@ -128,7 +140,7 @@ def figure_beyond_estimators(runs: Runs) -> Drawing | str:
             label = canvas.plain(name.removeprefix(ESTIMATORS).replace("_", " "))
             line = {"color": _COLOURS[place % len(_COLOURS)], "label": label}
             canvas.draw_curve(axes, curve, marker=marker, ms=2.5, **line)
-        axes.set_title(panel.title)
+        axes.set_title(panel.title.replace("), ", "),\n", 1))
         axes.set_xlabel("epoch")
         axes.set_ylabel("relative error")
     canvas.legend_below(figure, *all_axes)
@@ -139,7 +151,7 @@ def figure_beyond_estimators(runs: Runs) -> Drawing | str:
         "Error relative to the exact value on the same examples, each estimator at the "
         "cost of four gradients; means over runs, bands one standard deviation.",
         "Relative error on a logarithmic axis against epoch, a line for each "
-        "estimator, a panel for each network.",
+        "estimator, a panel for each network and learning rate.",
         ("beyond_estimators",),
         sum(len(panel.runs) for panel in panels),
         canvas.notes_of(panels),
