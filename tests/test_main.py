@@ -143,7 +143,11 @@ def half_written(workdir):
 
 @pytest.mark.parametrize(
     ("number", "exit_code"),
-    [(signal.SIGTERM, 75), (signal.SIGUSR1, 75), (signal.SIGINT, 130)],
+    [
+        (signal.SIGTERM, 75),
+        pytest.param(signal.SIGUSR1, 75, marks=pytest.mark.slow),
+        pytest.param(signal.SIGINT, 130, marks=pytest.mark.slow),
+    ],
     ids=lambda value: str(value),
 )
 def test_a_signal_saves_and_the_same_command_continues(
@@ -172,6 +176,7 @@ def test_a_signal_before_the_first_step_is_a_preemption_too(tmp_path):
     assert code == 75, output
 
 
+@pytest.mark.slow
 def test_a_damaged_newest_checkpoint(finished, tmp_path):
     workdir = tmp_path / "run"
     process = start(*SMALL, EPOCHS, f"--workdir={workdir}")

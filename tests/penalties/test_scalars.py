@@ -99,7 +99,17 @@ def test_parts_of_a_batch_in_turn_give_what_the_whole_gives(kind):
     assert_trees_close(both(chunk_size=5), both(), 1e-10)
 
 
-@pytest.mark.parametrize("name", networks.NETWORKS)
+# Reverse over reverse of these takes long to compile; others hold the same layers.
+SLOW = ("weight_norm", "conv_strided_grouped", "conv_deep_small_maps")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[pytest.mark.slow] if name in SLOW else [])
+        for name in networks.NETWORKS
+    ],
+)
 def test_fisher_penalties_equal_reverse_over_reverse(name):
     problem = networks.build(name)
     key = jax.random.key(3)
