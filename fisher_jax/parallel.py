@@ -116,10 +116,14 @@ def _keep_sums_apart_on_cpus() -> None:
     to each other it aborts ("Received data size doesn't match expected size") or waits
     for minutes. After a lost sum of a single array it stops with an error at once.
     """
+    _add_xla_flag("--xla_disable_hlo_passes", "cpu-all-reduce-combiner")
+
+
+def _add_xla_flag(name: str, value: str) -> None:
+    """Sets a flag of XLA before the first use of a device, unless the user has."""
     flags = os.environ.get("XLA_FLAGS", "")
-    if "xla_disable_hlo_passes" not in flags:
-        flag = "--xla_disable_hlo_passes=cpu-all-reduce-combiner"
-        os.environ["XLA_FLAGS"] = f"{flags} {flag}".strip()
+    if name not in flags:
+        os.environ["XLA_FLAGS"] = f"{flags} {name}={value}".strip()
 
 
 def require_determinism() -> None:
@@ -127,9 +131,7 @@ def require_determinism() -> None:
 
     A choice that XLA_FLAGS makes already is left alone. CPUs and TPUs repeat anyway.
     """
-    flags = os.environ.get("XLA_FLAGS", "")
-    if "xla_gpu_deterministic_ops" not in flags:
-        os.environ["XLA_FLAGS"] = f"{flags} --xla_gpu_deterministic_ops=true".strip()
+    _add_xla_flag("--xla_gpu_deterministic_ops", "true")
 
 
 def _is_alone() -> bool:
@@ -326,10 +328,8 @@ def keep_convolutions_off_ynnpack() -> None:
     a device; what the user has set there about it wins. Other versions are left alone:
     XLA ends the process at a flag that it does not know.
     """
-    flags = os.environ.get("XLA_FLAGS", "")
-    version = jaxlib.version.__version_info__[:2]
-    if YNNPACK_FLAG not in flags and (0, 10) <= version <= (0, 12):
-        os.environ["XLA_FLAGS"] = f"{flags} {YNNPACK_FLAG}={YNNPACK_KINDS}".strip()
+    if (0, 10) <= jaxlib.version.__version_info__[:2] <= (0, 12):
+        _add_xla_flag(YNNPACK_FLAG, YNNPACK_KINDS)
 
 
 def start_compilation_cache(directory: Path) -> None:

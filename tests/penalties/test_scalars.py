@@ -99,7 +99,7 @@ def test_parts_of_a_batch_in_turn_give_what_the_whole_gives(kind):
     assert_trees_close(both(chunk_size=5), both(), 1e-10)
 
 
-# Reverse over reverse of these takes long to compile; others hold the same layers.
+# Their derivative by reverse over reverse takes longest to compile.
 SLOW = ("weight_norm", "conv_strided_grouped", "conv_deep_small_maps")
 
 
