@@ -108,8 +108,23 @@ class Results(NamedTuple):
     notes: list[str]
 
 
+def without_flops(results: Results) -> Results:
+    """The results without XLA's counts: on GPUs they omit cuDNN's convolutions."""
+    return results._replace(
+        targets=[t for t in results.targets if "FLOPs" not in t.name],
+        tables=[
+            t._replace(rows=[r._replace(gflop=None) for r in t.rows])
+            for t in results.tables
+        ],
+        penalty_flops={},
+        accuracy=[],
+    )
+
+
 def write(results: Results, folder: Path) -> str:
     """Writes results.json and results.md; returns the Markdown."""
+    if results.machine.get("device", "cpu") != "cpu":
+        results = without_flops(results)
     record = {
         "machine": results.machine,
         "targets": [t._asdict() | {"met": t.is_met} for t in results.targets],
@@ -133,10 +148,12 @@ def write(results: Results, folder: Path) -> str:
 def to_markdown(results: Results) -> str:
     """The whole report."""
     machine = results.machine
+    device = machine.get("device", "cpu")
+    where = f"{machine['cores']} cores" if device == "cpu" else f"one {device}"
     parts = [
         "# Benchmark",
-        "Made by `make bench`; do not edit. "
-        f"{machine['date']}, {machine['cores']} cores, jax {machine['jax']}, "
+        "Made by `python -m benchmarks.run`; do not edit. "
+        f"{machine['date']}, {where}, jax {machine['jax']}, "
         f"torch {machine['torch']}, XLA_FLAGS “{machine['xla_flags']}”; "
         f"load average {machine['load_before']} before and "
         f"{machine.get('load_after', 'unknown')} after. Times are medians of "

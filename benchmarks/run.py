@@ -195,7 +195,7 @@ def _machine() -> dict[str, Any]:
         "jax": jax.__version__,
         "torch": torch.__version__,
         "xla_flags": os.environ.get("XLA_FLAGS", ""),
-        "device": jax.devices()[0].platform,
+        "device": jax.devices()[0].device_kind,
         "load_before": _load(),
     }
 
@@ -235,10 +235,10 @@ def main() -> None:
     arguments = parser.parse_args()
     # As main.py does.
     parallel.keep_convolutions_off_ynnpack()
-    work.torch_threads(CORES)
+    work.set_up(CORES)
     print(report.to_markdown(measure(arguments.minutes, arguments.folder)))
     if arguments.folder == FOLDER:
-        summary.write(FOLDER / "results.json")
+        summary.write()
 
 
 if __name__ == "__main__":

@@ -1,11 +1,12 @@
-"""The README's table of speed, from results.json."""
+"""The README's tables of speed, from results.json."""
 
 import json
 import re
 from pathlib import Path
-from typing import Any
 
-README = Path(__file__).parent.parent / "README.md"
+FOLDER = Path(__file__).parent
+README = FOLDER.parent / "README.md"
+RESULTS = (".", "h100")
 BEGIN, END = "<!-- speed: made by make bench -->", "<!-- /speed -->"
 NETWORK = "SimpleCNN"
 
@@ -20,39 +21,55 @@ _SHOWN = {
 _EXACT = "ours, exact Tr(F) = Tr(H)"
 
 
-def table(results: dict[str, Any]) -> str:
+def tables(folder: Path = FOLDER) -> str:
+    """The table of the CPU, then that of the GPU, as Markdown."""
+    return "\n\n".join(_table(folder / name) for name in RESULTS)
+
+
+def _table(path: Path) -> str:
     """Milliseconds of ours and of every peer on SimpleCNN, as Markdown."""
+    results = json.loads((path / "results.json").read_text(encoding="utf-8"))
     machine = results["machine"]
-    tables = [t for t in results["tables"] if t["network"].startswith(NETWORK)]
+    device = machine["device"]
+    where = f"{machine['cores']} CPU cores" if device == "cpu" else f"one {device}"
+    on_network = [t for t in results["tables"] if t["network"].startswith(NETWORK)]
+    page = (path / "results.md").relative_to(README.parent).as_posix()
     lines = [
-        f"Milliseconds on {machine['cores']} CPU cores, {tables[0]['network']}, "
+        f"Milliseconds on {where}, {on_network[0]['network']}, "
         f"jax {machine['jax']}, PyTorch {machine['torch'].split('+')[0]} "
-        f"({machine['date'][:10]}; [all](benchmarks/results.md)):",
+        f"({machine['date'][:10]}; [all]({page})):",
         "",
         "| work | fisher_jax | others |",
         "| --- | --- | --- |",
     ]
-    for one in tables:
+    for one in on_network:
         for start, (title, ours) in _SHOWN.items():
             if one["title"].startswith(start):
                 times = {row["name"]: row["milliseconds"] for row in one["rows"]}
-                lines.append(f"| {title} | {times[ours]:.0f} | {_peers(times)} |")
+                lines.append(f"| {title} | {_digits(times[ours])} | {_peers(times)} |")
                 if _EXACT in times:
                     title = "Tr(H) of a ReLU network, exactly"
-                    lines.append(f"| {title} | {times[_EXACT]:.0f} | |")
+                    lines.append(f"| {title} | {_digits(times[_EXACT])} | |")
     return "\n".join(lines)
 
 
 def _peers(times: dict[str, float]) -> str:
-    peers = {n: t for n, t in times.items() if not n.startswith("our")}
-    return ", ".join(f"{name} {time:.0f}" for name, time in peers.items())
+    peers = {
+        name.replace("1 probe of 30", "30 times one probe"): time
+        for name, time in times.items()
+        if not name.startswith("our")
+    }
+    return ", ".join(f"{name} {_digits(time)}" for name, time in peers.items())
 
 
-def write(results_file: Path) -> None:
-    """Puts the table between its marks in the README."""
-    results = json.loads(results_file.read_text(encoding="utf-8"))
+def _digits(milliseconds: float) -> str:
+    return f"{milliseconds:.1f}" if milliseconds < 10 else f"{milliseconds:.0f}"
+
+
+def write() -> None:
+    """Puts the tables between their marks in the README."""
     text = README.read_text(encoding="utf-8")
-    marked = f"{BEGIN}\n{table(results)}\n{END}"
+    marked = f"{BEGIN}\n{tables()}\n{END}"
     pattern = f"{re.escape(BEGIN)}.*?{re.escape(END)}"
     README.write_text(
         re.sub(pattern, lambda _: marked, text, flags=re.DOTALL), encoding="utf-8"

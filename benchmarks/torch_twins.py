@@ -4,6 +4,7 @@ import itertools
 from collections import OrderedDict
 from typing import NamedTuple
 
+import jax
 import numpy as np
 import torch
 from jaxtyping import PyTree
@@ -41,7 +42,7 @@ class Twin(NamedTuple):
 
 
 def make_twin(problem: Problem) -> Twin:
-    """The twin of a problem, its parameters and batch copied."""
+    """The twin of a problem on JAX's device, its parameters and batch copied."""
     channels, size = problem.inputs.shape[-1], problem.inputs.shape[1]
     if isinstance(problem.model, SimpleCNN):
         model = simple_cnn(size, channels)
@@ -54,7 +55,14 @@ def make_twin(problem: Problem) -> Twin:
     copy_parameters(problem.params, model)
     images = np.array(problem.inputs).transpose(0, 3, 1, 2)
     inputs = torch.from_numpy(np.ascontiguousarray(images))
-    return Twin(model, inputs, torch.from_numpy(np.array(problem.labels)).long())
+    labels = torch.from_numpy(np.array(problem.labels)).long()
+    device = torch_device()
+    return Twin(model.to(device), inputs.to(device), labels.to(device))
+
+
+def torch_device() -> str:
+    """PyTorch's name of the device that JAX computes on."""
+    return "cuda" if jax.default_backend() == "gpu" else "cpu"
 
 
 @torch.no_grad()

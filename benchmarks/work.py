@@ -12,7 +12,7 @@ import torch
 from benchmarks import naive_jax, torch_peers
 from benchmarks.cost import Program, compile_program
 from benchmarks.networks import Problem
-from benchmarks.torch_twins import Twin, make_twin
+from benchmarks.torch_twins import Twin, make_twin, torch_device
 from fisher_jax import penalties
 from fisher_jax.curvature import fisher_trace, hessian_trace, squared_gradient_norms
 from fisher_jax.train.gradients import PenaltySettings, StepSettings
@@ -47,8 +47,22 @@ def _section(
     peers: dict[str, Call],
     work: dict[str, float] | None = None,
 ) -> Section:
-    calls = {name: program.call for name, program in programs.items()} | peers
+    calls = {name: program.call for name, program in programs.items()}
+    calls |= {name: _until_done(call) for name, call in peers.items()}
     return Section(calls, programs, work or {})
+
+
+def _until_done(call: Call) -> Call:
+    """A call of PyTorch that waits for its result, as ``Program.call`` does."""
+    if torch_device() == "cpu":
+        return call
+
+    def waiting() -> Any:
+        result = call()
+        torch.cuda.synchronize()
+        return result
+
+    return waiting
 
 
 def gradient(problem: Problem) -> Section:
@@ -110,7 +124,7 @@ def steps(problem: Problem) -> Section:
         train = torch_peers.trainer(
             make_twin(problem), coefficient, LEARNING_RATE, MOMENTUM
         )
-        calls[name] = lambda train=train: train(UPDATE_EVERY)
+        calls[name] = _until_done(lambda train=train: train(UPDATE_EVERY))
     return Section(calls, {}, dict.fromkeys(calls, UPDATE_EVERY))
 
 
@@ -227,7 +241,7 @@ def assert_norms_agree(problem: Problem, twin: Twin, tolerance: float = 1e-3) ->
         **{name: call() for name, call in opacus_norms(twin).items()},
     }
     for name, norms in found.items():
-        error = np.abs(norms.detach().numpy() / ours - 1).max()
+        error = np.abs(norms.detach().cpu().numpy() / ours - 1).max()
         assert error < tolerance, f"{name}: differs from ours by {error:.1e}"
 
 
@@ -289,7 +303,13 @@ def memory(problem: Problem, counts: tuple[int, ...]) -> dict[tuple[str, int], i
     return sizes
 
 
-def torch_threads(number: int) -> None:
-    """Limits PyTorch to so many threads and fixes its random numbers."""
-    torch.set_num_threads(number)
+def set_up(threads: int) -> None:
+    """Gives both libraries the same float32 and PyTorch so many threads and a seed.
+
+    On GPUs both would take TF32 for some operations and not for others, JAX for more.
+    """
+    torch.set_num_threads(threads)
     torch.manual_seed(0)
+    torch.backends.cudnn.allow_tf32 = False
+    torch.backends.cudnn.benchmark = True
+    jax.config.update("jax_default_matmul_precision", "highest")

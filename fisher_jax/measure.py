@@ -27,7 +27,7 @@ from fisher_jax.curvature.fisher import (
     minibatch_fisher_trace,
 )
 from fisher_jax.curvature.hessian import hessian_trace
-from fisher_jax.curvature.trees import inner
+from fisher_jax.curvature.trees import highest_precision, inner
 from fisher_jax.data.device import (
     DeviceSplit,
     ScoredBatch,
@@ -360,6 +360,7 @@ def _loss_hessian_trace(
 
 
 @jax.jit
+@highest_precision
 def _mean_gradient(
     logits_fn: LogitsFn,
     params: PyTree,

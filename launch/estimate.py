@@ -1,14 +1,15 @@
 """What a configuration or a whole sweep will cost, without running a step of it.
 
-FLOPs, bytes and memory are XLA's analysis of the compiled step. Hours follow from a
-device's published peak: per step the larger of FLOPs over peak and bytes over
-bandwidth, divided by the stated utilisation. Penalties and measurements are computed
-in full float32 ("highest"), which has a lower peak than training has.
+FLOPs, bytes and memory are XLA's analysis of the step, compiled for the CPU. Hours
+follow from a device's published peak: per step the larger of FLOPs over peak and bytes
+over bandwidth, divided by the stated utilisation. Penalties and measurements are
+computed in full float32 ("highest"), which has a lower peak than training has.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
+import jax
 from ml_collections import ConfigDict
 from rich.console import Console
 from rich.table import Table
@@ -71,6 +72,8 @@ def print_estimate(
     """
     if not 0 < utilisation <= 1:
         raise UserError(f"--utilisation must be in (0, 1], got {utilisation:g}")
+    # On GPUs XLA does not count the convolutions that it leaves to cuDNN.
+    jax.config.update("jax_platforms", "cpu")
     lines = _lines(path, overrides, console)
     table = Table(
         "runs of", "runs", "parameters", "GFLOP a step", "with penalty update",

@@ -1,6 +1,7 @@
 """What all tests share: one compilation cache, and the real CIFAR-10 if it is here."""
 
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,19 @@ def pytest_configure(config):
     os.environ.setdefault(
         "JAX_COMPILATION_CACHE_DIR", str(ROOT / ".pytest_cache" / "xla")
     )
+    if shutil.which("nvidia-smi") is not None:
+        use_gpu_precisely()
+
+
+def use_gpu_precisely():
+    """On GPUs, where tests that compare bits or digits would see TF32 and atomics.
+
+    Float64 max pooling keeps failing there: JAX takes its gradient in float32.
+    """
+    os.environ.setdefault("JAX_DEFAULT_MATMUL_PRECISION", "highest")
+    os.environ.setdefault("XLA_FLAGS", "--xla_gpu_deterministic_ops=true")
+    # Several workers share the GPU.
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
 
 
 @pytest.fixture(scope="session")

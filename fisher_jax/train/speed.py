@@ -3,6 +3,7 @@
 from typing import Any, NamedTuple
 
 import jax
+from jax._src.lib import _jax
 from jaxtyping import PyTree
 
 # Dense peak of one device in TFLOP/s, in the fastest format that training uses on it
@@ -67,5 +68,19 @@ def count_flops(function: Any, *args: PyTree, **static: Any) -> float:
     compiled or run. Matrix products and convolutions count two operations for each
     multiply-add; the bodies of loops count once.
     """
-    analysis = function.lower(*args, **static).cost_analysis()
-    return float((analysis or {}).get("flops", float("nan")))
+    lowered = function.lower(*args, **static)
+    analysis = lowered.cost_analysis() or _count_on_cpu(lowered)
+    return float(analysis.get("flops", float("nan")))
+
+
+def _count_on_cpu(lowered: jax.stages.Lowered) -> dict[str, float]:
+    """The count by the CPU's client; those of GPUs and TPUs do not count.
+
+    Empty where JAX_PLATFORMS leaves out the CPU.
+    """
+    try:
+        client = jax.local_devices(backend="cpu")[0].client
+    except RuntimeError:
+        return {}
+    module: Any = lowered.compiler_ir("hlo")
+    return dict(_jax.hlo_module_cost_analysis(client, module.as_hlo_module()))
