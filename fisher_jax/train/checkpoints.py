@@ -5,11 +5,13 @@ accuracy, and a checksum over both, because Orbax notices missing and cut files 
 not every flipped bit.
 """
 
+import dataclasses
 import logging
 import shutil
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -51,6 +53,22 @@ class Snapshot(NamedTuple):
     best: Best | None
 
 
+@dataclasses.dataclass
+class Manager:
+    """Orbax's manager, and the thread that calls it while training goes on.
+
+    Attributes:
+        orbax: not to be called while something is pending.
+        thread: None with several processes, whose calls of Orbax wait for each other
+            by collectives that must not come between those of training.
+        pending: the call of ``orbax.save`` that is under way, or has failed unheard.
+    """
+
+    orbax: ocp.CheckpointManager
+    thread: ThreadPoolExecutor | None
+    pending: Future[Any] | None = None
+
+
 @jax.jit
 def checksum(tree: PyTree) -> UInt32[Array, " leaves"]:
     """Returns sum_i (2i + 1) bits_i mod 2^32 per leaf, over its 32-bit words.
@@ -72,8 +90,8 @@ def checksum(tree: PyTree) -> UInt32[Array, " leaves"]:
 
 
 @contextmanager
-def open_manager(directory: Path, keep: int) -> Iterator[ocp.CheckpointManager]:
-    """Orbax's manager of ``directory``, which keeps the last ``keep`` steps.
+def open_manager(directory: Path, keep: int) -> Iterator[Manager]:
+    """The checkpoints in ``directory``, of which the last ``keep`` are kept.
 
     Raises:
         UserError: at the end, a write failed and nobody has heard of it yet.
@@ -84,17 +102,36 @@ def open_manager(directory: Path, keep: int) -> Iterator[ocp.CheckpointManager]:
         # What a killed run left half-written; the run's lock says nobody writes now.
         cleanup_tmp_directories=True,
     )
-    manager = ocp.CheckpointManager(directory.absolute(), options=options)
+    orbax = ocp.CheckpointManager(directory.absolute(), options=options)
+    thread = ThreadPoolExecutor(1) if jax.process_count() == 1 else None
+    manager = Manager(orbax, thread)
     with _without_stack_traces():
         try:
             yield manager
         except BaseException:
             # A failed write fails again here; what is on its way says it already.
             with suppress(Exception):
-                manager.close()
+                _close(manager)
             raise
         with _told_in_one_line(manager):
-            manager.close()
+            _close(manager)
+
+
+def _close(manager: Manager) -> None:
+    """Waits for what is under way; raises what failed, with everything closed."""
+    try:
+        _join(manager)
+    finally:
+        if manager.thread is not None:
+            manager.thread.shutdown()
+        manager.orbax.close()
+
+
+def _join(manager: Manager) -> None:
+    """Waits until Orbax has taken what it was given last; raises if that failed."""
+    pending, manager.pending = manager.pending, None
+    if pending is not None:
+        pending.result()
 
 
 @contextmanager
@@ -128,42 +165,66 @@ def _without_stack_traces() -> Iterator[None]:
 
 
 @contextmanager
-def _told_in_one_line(manager: ocp.CheckpointManager) -> Iterator[None]:
+def _told_in_one_line(manager: Manager) -> Iterator[None]:
     """Turns whatever Orbax raises of a failed write into a UserError."""
     try:
         yield
     except jax.errors.JaxRuntimeError:
         raise  # of a device or another process, not of a disk
     except Exception as error:
+        where = manager.orbax.directory
         raise UserError(
-            f"cannot write a checkpoint to {manager.directory}: {one_line(error)}; "
-            "earlier checkpoints are kept, the same command continues the run"
+            f"cannot write a checkpoint to {where}: {one_line(error)}; earlier "
+            "checkpoints are kept, the same command continues the run"
         ) from error
 
 
-def save(manager: ocp.CheckpointManager, snapshot: Snapshot, step: int) -> None:
-    """Starts writing; returns once the values are copied off the device.
+def save(manager: Manager, snapshot: Snapshot, step: int) -> None:
+    """Starts writing; returns at once, the caller may donate the snapshot.
+
+    The device holds a copy of it until that is on the host.
 
     Raises:
         UserError: this or an earlier write failed, for instance on a full disk.
     """
-    tree = _tree(snapshot)
+    tree = _copy(_tree(snapshot))
     with _told_in_one_line(manager):
-        manager.save(step, args=ocp.args.StandardSave(tree))
+        _join(manager)
+        if manager.thread is None:
+            _write(manager.orbax, tree, step)
+        else:
+            manager.pending = manager.thread.submit(_write, manager.orbax, tree, step)
 
 
-def finish(manager: ocp.CheckpointManager) -> None:
+def _write(orbax: ocp.CheckpointManager, tree: dict[str, Any], step: int) -> None:
+    """Gives Orbax the tree and its checksum; returns once both are on the host."""
+    orbax.save(step, args=ocp.args.StandardSave(_with_checksum(tree)))
+
+
+def finish(manager: Manager) -> None:
     """Waits until what was saved is on disk.
 
     Raises:
         UserError: a write failed.
     """
     with _told_in_one_line(manager):
-        manager.wait_until_finished()
+        _join(manager)
+        manager.orbax.wait_until_finished()
+
+
+def latest_step(manager: Manager) -> int | None:
+    """Returns the step of the newest checkpoint, one on its way included.
+
+    Raises:
+        UserError: a write failed.
+    """
+    with _told_in_one_line(manager):
+        _join(manager)
+    return manager.orbax.latest_step()
 
 
 def restore_latest(
-    manager: ocp.CheckpointManager, like: Snapshot, warn: Callable[[str], None]
+    manager: Manager, like: Snapshot, warn: Callable[[str], None]
 ) -> Snapshot | None:
     """Returns the newest checkpoint that reads back intact, or None if there is none.
 
@@ -177,18 +238,19 @@ def restore_latest(
     Raises:
         UserError: there are checkpoints and all of them are damaged; nothing is moved.
     """
-    directory = Path(manager.directory)
+    orbax = manager.orbax
+    directory = Path(orbax.directory)
     damaged: list[int] = []
     reasons: list[str] = []
-    for step in sorted(manager.all_steps(), reverse=True):
-        snapshot, reason = _read(manager, step, like)
+    for step in sorted(orbax.all_steps(), reverse=True):
+        snapshot, reason = _read(orbax, step, like)
         if snapshot is None:
             damaged.append(step)
             reasons.append(f"checkpoint {directory / str(step)} is damaged ({reason})")
             continue
         if damaged:
             parallel.from_first(lambda: _set_aside(directory, damaged))
-            manager.reload()
+            orbax.reload()
             kept = directory.parent / DAMAGED
             warn(
                 f"{'; '.join(reasons)}; continuing from step {step}, what is damaged "
@@ -240,7 +302,7 @@ def start_from(run_directory: str, state: TrainState) -> TrainState:
 
 
 def _tree(snapshot: Snapshot) -> dict[str, Any]:
-    """The snapshot as nested dicts of arrays, with its checksum."""
+    """The snapshot as nested dicts of arrays."""
     state = snapshot.state
     tree: dict[str, Any] = {
         "state": {
@@ -258,19 +320,28 @@ def _tree(snapshot: Snapshot) -> dict[str, Any]:
     }
     if snapshot.best is not None:
         tree["best"] = snapshot.best._asdict()
+    return tree
+
+
+@jax.jit
+def _copy(tree: PyTree) -> PyTree:
+    return jax.tree.map(jnp.copy, tree)
+
+
+def _with_checksum(tree: dict[str, Any]) -> dict[str, Any]:
     return {**tree, "checksum": checksum(tree)}
 
 
 def _read(
-    manager: ocp.CheckpointManager, step: int, like: Snapshot
+    orbax: ocp.CheckpointManager, step: int, like: Snapshot
 ) -> tuple[Snapshot | None, str]:
     abstract = jax.tree.map(
         lambda leaf: jax.ShapeDtypeStruct(
             leaf.shape, leaf.dtype, sharding=leaf.sharding
         ),
-        _tree(like),
+        _with_checksum(_tree(like)),
     )
-    tree, reason = _read_tree(manager, step, abstract)
+    tree, reason = _read_tree(orbax, step, abstract)
     if tree is None:
         return None, reason
     values = dict(tree["state"])
@@ -281,13 +352,13 @@ def _read(
 
 
 def _read_tree(
-    manager: ocp.CheckpointManager, step: int, abstract: PyTree | None = None
+    orbax: ocp.CheckpointManager, step: int, abstract: PyTree | None = None
 ) -> tuple[dict[str, Any] | None, str]:
     """Returns (tree, "") or (None, what is wrong with the files)."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            tree = manager.restore(step, args=ocp.args.StandardRestore(abstract))
+            tree = orbax.restore(step, args=ocp.args.StandardRestore(abstract))
         expected = tree.pop("checksum")
         intact = bool(jnp.array_equal(checksum(tree), expected))
     # Damaged files raise nearly anything (JSON, zarr, key, shape and I/O errors), and

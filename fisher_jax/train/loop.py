@@ -13,7 +13,6 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-import orbax.checkpoint as ocp
 from jaxtyping import Array, Key, PyTree
 
 from fisher_jax import measure, parallel
@@ -79,7 +78,7 @@ class Session(NamedTuple):
 
     metrics_path: Path | None
     records: list[Record]
-    manager: ocp.CheckpointManager
+    manager: checkpoints.Manager
     tracker: Tracker | None
     display: Display
     stop: StopSignals
@@ -239,7 +238,7 @@ def _saving_if_data_is_damaged(
     try:
         yield
     except DataError:
-        is_saved = session.manager.latest_step() == step
+        is_saved = checkpoints.latest_step(session.manager) == step
         # One process alone cannot save, and the others do not know of its error.
         if step and not is_saved and jax.process_count() == 1:
             _check_finite(snapshot.metrics, step - 1)

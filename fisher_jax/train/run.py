@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import jax
-import orbax.checkpoint as ocp
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 from rich.console import Console
@@ -210,10 +209,10 @@ def _keep_records(path: Path, last_step: int) -> list[records.Record]:
 
 
 def _print_divergence(
-    console: Console, error: loop.Diverged, manager: ocp.CheckpointManager
+    console: Console, error: loop.Diverged, manager: checkpoints.Manager
 ) -> None:
-    manager.wait_until_finished()
-    step = manager.latest_step()
+    checkpoints.finish(manager)
+    step = checkpoints.latest_step(manager)
     left = "No checkpoint." if step is None else f"Last good checkpoint: {step}."
     console.print(f"Diverged: {error}. {left}")
 

@@ -171,7 +171,7 @@ def test_saving_does_not_see_what_happens_to_the_memory_afterwards(tmp_path):
         like = make_snapshot(1)
         zeros = {"w": jnp.zeros(4_000_000)}
         like = like._replace(state=like.state.replace(batch_stats=zeros))
-        restored, reason = checkpoints._read(manager, 20, like)
+        restored, reason = checkpoints._read(manager.orbax, 20, like)
     assert reason == ""
     for x, y in zip(values(restored), expected, strict=True):
         np.testing.assert_array_equal(x, y)
