@@ -9,6 +9,7 @@ import dataclasses
 import logging
 import shutil
 import sys
+import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -136,22 +137,30 @@ def _join(manager: Manager) -> None:
 
 @contextmanager
 def _without_stack_traces() -> Iterator[None]:
-    """Keeps to itself what Orbax's threads print of a failed write.
+    """Keeps to itself what Orbax's and TensorBoard's threads print of a failed write.
 
-    They log a trace for each array and leave futures behind whose event loop is gone,
-    some until Python itself ends; ``save`` and ``finish`` raise the same failure once.
+    Orbax logs a trace for each array and leaves futures behind whose event loop is
+    gone, some until Python itself ends; ``save`` and ``finish``, and the tracker's
+    ``log`` and ``close``, raise the same failure once.
     """
     before, handler = sys.unraisablehook, absl_logging.get_absl_handler()
+    before_in_threads = threading.excepthook
     has_failed = False
 
     def report(unraisable: "sys.UnraisableHookArgs") -> None:
         if not has_failed and str(unraisable.exc_value) != "Event loop is closed":
             before(unraisable)
 
+    def report_thread(failed: threading.ExceptHookArgs) -> None:
+        if not type(failed.thread).__module__.startswith("tensorboardX"):
+            before_in_threads(failed)
+
     def is_ours(record: logging.LogRecord) -> bool:
-        return "orbax" not in record.pathname or record.levelno < logging.ERROR
+        is_orbaxs = "orbax" in record.pathname or record.name == "asyncio"
+        return not is_orbaxs or record.levelno < logging.ERROR
 
     sys.unraisablehook = report
+    threading.excepthook = report_thread
     handler.addFilter(is_ours)
     try:
         yield
@@ -160,6 +169,7 @@ def _without_stack_traces() -> Iterator[None]:
         raise
     finally:
         if not has_failed:
+            threading.excepthook = before_in_threads
             sys.unraisablehook = before
             handler.removeFilter(is_ours)
 

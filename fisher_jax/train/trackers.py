@@ -93,17 +93,28 @@ class TensorBoard:
     """
 
     _REWRITTEN = 100
+    # More than a record holds: else it would wait for a thread that may have failed.
+    _QUEUE = 1000
 
     def __init__(self, run: TrackedRun):
         """Opens an event file that purges the steps that are written again."""
         rewritten = run.records[-self._REWRITTEN :]
         first = int(rewritten[0]["step"] or 0) if rewritten else run.first_step
         self.last_step = first - 1
-        folder = str(run.directory / "tensorboard")
-        self._writer = SummaryWriter(folder, purge_step=first, flush_secs=1)
+        self._folder = run.directory / "tensorboard"
+        self._writer = SummaryWriter(
+            str(self._folder), purge_step=first, flush_secs=1, max_queue=self._QUEUE
+        )
+        self._file: Any = self._writer.file_writer.event_writer
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
-        """Writes the values."""
+        """Writes the values.
+
+        Raises:
+            UserError: the writing thread has failed, for instance on a full disk.
+        """
+        if not self._file._worker.is_alive():
+            raise self._failed("its writing thread has ended")
         self.last_step = step
         for name, value in values.items():
             self._writer.add_scalar(name, value, step)
@@ -112,8 +123,23 @@ class TensorBoard:
         """Nothing: event files do not hold how a run ended."""
 
     def close(self) -> None:
-        """Closes the file."""
-        self._writer.close()
+        """Closes the file.
+
+        Raises:
+            UserError: what is left cannot be written.
+        """
+        try:
+            self._writer.close()
+        except OSError as error:
+            # Or it tries and fails again when Python ends.
+            self._file._closed = True
+            raise self._failed(one_line(error)) from error
+
+    def _failed(self, reason: str) -> UserError:
+        return UserError(
+            f"cannot write to {self._folder}: {reason}; make space and run the same "
+            "command again"
+        )
 
 
 class WeightsAndBiases:
