@@ -12,6 +12,7 @@ from benchmarks.cost import compile_program
 from benchmarks.timing import Effort, take_turns
 from fisher_jax.curvature import fisher_trace, hessian_trace, squared_gradient_norms
 from fisher_jax.penalties import fisher_penalty
+from tests.tiers import some
 
 PROBLEMS = {
     "simple_cnn": lambda: networks.simple_cnn(4, 8),
@@ -20,7 +21,7 @@ PROBLEMS = {
 }
 
 
-@pytest.fixture(params=PROBLEMS)
+@pytest.fixture(params=some(PROBLEMS, ["simple_cnn", "mlp"]))
 def problem(request):
     return PROBLEMS[request.param]()
 

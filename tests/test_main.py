@@ -30,6 +30,7 @@ from tests.command import (
     start,
 )
 from tests.data.conftest import write_set
+from tests.tiers import some
 
 EPOCHS = "--config.train.num_epochs=8"
 STEPS = 64
@@ -95,9 +96,9 @@ def test_a_saved_config_reruns_to_the_same_bits(finished, tmp_path):
 
 
 def test_killed_at_random_moments(finished, tmp_path):
-    """SIGKILL at five moments of the run, wherever it then is, each one continued."""
+    """SIGKILL at three moments of the run, each one continued; thirty: tests/faults."""
     workdir, generator = tmp_path / "run", random.Random(0)
-    for lines in (1, 3, 4, 6, 8):
+    for lines in (1, 4, 8):
         process = start(*SMALL, EPOCHS, f"--workdir={workdir}")
         pause = generator.random() * 0.1
 
@@ -255,7 +256,9 @@ MISTAKES = {
 }
 
 
-@pytest.mark.parametrize("case", MISTAKES)
+@pytest.mark.parametrize(
+    "case", some(MISTAKES, ("key", "flag", "batch", "data folder", "other run"))
+)
 def test_a_mistake_gets_one_line_and_exit_2(case, tmp_path):
     arguments, said = MISTAKES[case]
     code, output = run(*SMALL, f"--workdir={tmp_path}/run", *arguments)
@@ -292,6 +295,7 @@ def test_several_devices_must_divide_the_batch(tmp_path):
     assert "the nearest that are: 15 or 18" in errors(output)[0]
 
 
+@pytest.mark.slow
 def test_eight_devices_train_the_same_run(finished, tmp_path):
     """To rounding: sums are taken in another order."""
     environment = {"XLA_FLAGS": "--xla_force_host_platform_device_count=8"}
@@ -333,6 +337,7 @@ def test_every_method_of_the_paper_runs(tmp_path):
     assert last["trace/hessian_sem"] > 0
 
 
+@pytest.mark.slow
 def test_cifar10(tfds_data, tmp_path):
     """The setting of table 1 on the real images, two steps of it."""
     arguments = [

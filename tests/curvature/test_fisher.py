@@ -11,6 +11,7 @@ from fisher_jax import curvature
 from fisher_jax.curvature import class_space
 from tests.curvature import networks
 from tests.curvature.networks import jit
+from tests.tiers import some
 
 KEY_COUNT = 1000
 
@@ -42,7 +43,10 @@ def assert_unbiased(values, exact):
     assert sem > 0
 
 
-@pytest.mark.parametrize("name", networks.NETWORKS)
+SLOW = {"conv_weight_norm"}
+
+
+@pytest.mark.parametrize("name", some(networks.NETWORKS, set(networks.NETWORKS) - SLOW))
 def test_squared_gradient_norms_equal_materialised_gradients(name):
     problem = networks.build(name)
     dense = networks.materialise(name)

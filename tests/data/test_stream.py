@@ -448,6 +448,7 @@ def test_closing_ends_the_threads(stream):
     raise AssertionError(grain_threads())
 
 
+@pytest.mark.slow
 def test_worker_processes_give_the_same_and_report_damage(stream, copied_set):
     reading = Reading(num_workers=2)
     whole = batches(stream, stop=4, augment="standard")

@@ -17,6 +17,7 @@ from tests.models.small import (
     initial,
     trained,
 )
+from tests.tiers import some
 
 
 @pytest.mark.parametrize("form", SMALL)
@@ -40,11 +41,18 @@ def loss(form, params, inputs, dtype=jnp.float32, train=True):
 
 @pytest.mark.parametrize(
     ("form", "dtype"),
-    [(form, jnp.float32) for form in SMALL]
-    + [
-        ("resnet-batch_norm", jnp.bfloat16),
-        ("resnet-weight_norm", jnp.bfloat16),
-    ],
+    some(
+        [(form, jnp.float32) for form in SMALL]
+        + [
+            ("resnet-batch_norm", jnp.bfloat16),
+            ("resnet-weight_norm", jnp.bfloat16),
+        ],
+        [
+            ("simple_cnn", jnp.float32),
+            ("resnet-weight_norm", jnp.float32),
+            ("resnet-batch_norm", jnp.bfloat16),
+        ],
+    ),
 )
 def test_loss_and_gradients_are_finite_and_float32(form, dtype):
     params = trained(form)["params"]
@@ -60,7 +68,7 @@ def test_loss_and_gradients_are_finite_and_float32(form, dtype):
         assert np.any(leaf != 0), f"{name} takes no part"
 
 
-@pytest.mark.parametrize("form", SMALL)
+@pytest.mark.parametrize("form", some(SMALL, ["resnet-batch_norm", "simple_cnn"]))
 def test_bfloat16_computes_and_float32_stores(form):
     inputs = images(form, 2)
     model = build(form, jnp.bfloat16)
@@ -113,7 +121,7 @@ def test_examples_are_independent_without_batch_norm(form):
     assert itself > 0
 
 
-@pytest.mark.parametrize("form", WITH_BATCH_NORM)
+@pytest.mark.parametrize("form", some(WITH_BATCH_NORM, ["resnet-batch_norm"]))
 def test_batch_norm_ties_examples_together_in_train_mode_only(form):
     others, itself = others_moved(form, train=False)
     assert others == 0

@@ -11,6 +11,7 @@ from fisher_jax import curvature, penalties
 from fisher_jax.curvature import class_space
 from tests.curvature import networks
 from tests.curvature.networks import jit
+from tests.tiers import some
 
 KEY_COUNT = 2000
 
@@ -100,16 +101,10 @@ def test_parts_of_a_batch_in_turn_give_what_the_whole_gives(kind):
 
 
 # Their derivative by reverse over reverse takes longest to compile.
-SLOW = ("weight_norm", "conv_strided_grouped", "conv_deep_small_maps")
+BY_DEFAULT = ("mlp_tanh", "mlp_relu", "conv_pool", "batch_norm_eval", "shared_skip")
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        pytest.param(name, marks=[pytest.mark.slow] if name in SLOW else [])
-        for name in networks.NETWORKS
-    ],
-)
+@pytest.mark.parametrize("name", some(networks.NETWORKS, BY_DEFAULT))
 def test_fisher_penalties_equal_reverse_over_reverse(name):
     problem = networks.build(name)
     key = jax.random.key(3)
@@ -153,7 +148,7 @@ def test_every_penalty_in_every_mode(kind):
     assert_allclose(got["linearize"], slope, rtol=1e-9)
 
 
-@pytest.mark.parametrize("kind", EVERY_KIND)
+@pytest.mark.parametrize("kind", some(EVERY_KIND, ["fisher", "reparameterised"]))
 def test_second_derivatives(kind):
     problem = networks.build("mlp_tanh", batch=3)
     flat, unravel = ravel_pytree(problem.params)
@@ -288,7 +283,7 @@ def test_examples_may_interact(kind):
     )
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", some(KINDS, ["fisher", "gradient"]))
 def test_finite_difference_of_a_smooth_network(kind):
     problem = networks.build("mlp_tanh", scale=1.0)
     key = jax.random.key(1)
@@ -312,7 +307,7 @@ def test_finite_difference_of_a_smooth_network(kind):
     assert_trees_close(difference, exact, 3e-2)
 
 
-@pytest.mark.parametrize("kind", EVERY_KIND)
+@pytest.mark.parametrize("kind", some(EVERY_KIND, ["fisher", "input_gradient"]))
 def test_no_gradient_is_no_penalty_and_no_nan(kind):
     problem = networks.build("mlp_relu")
     params = {**problem.params, "unused": jnp.ones(3)}

@@ -17,6 +17,7 @@ from fisher_jax.train.optimizer import sgd
 from fisher_jax.train.state import create_state
 from fisher_jax.train.step import step_keys
 from fisher_jax.train.step import train_step as eager_train_step
+from tests.tiers import some
 
 BATCH, CLASSES = 6, 3
 SHAPE = (4, 4, 1)
@@ -161,7 +162,7 @@ def test_the_penalty_sees_only_its_examples(batch):
     np.testing.assert_allclose(state.penalty_value, alone, rtol=1e-5)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", some(NAMES, ["fisher"]))
 def test_running_statistics_move_once_a_step_whatever_the_penalty(name, batch):
     inputs, labels = batch
     plain, _ = train_step(
