@@ -48,7 +48,7 @@ def loss(form, params, inputs, dtype=jnp.float32, train=True):
             ("resnet-weight_norm", jnp.bfloat16),
         ],
         [
-            ("simple_cnn", jnp.float32),
+            ("wide_resnet-skip_init", jnp.float32),
             ("resnet-weight_norm", jnp.float32),
             ("resnet-batch_norm", jnp.bfloat16),
         ],
@@ -68,7 +68,7 @@ def test_loss_and_gradients_are_finite_and_float32(form, dtype):
         assert np.any(leaf != 0), f"{name} takes no part"
 
 
-@pytest.mark.parametrize("form", some(SMALL, ["resnet-batch_norm", "simple_cnn"]))
+@pytest.mark.parametrize("form", some(SMALL, ["resnet-batch_norm", "fixup_resnet"]))
 def test_bfloat16_computes_and_float32_stores(form):
     inputs = images(form, 2)
     model = build(form, jnp.bfloat16)
