@@ -13,7 +13,9 @@ def some(cases: Iterable[Any], by_default: Iterable[Any]) -> list[Any]:
     """
     first, cases = list(by_default), list(cases)
     assert all(case in cases for case in first), "no such case"
-    return [
-        case if case in first else pytest.param(case, marks=pytest.mark.slow)
-        for case in cases
-    ]
+    return [case if case in first else _slow(case) for case in cases]
+
+
+def _slow(case: Any) -> Any:
+    values = case if isinstance(case, tuple) else (case,)
+    return pytest.param(*values, marks=pytest.mark.slow)
