@@ -55,7 +55,11 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def on_page_markdown(markdown: str, page, config, files) -> str:  # type: ignore[no-untyped-def]
-    """Appends the report's figures and tables to the gallery."""
+    """Leads links to the site's pages; appends figures and tables to the gallery."""
+    # As written they lead somewhere in the repository, too.
+    markdown = re.sub(r"\]\((tutorials/\w+)\.py\)", r"](\1.md)", markdown)
+    for name, source in COPIED.items():
+        markdown = markdown.replace(f"](../{source})", f"]({name})")
     if page.file.src_uri != "gallery.md":
         return markdown
     return "\n\n".join([markdown, *gallery()])
