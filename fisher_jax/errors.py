@@ -31,7 +31,7 @@ def needs_extra(name: str) -> Iterator[None]:
             raise
         print(
             f"error: {package} is not installed; it comes with the extra {name}: pip "
-            f"install 'fisher_jax[{name}]', or pip install -e '.[{name}]' in a clone",
+            f"install -e '.[{name}]' in a clone",
             file=sys.stderr,
         )
         sys.exit(2)

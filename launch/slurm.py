@@ -221,7 +221,7 @@ def _check_slurm() -> None:
         import submitit  # noqa: F401
     except ImportError as error:
         raise UserError(
-            "submitit is not installed; pip install 'fisher_jax[launch]'"
+            "submitit is not installed; pip install -e '.[launch]' in a clone"
         ) from error
     if read_queue() is None:
         raise UserError("Slurm does not answer (squeue failed)")

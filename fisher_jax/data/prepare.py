@@ -1,7 +1,7 @@
 """Downloads and prepares a TFDS set: python -m fisher_jax.data.prepare NAME.
 
-Preparing image sets needs TensorFlow (``pip install 'fisher_jax[prepare]'``), but for
-tiny_imagenet; reading the result does not, so it can be done once, anywhere, and
+Preparing image sets needs TensorFlow (``pip install -e '.[prepare]'`` in a clone), but
+for tiny_imagenet; reading the result does not, so it can be done once, anywhere, and
 copied.
 """
 
@@ -70,7 +70,7 @@ def prepare(name: str, data_dir: Path, manual_dir: Path | None = None) -> Path:
         raise DataError(f"--manual_dir={manual_dir} is not a folder")
     if not _is_ours(name) and importlib.util.find_spec("tensorflow") is None:
         raise DataError(
-            f"preparing {name} needs TensorFlow: pip install 'fisher_jax[prepare]'"
+            f"preparing {name} needs TensorFlow: pip install -e '.[prepare]' in a clone"
         )
     return _download_and_prepare(name, data_dir, manual_dir)
 

@@ -311,7 +311,7 @@ def _new_id() -> str:
 def _missing(package: str) -> UserError:
     return UserError(
         f"tracker={package} needs a package that is not installed: "
-        f"pip install 'fisher_jax[{package}]'"
+        f"pip install -e '.[{package}]' in a clone"
     )
 
 

@@ -42,7 +42,8 @@ def run(*arguments: str) -> subprocess.CompletedProcess:
 def test_missing_tensorflow(tmp_path):
     process = run("cifar100", f"--data_dir={tmp_path}")
     assert process.returncode == 2
-    message = "preparing cifar100 needs TensorFlow: pip install 'fisher_jax[prepare]'\n"
+    message = "preparing cifar100 needs TensorFlow: "
+    message += "pip install -e '.[prepare]' in a clone\n"
     assert process.stderr == message
     assert process.stdout == ""
     assert list(tmp_path.iterdir()) == []
