@@ -224,9 +224,11 @@ def batch_size(inputs: PyTree) -> int:
     shapes = [jnp.shape(a) for a in jax.tree.leaves(inputs)]
     sizes = {s[0] if s else 0 for s in shapes}
     if len(sizes) != 1 or sizes == {0}:
+        # A nested list is a pytree of as many scalars as it holds numbers.
+        more = f" and {len(shapes) - 8} more" if len(shapes) > 8 else ""
         raise ValueError(
             "inputs: expected an array [B, ...] (or several) with one B ≥ 1, got "
-            f"shapes {shapes}"
+            f"shapes {shapes[:8]}{more}"
         )
     return sizes.pop()
 

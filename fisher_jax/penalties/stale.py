@@ -77,11 +77,19 @@ def add_penalty(
         A transformation with state ``StalePenaltyState``.
 
     Raises:
-        TypeError: counts that are no Python integers; from ``update``: a penalty that
-            is no scalar, or integer parameters.
+        TypeError: a coefficient that is no real scalar, counts that are no Python
+            integers; from ``update``: a penalty that is no scalar, or integer
+            parameters.
         ValueError: update_every < 1 or first_step < 0; from ``update``: no params or no
             penalty_fn.
     """
+    if not isinstance(coefficient, (int, float)) and (
+        getattr(coefficient, "shape", None) != ()
+    ):
+        raise TypeError(
+            "coefficient: expected a number or a scalar array, got "
+            f"{trees.described(coefficient)}"
+        )
     trees.check_count("update_every", update_every)
     trees.check_count("first_step", first_step, least=0)
 
