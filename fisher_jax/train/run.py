@@ -24,7 +24,7 @@ from fisher_jax.train.profile import StepTrace
 from fisher_jax.train.progress import Display, print_header
 from fisher_jax.train.provenance import config_json, facts_of
 from fisher_jax.train.signals import EXIT_PREEMPTED, StopSignals
-from fisher_jax.train.trackers import TrackedRun, open_tracker
+from fisher_jax.train.trackers import TrackedRun, open_tracker, require_tracker
 
 EXIT_FINISHED, EXIT_DIVERGED = 0, 3
 
@@ -84,7 +84,10 @@ def _run(config: ConfigDict, command: CommandLine, stop: StopSignals) -> int:
         _, lock = records.open_workdir(command.workdir)
         locks.enter_context(lock)
         is_known = records.check_same_config(directory, flat_config(config))
-        return is_known, (directory / "result.json").exists()
+        has_ended = (directory / "result.json").exists()
+        if not has_ended:
+            require_tracker(config.tracker)
+        return is_known, has_ended
 
     with locks:
         is_known, has_ended = parallel.from_first(open_workdir)

@@ -6,6 +6,7 @@ computed again. What is sent by the environment (WANDB_MODE, WANDB_PROJECT,
 MLFLOW_TRACKING_URI, ...) is left to the libraries.
 """
 
+import importlib.util
 import json
 import math
 import time
@@ -59,6 +60,17 @@ class TrackedRun(NamedTuple):
     def name(self) -> str:
         """The last two parts of the run's folder, which tell it in a sweep."""
         return "/".join(self.directory.absolute().parts[-2:])
+
+
+def require_tracker(tracker: str) -> None:
+    """Refuses a tracker whose package is missing, before anything is written.
+
+    Raises:
+        UserError: saying which extra brings it.
+    """
+    # tensorboardX is a part of the extra train.
+    if tracker != "tensorboard" and importlib.util.find_spec(tracker) is None:
+        raise _missing(tracker)
 
 
 def open_tracker(tracker: str, run: TrackedRun) -> Tracker:

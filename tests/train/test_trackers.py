@@ -12,7 +12,12 @@ import pytest
 
 from fisher_jax.errors import UserError
 from fisher_jax.train import wandb_log
-from fisher_jax.train.trackers import TrackedRun, finite_values, open_tracker
+from fisher_jax.train.trackers import (
+    TrackedRun,
+    finite_values,
+    open_tracker,
+    require_tracker,
+)
 from tests.command import SMALL, run, signal_when, start
 
 CONFIG = {"seed": 3, "penalty.name": "fisher", "train.init_from": None}
@@ -72,9 +77,13 @@ def test_records_become_finite_metrics():
 def test_a_missing_package_is_one_line_that_says_how_to_get_it(tmp_path, monkeypatch):
     for package in ("wandb", "mlflow"):
         monkeypatch.setitem(sys.modules, package, None)
-        with pytest.raises(UserError, match=rf"fisher_jax\[{package}\]") as caught:
+        hint = rf"pip install -e '\.\[{package}\]' in a clone"
+        with pytest.raises(UserError, match=hint) as caught:
             open_tracker(package, tracked(tmp_path))
         assert "\n" not in str(caught.value)
+        with pytest.raises(UserError, match=hint):
+            require_tracker(package)
+    require_tracker("tensorboard")
 
 
 def test_a_run_is_named_by_the_last_two_parts_of_its_folder(tmp_path):
