@@ -7,7 +7,7 @@ from typing import NamedTuple
 from absl import flags
 
 from fisher_jax.errors import UserError, one_line
-from fisher_jax.train.config import split_overrides
+from fisher_jax.train.config import SCHEMA, split_overrides
 
 _CONFIG = flags.DEFINE_string("config", None, "experiment file.py[:variant]")
 _WORKDIR = flags.DEFINE_string("workdir", None, "run directory, made if absent")
@@ -50,7 +50,9 @@ def parse_flags(argv: Sequence[str]) -> Sequence[str]:
         if unexpected:
             raise flags.Error(f"unexpected argument {unexpected[0]!r}")
     except flags.Error as error:
-        print(f"error: {one_line(error)}", file=sys.stderr)
+        name = getattr(error, "flagname", "")
+        hint = f"; did you mean --config.{name}?" if name in SCHEMA else ""
+        print(f"error: {one_line(error)}{hint}", file=sys.stderr)
         sys.exit(2)
     return argv
 

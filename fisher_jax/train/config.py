@@ -341,7 +341,7 @@ def _describe(rule: Rule) -> str:
     }
     text = names[rule.kind]
     if rule.low is not None and rule.high is not None:
-        text += f" from {rule.low:g} to {rule.high:g}"
+        text += f" from {rule.low} to {rule.high}"
     elif rule.low is not None:
         text += f" of at least {rule.low:g}"
     if rule.above is not None:
