@@ -112,7 +112,7 @@ def _run(
 ) -> int:
     from launch.definition import fingerprint, first_difference, load_definition
     from launch.selection import read_selection
-    from launch.work import Work, command_of
+    from launch.work import Work, command_of, wanted_names
 
     definition = load_definition(options.config, overrides)
     given = read_selection(options.winners) if options.winners else {}
@@ -124,6 +124,8 @@ def _run(
         return 0
     if options.out is None:
         raise UserError("--out is missing; see --help")
+    # Before the folder is written, which keeps this definition.
+    wanted_names(definition, options.only)
     ours = fingerprint(definition)
     difference = first_difference(ours, folder.open_folder(out, ours))
     if difference:

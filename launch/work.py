@@ -49,14 +49,7 @@ class Work:
         self.states: dict[str, RunState] = {}
         self._not_again: set[str] = set()
         self._only = only
-        self.names = [
-            run.name for run in definition.plan(None) if self._is_wanted(run.name)
-        ]
-        if not self.names:
-            raise UserError(
-                f"no run matches {' '.join(only)!r}; they are called like "
-                f"{definition.plan(None)[0].name!r}"
-            )
+        self.names = wanted_names(definition, only)
         self.runs: dict[str, PlannedRun] = {}
         self._plan()
         self.refresh()
@@ -133,7 +126,7 @@ class Work:
         return has_chosen
 
     def _is_wanted(self, name: str) -> bool:
-        return not self._only or any(fnmatch.fnmatch(name, p) for p in self._only)
+        return _matches(name, self._only)
 
     def _has_ended(self, name: str) -> bool:
         return name in self.states and self.states[name].state in folder.ENDED
@@ -141,6 +134,25 @@ class Work:
     def _is_done(self, name: str) -> bool:
         state = folder.read_json(self.out / name / "result.json").get("status")
         return state == "finished"
+
+
+def wanted_names(definition: Definition, only: Sequence[str]) -> list[str]:
+    """Returns the names of the runs to begin with that match ``only``.
+
+    Raises:
+        UserError: none does.
+    """
+    names = [run.name for run in definition.plan(None)]
+    wanted = [name for name in names if _matches(name, only)]
+    if not wanted:
+        raise UserError(
+            f"no run matches {' '.join(only)!r}; they are called like {names[0]!r}"
+        )
+    return wanted
+
+
+def _matches(name: str, patterns: Sequence[str]) -> bool:
+    return not patterns or any(fnmatch.fnmatch(name, p) for p in patterns)
 
 
 def command_of(definition: Definition, run: PlannedRun, out: Path) -> list[str]:
