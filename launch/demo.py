@@ -8,9 +8,11 @@ and draws a figure. A second call shows the finished runs again.
 import os
 import shlex
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
-from fisher_jax.errors import needs_extra
+from fisher_jax.errors import UserError, needs_extra, one_line
+from launch.command_line import Parser
 from launch.processes import Job, main_command, run_side_by_side
 
 with needs_extra("train"):
@@ -139,9 +141,21 @@ def _number(value: float | None, form: str) -> str:
     return "–" if value is None else format(value, form)
 
 
+def directory_of(argv: Sequence[str]) -> Path:
+    """Returns the folder that the command line names."""
+    parser = Parser("python -m launch.demo", __doc__)
+    parser.add_argument("folder", nargs="?", type=Path, default=Path("runs/demo"),
+                        help="where the runs go (default: runs/demo)")  # fmt: skip
+    folder: Path = parser.parse_args(argv).folder
+    return folder
+
+
 if __name__ == "__main__":
     try:
-        sys.exit(main(Path(sys.argv[1] if sys.argv[1:] else "runs/demo")))
+        sys.exit(main(directory_of(sys.argv[1:])))
+    except UserError as error:
+        print(f"error: {one_line(error)}", file=sys.stderr)
+        sys.exit(2)
     except KeyboardInterrupt:
         print("\nStopped; the same command continues.")
         sys.exit(130)
