@@ -3,8 +3,9 @@
 python -m launch.rerun RUN_DIR [--out=FOLDER]
 
 Says "identical", or names the first difference in metrics.jsonl or result.json. Times
-are not compared. Versions, devices and commit that are not those of the first run are
-told: with others, other bits are to be expected.
+are not compared. Versions, devices, commit and XLA_FLAGS that are not those of the
+first run are told: with others, other bits are to be expected. Not for the runs of
+results/, whose records are thinned and rounded.
 
 Exit codes: 0 identical, 1 different, 2 bad input; main.py's where the rerun fails.
 """
@@ -28,7 +29,7 @@ with needs_extra("train"):
     from rich.console import Console
 
 # What config.json says of the surroundings, beside the packages' versions.
-_SURROUNDINGS = ("device_kind", "device_count", "git_commit")
+_SURROUNDINGS = ("device_kind", "device_count", "git_commit", "xla_flags")
 
 
 def main(argv: Sequence[str]) -> int:
