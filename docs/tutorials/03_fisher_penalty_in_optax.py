@@ -163,6 +163,7 @@ plt.show()
 
 # %%
 root = Path(fisher_jax.__file__).parents[1]
+sys.path.append(str(root))  # a clone, whose experiments/ are read below
 settings = {"train.num_epochs": 5, "measure.fisher_examples": 0}
 with tempfile.TemporaryDirectory() as workdir:
     command = [
