@@ -41,9 +41,12 @@ from sklearn.datasets import load_digits
 
 import fisher_jax
 from fisher_jax.models.simple_cnn import SimpleCNN
+from fisher_jax.parallel import keep_convolutions_off_ynnpack, make_mesh
 from fisher_jax.penalties import add_penalty, fisher_penalty
 
 plt.style.use("fisher_jax.report.paper")
+# As main.py does: on CPU, jax 0.10 computes convolutions slowly and otherwise, if not.
+keep_convolutions_off_ynnpack()
 
 # %% [markdown]
 # ## A loop of one's own
@@ -186,7 +189,6 @@ print(f"main.py took {steps} steps")
 # run's key, and batches as a function of the step.
 
 # %%
-from fisher_jax.parallel import make_mesh
 from fisher_jax.train import assemble
 from fisher_jax.train.config import load_config
 from fisher_jax.train.step import step_keys
