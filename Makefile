@@ -12,7 +12,7 @@ STAMP := $(VENV)/.installed-py$(VERSION)
 
 help:
 	@echo "make install   a virtual environment in $(VENV) with all that tests need"
-	@echo "make demo      the paper's effect on real images, in under three minutes"
+	@echo "make demo      the paper's effect on real images, in a few minutes"
 	@echo "make test      lint, types and tests"
 	@echo "make test-all  the same with the slow tests"
 	@echo "make test-slurm  sweeps on a real one-node Slurm (apt-get install slurm-wlm munge)"

@@ -16,7 +16,8 @@ FP 79.66, GP_r 79.76; augmented, eta* 87.16 and with FP 87.52.
 
 Expected time: 0.1 h on one NVIDIA A100, an estimate: 2.7 PFLOP, 30% of its peak
 (``python -m launch.sweep --estimate --config=experiments/cifar10_simplecnn_fp.py``).
-Measured on one NVIDIA H100: 0.95 s an epoch with FP, 0.78 s without, 0.08 h in all.
+Measured on one NVIDIA H100: 0.95 s an epoch of training with FP, 0.78 s without; 0.1 h
+in all with the measurements.
 The paper's table 5: 21 s an epoch with FP, 1.8 h in all.
 
 Open: the paper states neither eta* nor the chosen alpha. 0.0316 is our reading of
