@@ -117,7 +117,6 @@ def without_flops(results: Results) -> Results:
             for t in results.tables
         ],
         penalty_flops={},
-        accuracy=[],
     )
 
 

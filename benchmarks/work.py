@@ -304,12 +304,14 @@ def memory(problem: Problem, counts: tuple[int, ...]) -> dict[tuple[str, int], i
 
 
 def set_up(threads: int) -> None:
-    """Gives both libraries the same float32 and PyTorch so many threads and a seed.
+    """Limits PyTorch to so many threads, fixes its random numbers; float32 for both.
 
     On GPUs both would take TF32 for some operations and not for others, JAX for more.
     """
     torch.set_num_threads(threads)
     torch.manual_seed(0)
+    if torch_device() == "cpu":
+        return
     torch.backends.cudnn.allow_tf32 = False
     torch.backends.cudnn.benchmark = True
     jax.config.update("jax_default_matmul_precision", "highest")

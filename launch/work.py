@@ -103,7 +103,7 @@ class Work:
         """Asks the definition for the runs that the winners allow."""
         planned = self.definition.plan(selection.winners_of(self.selection))
         self._searches = selection.searches(planned)
-        self.runs = {run.name: run for run in planned if self._is_wanted(run.name)}
+        self.runs = {run.name: run for run in planned if _matches(run.name, self._only)}
         self.names += [name for name in self.runs if name not in self.names]
 
     def _choose(self) -> bool:
@@ -124,9 +124,6 @@ class Work:
         if has_chosen:
             folder.write_json(self.out / "selection.json", self.selection)
         return has_chosen
-
-    def _is_wanted(self, name: str) -> bool:
-        return _matches(name, self._only)
 
     def _has_ended(self, name: str) -> bool:
         return name in self.states and self.states[name].state in folder.ENDED

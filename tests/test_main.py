@@ -144,11 +144,10 @@ def half_written(workdir):
 
 @pytest.mark.parametrize(
     ("number", "exit_code"),
-    [
-        (signal.SIGTERM, 75),
-        pytest.param(signal.SIGUSR1, 75, marks=pytest.mark.slow),
-        pytest.param(signal.SIGINT, 130, marks=pytest.mark.slow),
-    ],
+    some(
+        [(signal.SIGTERM, 75), (signal.SIGUSR1, 75), (signal.SIGINT, 130)],
+        [(signal.SIGTERM, 75)],
+    ),
     ids=lambda value: str(value),
 )
 def test_a_signal_saves_and_the_same_command_continues(

@@ -11,10 +11,12 @@ from pathlib import Path
 
 import pytest
 
+from tests.tiers import some
+
 ROOT = Path(__file__).parents[1]
 TUTORIALS = sorted((ROOT / "docs" / "tutorials").glob("*.py"))
 # The others take up to a minute of CPU each.
-FAST = ("01_",)
+FAST = [path for path in TUTORIALS if path.name.startswith("01_")]
 
 
 def run(command, **options):
@@ -30,17 +32,7 @@ def run(command, **options):
     assert completed.returncode == 0, completed.stderr[-4000:]
 
 
-@pytest.mark.parametrize(
-    "path",
-    [
-        pytest.param(
-            path,
-            id=path.stem,
-            marks=() if path.name.startswith(FAST) else pytest.mark.slow,
-        )
-        for path in TUTORIALS
-    ],
-)
+@pytest.mark.parametrize("path", some(TUTORIALS, FAST), ids=lambda path: path.stem)
 def test_a_tutorial_runs_as_a_script(path, tmp_path):
     run([sys.executable, str(path)], cwd=tmp_path)
 

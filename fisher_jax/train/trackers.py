@@ -6,7 +6,7 @@ computed again. What is sent by the environment (WANDB_MODE, WANDB_PROJECT,
 MLFLOW_TRACKING_URI, ...) is left to the libraries.
 """
 
-import importlib.util
+import importlib
 import json
 import math
 import time
@@ -68,9 +68,15 @@ def require_tracker(tracker: str) -> None:
     Raises:
         UserError: saying which extra brings it.
     """
-    # tensorboardX is a part of the extra train.
-    if tracker != "tensorboard" and importlib.util.find_spec(tracker) is None:
-        raise _missing(tracker)
+    if tracker == "tensorboard":
+        return  # tensorboardX is a part of the extra train
+    try:
+        importlib.import_module(tracker)
+    except ImportError as error:
+        raise UserError(
+            f"tracker={tracker} needs a package that is not installed: "
+            f"pip install -e '.[{tracker}]' in a clone"
+        ) from error
 
 
 def open_tracker(tracker: str, run: TrackedRun) -> Tracker:
@@ -89,6 +95,7 @@ def open_tracker(tracker: str, run: TrackedRun) -> Tracker:
         "wandb": WeightsAndBiases,
         "mlflow": MLflow,
     }
+    require_tracker(tracker)
     started = opened[tracker](run)
     for record in run.records:
         step = int(record["step"] or 0)
@@ -164,10 +171,8 @@ class WeightsAndBiases:
 
     def __init__(self, run: TrackedRun):
         """Starts or resumes the W&B run whose id the run directory keeps."""
-        try:
-            import wandb
-        except ImportError as error:
-            raise _missing("wandb") from error
+        import wandb
+
         identifier = _kept_id(run.directory / "wandb_run.json", _new_id)
         try:
             held = wandb_log.last_step(run.directory / "wandb", identifier)
@@ -217,11 +222,9 @@ class MLflow:
 
     def __init__(self, run: TrackedRun):
         """Starts or resumes the MLflow run whose id the run directory keeps."""
-        try:
-            import mlflow
-            from mlflow.entities import Metric, Param
-        except ImportError as error:
-            raise _missing("mlflow") from error
+        import mlflow
+        from mlflow.entities import Metric, Param
+
         self._error, self._metric = mlflow.exceptions.MlflowException, Metric
         self._unsent: list[Any] = []
         try:
@@ -318,13 +321,6 @@ def _kept_id(path: Path, create: Callable[[], str]) -> str:
 
 def _new_id() -> str:
     return uuid.uuid4().hex[:12]
-
-
-def _missing(package: str) -> UserError:
-    return UserError(
-        f"tracker={package} needs a package that is not installed: "
-        f"pip install -e '.[{package}]' in a clone"
-    )
 
 
 def _warn(text: str) -> None:

@@ -90,11 +90,10 @@ def test_hessian_and_fisher_traces_differ_where_curved(name):
 @pytest.mark.parametrize("estimator", ["per_example", "minibatch"])
 @pytest.mark.parametrize(
     ("name", "batch"),
-    [
-        ("mlp_tanh", 6),
-        pytest.param("conv_pool", 2, marks=pytest.mark.slow),
-        ("shared_skip", 6),
-    ],
+    some(
+        [("mlp_tanh", 6), ("conv_pool", 2), ("shared_skip", 6)],
+        [("mlp_tanh", 6), ("shared_skip", 6)],
+    ),
 )
 def test_draws_in_class_space_are_unbiased(name, batch, estimator, draw):
     problem = networks.build(name, batch=batch)

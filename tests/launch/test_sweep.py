@@ -270,7 +270,7 @@ def test_a_run_that_failed_too_often_is_left(tmp_path):
     assert "learning_rate_0.1-seed_1" not in [run.name for run in again.ready()]
 
 
-def test_the_status_of_two_hundred_runs_comes_at_once(tmp_path):
+def test_the_status_of_two_hundred_runs(tmp_path):
     text = GRID.replace("(0, 1)", "range(100)")
     definition = load_definition(experiment(tmp_path, text))
     out = tmp_path / "out"
