@@ -32,6 +32,11 @@ COPIED = {
     "contributing.md": "CONTRIBUTING.md",
     "changelog.md": "CHANGELOG.md",
 }
+# Of latex2mathml: "is drawn from" as an ASCII tilde, "log" without a space after it.
+BETTER_MATHML = {
+    "<mi>&#x0007E;</mi>": "<mo>&#x0223C;</mo>",
+    "<mi>log</mi>": '<mi>log</mi><mspace width="0.17em"/>',
+}
 REPORT_COMMAND = "python -m fisher_jax.report results --out=report"
 SECONDS_FOR_A_CELL = 600
 IS_EXECUTING = os.environ.get("EXECUTE_TUTORIALS") != "0"
@@ -67,14 +72,18 @@ def on_page_markdown(markdown: str, page, config, files) -> str:  # type: ignore
 
 def on_page_content(content: str, page, config, files) -> str:  # type: ignore[no-untyped-def]
     """Turns formulas, as arithmatex marks them, into MathML."""
-    pattern = r'<(span|div) class="arithmatex">\\[(\[](.*?)\\[)\]]</\1>'
+    pattern = r'<(span|div) class="arithmatex">\\[(\[](.*?)\\[)\]]</\1>([.,:;)]*)'
     return re.sub(pattern, _as_mathml, content, flags=re.DOTALL)
 
 
 def _as_mathml(formula: re.Match[str]) -> str:
     # latex2mathml does not read \Big\|.
     tex = html.unescape(formula[2]).replace(r"\|", "‖")
-    return convert(tex, display="inline" if formula[1] == "span" else "block")
+    mathml = convert(tex, display="inline" if formula[1] == "span" else "block")
+    for given, better in BETTER_MATHML.items():
+        mathml = mathml.replace(given, better)
+    # A line does not break between a formula and the comma after it.
+    return f'<span style="white-space: nowrap">{mathml}{formula[3]}</span>'
 
 
 def tutorial(script: Path) -> Path:
