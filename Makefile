@@ -131,6 +131,7 @@ MKDOCS := NO_MKDOCS_2_WARNING=1 PYTHONPATH=. PYTHONWARNINGS=ignore \
 docs: $(DOCS_STAMP)
 	@$(MKDOCS) build
 	@echo "The site: build/docs/site/index.html"
+	@echo "With a search box: python3 -m http.server -d build/docs/site"
 
 # While writing: tutorials without their plots.
 docs-serve: $(DOCS_STAMP)
