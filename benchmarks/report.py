@@ -1,12 +1,18 @@
-"""Rows and targets, as results.json, as Markdown and on the terminal."""
+"""Rows and targets, as results.json, as Markdown and on the terminal.
+
+``python -m benchmarks.report`` writes every results.md anew from its results.json.
+"""
 
 import json
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from benchmarks.accuracy import Accuracy
+from benchmarks.summary import FOLDER, RESULTS
 from benchmarks.timing import Ratio, Times
-from benchmarks.work import Section
+
+if TYPE_CHECKING:  # needs PyTorch
+    from benchmarks.work import Section
 
 MEBIBYTE = 2**20
 
@@ -74,7 +80,7 @@ def counted_target(name: str, limit: float, value: float) -> Target:
 
 
 def make_table(
-    network: str, title: str, section: Section, times: Times, reference: str
+    network: str, title: str, section: "Section", times: Times, reference: str
 ) -> Table:
     """The rows of a section, ratios to ``reference``."""
     rows = []
@@ -144,16 +150,36 @@ def write(results: Results, folder: Path) -> str:
     return markdown
 
 
+def read(folder: Path) -> Results:
+    """What ``write`` put into results.json."""
+    record = json.loads((folder / "results.json").read_text(encoding="utf-8"))
+    for target in record["targets"]:
+        del target["met"]  # follows from the rest
+    for table in record["tables"]:
+        for row in table["rows"]:
+            row["ratio"] = Ratio(**row["ratio"])
+        table["rows"] = [Row(**row) for row in table["rows"]]
+    return Results(
+        record["machine"],
+        [Target(**target) for target in record["targets"]],
+        [Table(**table) for table in record["tables"]],
+        record["penalty_gradient_flops_in_gradients"],
+        record["memory"],
+        [Accuracy(**row) for row in record["accuracy_per_cost"]],
+        record["notes"],
+    )
+
+
 def to_markdown(results: Results) -> str:
     """The whole report."""
     machine = results.machine
     device = machine.get("device", "cpu")
-    where = f"{machine['cores']} cores" if device == "cpu" else f"one {device}"
+    where = f"{machine['cores']} CPU cores" if device == "cpu" else f"one {device}"
     parts = [
-        "# Benchmark",
+        f"# Speed on {where}",
         "Made by `python -m benchmarks.run`; do not edit. "
-        f"{machine['date']}, {where}, jax {machine['jax']}, "
-        f"torch {machine['torch']}, XLA_FLAGS “{machine['xla_flags']}”; "
+        f"{machine['date']}, jax {machine['jax']}, "
+        f"torch {machine['torch']}, XLA_FLAGS `{machine['xla_flags'] or 'unset'}`; "
         f"load average {machine['load_before']} before and "
         f"{machine.get('load_after', 'unknown')} after. Times are medians of "
         "interleaved rounds; ratios are medians over rounds with smallest–largest. "
@@ -174,15 +200,11 @@ def to_markdown(results: Results) -> str:
             ],
         ),
     ]
-    for table in results.tables:
-        parts += [
-            f"## {table.title}",
-            f"{table.network}. Ratios to “{table.reference}”.",
-            _grid(
-                ["program", "ms", "ratio", "min–max", "rounds", "GFLOP", "temp MiB"],
-                [_cells(row) for row in table.rows],
-            ),
-        ]
+    for network in dict.fromkeys(table.network for table in results.tables):
+        parts.append(f"## {network}")
+        for table in results.tables:
+            if table.network == network:
+                parts += _table(table)
     if results.penalty_flops:
         names = list(next(iter(results.penalty_flops.values())))
         parts += [
@@ -217,6 +239,15 @@ def to_markdown(results: Results) -> str:
     if results.notes:
         parts += ["## Notes", "\n".join(f"- {note}" for note in results.notes)]
     return "\n\n".join(parts) + "\n"
+
+
+def _table(table: Table) -> list[str]:
+    columns = ["program", "ms", "ratio", "min–max", "rounds", "GFLOP", "temp MiB"]
+    return [
+        f"### {table.title}",
+        f"Ratios to “{table.reference}”.",
+        _grid(columns, [_cells(row) for row in table.rows]),
+    ]
 
 
 def _cells(row: Row) -> list[str]:
@@ -262,5 +293,12 @@ def _digits(value: float) -> str:
 
 
 def _grid(header: list[str], rows: list[list[str]]) -> str:
-    lines = [header, ["---"] * len(header), *rows]
+    filled = [i for i in range(len(header)) if not rows or any(r[i] for r in rows)]
+    lines = [[cells[i] for i in filled] for cells in (header, *rows)]
+    lines.insert(1, ["---"] * len(filled))
     return "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
+
+
+if __name__ == "__main__":
+    for name in RESULTS:
+        write(read(FOLDER / name), FOLDER / name)

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from benchmarks import accuracy, draws, naive_jax, networks
+from benchmarks import accuracy, draws, naive_jax, networks, report, summary
 from benchmarks.cost import compile_program
 from benchmarks.timing import Effort, take_turns
 from fisher_jax.curvature import fisher_trace, hessian_trace, squared_gradient_norms
@@ -190,6 +190,14 @@ def test_traces_of_the_peers_agree(peers):
     assert abs(forms.mean() - exact) < spread
     assert abs(torch_peers.fisher_trace_by_curvlinops(twin, 144) - exact) < spread
     assert abs(torch_peers.hessian_trace_by_curvlinops(twin, 144) - exact) < spread
+
+
+@pytest.mark.parametrize("name", summary.RESULTS)
+def test_the_markdown_is_that_of_the_json(name, tmp_path):
+    folder = summary.FOLDER / name
+    report.write(report.read(folder), tmp_path)
+    for file in ("results.json", "results.md"):
+        assert (tmp_path / file).read_text() == (folder / file).read_text()
 
 
 def test_report_is_written(peers, tmp_path):
