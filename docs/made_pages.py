@@ -29,6 +29,7 @@ TUTORIALS = ROOT / "docs" / "tutorials"
 # Pages of the site whose text lies elsewhere in the repository.
 COPIED = {
     "speed.md": "benchmarks/results.md",
+    "speed_h100.md": "benchmarks/h100/results.md",
     "contributing.md": "CONTRIBUTING.md",
     "changelog.md": "CHANGELOG.md",
 }
