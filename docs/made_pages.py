@@ -72,9 +72,15 @@ def on_page_markdown(markdown: str, page, config, files) -> str:  # type: ignore
 
 
 def on_page_content(content: str, page, config, files) -> str:  # type: ignore[no-untyped-def]
-    """Turns formulas, as arithmatex marks them, into MathML."""
+    """Turns formulas, as arithmatex marks them, into MathML; lets paths break."""
+    content = re.sub(r"(?<=<code>)[^<]{16,}(?=</code>)", _breakable, content)
     pattern = r'<(span|div) class="arithmatex">\\[(\[](.*?)\\[)\]]</\1>([.,:;)]*)'
     return re.sub(pattern, _as_mathml, content, flags=re.DOTALL)
+
+
+def _breakable(code: re.Match[str]) -> str:
+    # Long paths and calls are wider than the columns of a table.
+    return re.sub(r"(?<=\w)([/_=(])(?=\w)", r"\1<wbr>", code[0])
 
 
 def _as_mathml(formula: re.Match[str]) -> str:
@@ -150,4 +156,5 @@ def _in_order(path: Path) -> tuple[str, int]:
 
 def _title(stem: str) -> str:
     name, number = re.fullmatch(r"(.*?)(\d*)", stem).groups()  # type: ignore[union-attr]
-    return f"{name.replace('_', ' ').strip().capitalize()} {number}".strip()
+    words = name.replace("_", " ").strip().capitalize().replace("rfp", "RFP")
+    return f"{words} {number}".strip()
