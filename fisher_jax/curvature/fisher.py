@@ -65,7 +65,7 @@ def squared_gradient_norms(
             not depend on it but for rounding.
 
     Returns:
-        [B], at least float32. Inside shard_map: this device's examples.
+        [B], at least float32; inside shard_map those of this device's examples.
 
     Raises:
         TypeError: integer parameters, labels that are not integers, logits that are not

@@ -15,7 +15,12 @@ from fisher_jax.curvature.norms import LogitsFn
 
 
 class Traces(NamedTuple):
-    """Both traces, each with the standard error that its random draws leave."""
+    """Both traces, each with the standard error that its random draws leave.
+
+    Attributes:
+        fisher: Tr(F).
+        hessian: Tr(H).
+    """
 
     fisher: Estimate
     hessian: Estimate

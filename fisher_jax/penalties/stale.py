@@ -46,7 +46,7 @@ def add_penalty(
 ) -> optax.GradientTransformationExtraArgs:
     """Adds α ∇penalty to the loss's gradient, ∇penalty renewed every f steps.
 
-    Comes first in a chain; the penalty, a function of params, is passed to ``update``::
+    Comes first in a chain; the penalty, a function of params, is passed to ``update``:
 
         optimizer = optax.chain(add_penalty(0.1), optax.sgd(0.01, momentum=0.9))
         ...

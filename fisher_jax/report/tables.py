@@ -144,7 +144,7 @@ SPECS = (
     TableSpec(
         "table7",
         published.TABLE_7,
-        "Final training accuracy in %, without augmentation, in the runs of table 2.",
+        "Final training accuracy in %, on images as they are, in the runs of table 2.",
         ("table2",),
         ("eta_star", "fp"),
         ("final_train_accuracy",),
