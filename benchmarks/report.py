@@ -183,6 +183,8 @@ def to_markdown(results: Results) -> str:
         f"load average {machine['load_before']} before and "
         f"{machine.get('load_after', 'unknown')} after. Times are medians of "
         "interleaved rounds; ratios are medians over rounds with smallest–largest. "
+        "“A over B” is A's time in units of B's; “1 probe of 30” is the time of "
+        "one, times thirty. "
         "FLOPs and temporary memory are XLA's and exist for JAX programs only.",
         "## Targets",
         _grid(
