@@ -14,8 +14,12 @@ def pytest_configure(config):
     os.environ.setdefault(
         "JAX_COMPILATION_CACHE_DIR", str(ROOT / ".pytest_cache" / "xla")
     )
+    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
     if shutil.which("nvidia-smi") is not None:
         use_gpu_precisely()
+    # `make test-all` compiles as users do.
+    elif config.option.markexpr == "not slow" and not config.getvalue("numprocesses"):
+        compile_quickly()
 
 
 def use_gpu_precisely():
@@ -27,6 +31,23 @@ def use_gpu_precisely():
     os.environ.setdefault("XLA_FLAGS", "--xla_gpu_deterministic_ops=true")
     # Several workers share the GPU.
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+
+
+def compile_quickly():
+    """Halves the time of the default tests, most of which is XLA's.
+
+    In this process only: most commands that tests start compile as users' commands do.
+    """
+    import jax
+
+    from tests.compilation import quickly
+
+    jax.config.update("jax_disable_most_optimizations", True)
+    before = dict(os.environ)
+    os.environ.update(quickly())
+    jax.jit(lambda x: x + 1)(0.0)  # XLA reads its flags once, here
+    os.environ.clear()
+    os.environ.update(before)
 
 
 @pytest.fixture(scope="session")

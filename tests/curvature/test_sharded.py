@@ -1,19 +1,18 @@
-import os
 import subprocess
 import sys
 from pathlib import Path
+
+from tests.compilation import quickly
 
 ROOT = Path(__file__).parents[2]
 
 
 def test_four_devices_give_what_one_gives():
-    flags = (
-        "--xla_force_host_platform_device_count=4 --xla_backend_optimization_level=0"
-    )
+    flags = "--xla_force_host_platform_device_count=4"
     completed = subprocess.run(
         [sys.executable, "-m", "tests.curvature.sharded"],
         cwd=ROOT,
-        env=os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"},
+        env=quickly(flags) | {"JAX_PLATFORMS": "cpu"},
         capture_output=True,
         text=True,
         timeout=300,

@@ -26,6 +26,7 @@ from launch.sweep import main
 from launch.table import runs_table
 from launch.work import Work, command_of
 from tests.command import ROOT, records
+from tests.compilation import quickly
 
 HEADER = """
 from experiments import base
@@ -73,6 +74,7 @@ def sweep(*arguments, timeout=180):
     done = subprocess.run(
         [sys.executable, "-m", "launch.sweep", *map(str, arguments)],
         cwd=ROOT, capture_output=True, text=True, timeout=timeout, check=False,
+        env=quickly(),
     )  # fmt: skip
     return done.returncode, done.stdout + done.stderr
 

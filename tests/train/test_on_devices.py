@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.compilation import quickly
 from tests.train.on_devices import CASES
 
 ROOT = Path(__file__).parents[2]
@@ -16,10 +17,13 @@ ROOT = Path(__file__).parents[2]
 
 def start(steps, cases, devices, *arguments):
     flags = f"--xla_force_host_platform_device_count={devices}"
+    # What is sent is decided before code is generated.
+    only_compiles = cases == "HLO"
+    environment = quickly(flags) if only_compiles else os.environ | {"XLA_FLAGS": flags}
     return subprocess.Popen(
         [sys.executable, "-m", "tests.train.on_devices", str(steps), cases, *arguments],
         cwd=ROOT,
-        env=os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"},
+        env=environment | {"JAX_PLATFORMS": "cpu"},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
