@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Sharding
 from jaxtyping import Array, Key, PyTree
 
 from fisher_jax import measure, parallel
@@ -166,14 +167,22 @@ def take_step(
     )
 
 
-def work_of_a_step(run: Run, state: TrainState, batch_shape: Sequence[int]) -> Work:
+def work_of_a_step(
+    run: Run, state: TrainState, batch_shape: Sequence[int], sharding: Sharding
+) -> Work:
     """What a step does on average, once the penalty is switched on; for the log.
 
     Args:
         batch_shape: of the global batch's inputs, [B, H, W, channels].
+        sharding: that of training's batches, for which JAX then keeps the traced step.
     """
-    inputs = jax.ShapeDtypeStruct(tuple(batch_shape), jnp.float32)
-    labels = jax.ShapeDtypeStruct(tuple(batch_shape[:1]), jnp.int32)
+    inputs, labels = (
+        jax.ShapeDtypeStruct(shape, dtype, sharding=sharding)
+        for shape, dtype in (
+            (tuple(batch_shape), jnp.float32),
+            (tuple(batch_shape[:1]), jnp.int32),
+        )
+    )
 
     def flops(update_penalty: bool) -> float:
         return count_flops(

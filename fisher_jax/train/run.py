@@ -154,7 +154,9 @@ def _run_to_end(
             console,
             schedule.total_steps,
             schedule.steps_per_epoch,
-            loop.work_of_a_step(plan, snapshot.state, batch_shape)
+            loop.work_of_a_step(
+                plan, snapshot.state, batch_shape, parallel.split_over_devices(mesh)
+            )
             if is_first
             else None,
         )

@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 
 from experiments import base
+from fisher_jax import parallel
 from fisher_jax.train import loop
+from fisher_jax.train import step as training_step
 from tests.tiers import some
 from tests.train.sessions import assert_same_end, go_on, make_plan, without_time
 
@@ -120,3 +122,22 @@ def test_schedule_of_records():
     sparse = schedule._replace(hessian_every_epochs=4)
     due = [step for step in range(21) if loop.is_hessian_due(sparse, step)]
     assert due == [0, 16, 20]
+
+
+def test_counting_a_steps_work_does_not_trace_it_twice(monkeypatch):
+    traced = []
+    original = training_step.train_step
+
+    def train_step(*args, update_penalty, **options):
+        traced.append(update_penalty)
+        return original(*args, update_penalty=update_penalty, **options)
+
+    monkeypatch.setattr(training_step, "train_step", train_step)
+    run, fresh = make_plan(small_config())
+    state = fresh().state
+    rows = parallel.split_over_devices(parallel.make_mesh())
+    work = loop.work_of_a_step(run, state, (32, 8, 8, 1), rows)
+    assert work.flops > 0
+    for number, batch in enumerate(run.feed.training_batches(0, 2)):
+        state, _ = loop.take_step(run, state, number, *batch)
+    assert sorted(traced) == [False, True]
