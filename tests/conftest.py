@@ -3,6 +3,7 @@
 import os
 import shutil
 from pathlib import Path
+from unittest import mock
 
 import pytest
 
@@ -42,12 +43,8 @@ def compile_quickly():
 
     from tests.compilation import quickly
 
-    jax.config.update("jax_disable_most_optimizations", True)
-    before = dict(os.environ)
-    os.environ.update(quickly())
-    jax.jit(lambda x: x + 1)(0.0)  # XLA reads its flags once, here
-    os.environ.clear()
-    os.environ.update(before)
+    with mock.patch.dict(os.environ, quickly()):
+        jax.jit(lambda x: x + 1)(0.0)  # XLA reads its flags once, here
 
 
 @pytest.fixture(scope="session")

@@ -403,7 +403,10 @@ def test_on_a_terminal_there_is_a_bar(tmp_path, width):
     text = output.decode(errors="replace")
     plain = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", text)
     bars = [line for line in re.split(r"[\r\n]+", plain) if "━" in line]
+    # Rich before 14 leaves two spaces before the bar.
     # Epoch, share done, speed and a clock stay whole; the record is cut at the edge.
-    assert re.search(r"epoch   2\.0 +━+ 100% +[\d.]+ steps/s \d\d:\d\d loss ", bars[-1])
+    assert re.search(
+        r"epoch   2\.0  ?━+ 100% +[\d.]+ steps/s \d\d:\d\d loss ", bars[-1]
+    )
     assert all(len(line) <= width for line in bars)
     assert ("Tr(F)" in bars[-1]) == (width == 160)

@@ -176,13 +176,8 @@ def work_of_a_step(
         batch_shape: of the global batch's inputs, [B, H, W, channels].
         sharding: that of training's batches, for which JAX then keeps the traced step.
     """
-    inputs, labels = (
-        jax.ShapeDtypeStruct(shape, dtype, sharding=sharding)
-        for shape, dtype in (
-            (tuple(batch_shape), jnp.float32),
-            (tuple(batch_shape[:1]), jnp.int32),
-        )
-    )
+    inputs = jax.ShapeDtypeStruct(tuple(batch_shape), jnp.float32, sharding=sharding)
+    labels = jax.ShapeDtypeStruct(tuple(batch_shape[:1]), jnp.int32, sharding=sharding)
 
     def flops(update_penalty: bool) -> float:
         return count_flops(
