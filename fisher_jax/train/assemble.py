@@ -23,13 +23,10 @@ from fisher_jax.train import checkpoints, loop
 from fisher_jax.train.checkpoints import Best, Snapshot
 from fisher_jax.train.config import STREAM_KEYS
 from fisher_jax.train.feed import Feed, feed_from_memory, feed_from_stream
-from fisher_jax.train.gradients import PenaltySettings, StepSettings
+from fisher_jax.train.gradients import PENALTIES, PenaltySettings, StepSettings
 from fisher_jax.train.optimizer import sgd, step_decay
 from fisher_jax.train.state import TrainState, create_state, make_eval_apply
 from fisher_jax.train.step import StepMetrics, compile_train_step, place_state
-
-# No penalty whose gradient is added: gradient_norm changes the gradient itself.
-NOT_ADDED = ("none", "gradient_norm")
 
 
 def load_data(config: ConfigDict) -> Selection:
@@ -71,7 +68,7 @@ def build(config: ConfigDict, data: Selection, mesh: Mesh) -> tuple[loop.Run, Sn
     _check_compute_dtype(config.model.compute_dtype, mesh)
     model = make_model(config, data.source.num_classes)
     optimizer = make_optimizer(config, per_epoch)
-    has_penalty = config.penalty.name not in NOT_ADDED
+    has_penalty = PENALTIES[config.penalty.name] is not None
     try:
         state = create_state(
             model, optimizer, data.image_shape, config.seed, has_penalty
@@ -148,7 +145,7 @@ def _schedule(config: ConfigDict, per_epoch: int) -> loop.Schedule:
         steps_per_epoch=per_epoch,
         penalty_every=penalty.update_every,
         penalty_first_step=(
-            None if penalty.name in NOT_ADDED else penalty.start_epoch * per_epoch
+            None if PENALTIES[penalty.name] is None else penalty.start_epoch * per_epoch
         ),
         measure_every_epochs=config.measure.every_epochs,
         measure_every_steps=config.measure.every_steps,
@@ -161,7 +158,7 @@ def _schedule(config: ConfigDict, per_epoch: int) -> loop.Schedule:
 def step_settings(config: ConfigDict) -> StepSettings:
     """Returns what is fixed when the training step is compiled."""
     penalty = None
-    if config.penalty.name not in NOT_ADDED:
+    if PENALTIES[config.penalty.name] is not None:
         penalty = PenaltySettings(
             config.penalty.name,
             config.penalty.draw,

@@ -14,12 +14,12 @@ from ml_collections import ConfigDict
 from fisher_jax.data.batches import steps_per_epoch
 from fisher_jax.errors import UserError
 from fisher_jax.train.assemble import (
-    NOT_ADDED,
     load_data,
     make_model,
     make_optimizer,
     step_settings,
 )
+from fisher_jax.train.gradients import PENALTIES
 from fisher_jax.train.state import count_parameters, create_state, make_eval_apply
 from fisher_jax.train.step import train_step
 
@@ -131,7 +131,7 @@ def step_programs(config: ConfigDict) -> tuple[int, float, Program, Program | No
     ).lower(state.batch_stats, state.params, inputs)
     plain = analyse(lower_step(config, update_penalty=False).compile())
     update = None
-    if config.penalty.name not in NOT_ADDED:
+    if PENALTIES[config.penalty.name] is not None:
         update = analyse(lower_step(config, update_penalty=True).compile())
     return (
         count_parameters(state.params),
@@ -160,7 +160,7 @@ def _shapes(config: ConfigDict) -> tuple[Any, Any, Any]:
     """Returns the shapes of a state, of a batch's inputs and of its labels."""
     data = data_size(config)
     model = make_model(config, data.num_classes)
-    has_penalty = config.penalty.name not in NOT_ADDED
+    has_penalty = PENALTIES[config.penalty.name] is not None
     try:
         state = jax.eval_shape(
             lambda: create_state(

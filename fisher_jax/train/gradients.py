@@ -7,7 +7,7 @@ gradient for the steps to come lies scattered over the devices, each holding a p
 which it adds to its own part of the sum.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -227,6 +227,62 @@ def penalty_gradient(
     return value, gradient if is_split else _on_the_first(gradient, axis_name)
 
 
+class PenalisedBatch(NamedTuple):
+    """What a penalty may look at beside the network."""
+
+    inputs: Float[Array, "B ..."]
+    labels: Int[Array, " B"]
+    key: Key[Array, ""]
+
+
+# The choices of ``penalty.name``; None: no penalty whose gradient is added.
+PENALTIES: Mapping[str, Callable[..., Float[Array, ""]] | None] = {
+    "none": None,
+    "fisher": lambda logits_fn, params, batch, settings, options: (
+        penalties.fisher_penalty(
+            logits_fn,
+            params,
+            batch.inputs,
+            batch.key,
+            draw=settings.draw,
+            method=settings.method,
+            **options,
+        )
+    ),
+    "fisher_single": lambda logits_fn, params, batch, settings, options: (
+        penalties.single_example_fisher_penalty(
+            logits_fn, params, batch.inputs, batch.key, method=settings.method
+        )
+    ),
+    "gradient": lambda logits_fn, params, batch, settings, options: (
+        penalties.gradient_penalty(
+            logits_fn,
+            params,
+            batch.inputs,
+            batch.labels,
+            method=settings.method,
+            **options,
+        )
+    ),
+    "random_label": lambda logits_fn, params, batch, settings, options: (
+        penalties.random_label_penalty(
+            logits_fn,
+            params,
+            batch.inputs,
+            batch.key,
+            method=settings.method,
+            **options,
+        )
+    ),
+    "input_gradient": lambda logits_fn, params, batch, settings, options: (
+        penalties.input_gradient_penalty(
+            logits_fn, params, batch.inputs, batch.labels, **options
+        )
+    ),
+    "gradient_norm": None,  # changes the gradient itself, in every step
+}
+
+
 def penalty_function(
     settings: PenaltySettings,
     logits_fn: Callable[[PyTree, Any], Float[Array, "B C"]],
@@ -239,32 +295,14 @@ def penalty_function(
     """Returns params -> penalty, the one that ``settings.name`` says.
 
     Raises:
-        ValueError: unknown name.
+        ValueError: the name is not one of PENALTIES with a function.
     """
-    options: dict[str, Any] = {"chunk_size": chunk_size, "axis_name": axis_name}
-    method = settings.method
-    functions: dict[str, Callable[[PyTree], Float[Array, ""]]] = {
-        "fisher": lambda params: penalties.fisher_penalty(
-            logits_fn, params, inputs, key, draw=settings.draw, method=method, **options
-        ),
-        "fisher_single": lambda params: penalties.single_example_fisher_penalty(
-            logits_fn, params, inputs, key, method=method
-        ),
-        "gradient": lambda params: penalties.gradient_penalty(
-            logits_fn, params, inputs, labels, method=method, **options
-        ),
-        "random_label": lambda params: penalties.random_label_penalty(
-            logits_fn, params, inputs, key, method=method, **options
-        ),
-        "input_gradient": lambda params: penalties.input_gradient_penalty(
-            logits_fn, params, inputs, labels, **options
-        ),
-    }
-    if settings.name not in functions:
-        raise ValueError(
-            f"unknown penalty {settings.name!r}, one of {', '.join(functions)}"
-        )
-    return functions[settings.name]
+    penalty = PENALTIES.get(settings.name)
+    if penalty is None:
+        raise ValueError(f"no penalty {settings.name!r}, one of {', '.join(PENALTIES)}")
+    batch = PenalisedBatch(inputs, labels, key)
+    options = {"chunk_size": chunk_size, "axis_name": axis_name}
+    return lambda params: penalty(logits_fn, params, batch, settings, options)
 
 
 def kept_spec(shape: tuple[int, ...], devices: int, axis: str) -> PartitionSpec:
