@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import PyTree
 
-from fisher_jax.curvature import loops
+from fisher_jax import loops
 
 
 class Program(NamedTuple):

@@ -34,7 +34,7 @@ from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 from benchmarks.accuracy import NETWORKS, stages
 from benchmarks.networks import Problem
 from fisher_jax.curvature import class_space, fisher_trace
-from fisher_jax.curvature.norms import squared_pullback_norms
+from fisher_jax.trees import squared_norm
 
 Cotangents = Float[Array, "D B C"]
 
@@ -209,11 +209,13 @@ def penalty(problem: Problem, draw: Draw, params: PyTree, key: PRNGKeyArray) -> 
 def trace(problem: Problem, draw: Draw, params: PyTree, key: PRNGKeyArray) -> Array:
     """Mean over examples and draws of ‖J_iᵀ v_i‖²."""
     logits = problem.logits_fn(params, problem.inputs)
+
+    def squares(x: Array, rows: Float[Array, "D C"]) -> Array:
+        _, pullback = jax.vjp(lambda p: problem.logits_fn(p, x[None])[0], params)
+        return jax.vmap(lambda v: squared_norm(pullback(v)[0]))(rows)
+
     v = jnp.moveaxis(draw.cotangents(key, logits), 0, 1)
-    leaves = squared_pullback_norms(
-        problem.logits_fn, params, problem.inputs, v, lambda _, rows: rows, None
-    )
-    return sum(leaf.sum() for leaf in leaves) / v[..., 0].size
+    return jnp.mean(jax.vmap(squares)(problem.inputs, v))
 
 
 def measure(problem: Problem, draw: Draw, params: PyTree, num_draws: int) -> Row:

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
-from fisher_jax.curvature import trees
+from fisher_jax import trees
 
 # loss_fn(params) -> scalar, or (scalar, aux) with has_aux=True.
 LossFn = Callable[[Any], Any]

@@ -18,7 +18,7 @@ from jax.sharding import Mesh, PartitionSpec
 from jaxtyping import Array, Bool, Float, Int, Key, PyTree
 
 from fisher_jax import parallel
-from fisher_jax.curvature.axes import AxisName
+from fisher_jax.axes import AxisName
 from fisher_jax.curvature.class_space import Draw
 from fisher_jax.curvature.fisher import (
     Estimate,
@@ -27,7 +27,6 @@ from fisher_jax.curvature.fisher import (
     minibatch_fisher_trace,
 )
 from fisher_jax.curvature.hessian import hessian_trace
-from fisher_jax.curvature.trees import highest_precision, inner
 from fisher_jax.data.device import (
     DeviceSplit,
     ScoredBatch,
@@ -37,6 +36,7 @@ from fisher_jax.data.device import (
     normalised,
 )
 from fisher_jax.losses import cross_entropy
+from fisher_jax.trees import highest_precision, inner
 
 LogitsFn = Callable[[PyTree, Any], Float[Array, "B C"]]
 

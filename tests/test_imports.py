@@ -12,29 +12,38 @@ ALLOWED = {
     "errors": set(),
     "version": set(),
     "losses": set(),
-    "curvature": set(),
-    "penalties": {"curvature"},
-    "baselines": {"curvature"},
+    "axes": set(),
+    "trees": set(),
+    "programs": set(),
+    "loops": {"axes", "programs"},
+    "curvature": {"axes", "loops", "programs", "trees"},
+    "penalties": {"axes", "curvature", "loops", "trees"},
+    "baselines": {"axes", "trees"},
     "models": set(),
     "data": set(),
     "parallel": set(),
     "liveness": set(),
-    "measure": {"curvature", "data", "losses", "parallel"},
+    "measure": {"axes", "curvature", "data", "losses", "parallel", "trees"},
     "estimator_errors": {"curvature", "losses"},
     "report": set(),
     "train": {
+        "axes",
         "baselines",
         "curvature",
         "data",
         "estimator_errors",
         "liveness",
+        "loops",
         "losses",
         "measure",
         "models",
         "parallel",
         "penalties",
+        "trees",
     },
 }
+# What curvature and penalties stand on: JAX alone.
+FOUNDATIONS = ("axes", "loops", "programs", "trees")
 
 
 def imported_modules(path: Path) -> set[str]:
@@ -81,10 +90,22 @@ def test_an_upward_import_would_be_seen(tmp_path):
     assert imported_parts(source) == {"train", "data"}
 
 
-def test_curvature_knows_jax_and_nothing_else():
+def test_curvature_and_what_it_stands_on_know_jax_and_nothing_else():
     known = {"jax", "jaxtyping", "matfree", "numpy"}
-    standard = {"collections", "functools", "typing", "math", "operator", "itertools"}
-    for path in (ROOT / "fisher_jax" / "curvature").glob("*.py"):
+    standard = {
+        "collections",
+        "contextlib",
+        "dataclasses",
+        "functools",
+        "itertools",
+        "math",
+        "operator",
+        "typing",
+        "warnings",
+    }
+    package = ROOT / "fisher_jax"
+    foundations = [package / f"{name}.py" for name in FOUNDATIONS]
+    for path in [*foundations, *(package / "curvature").glob("*.py")]:
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Import):
                 modules = [alias.name for alias in node.names]
@@ -94,3 +115,21 @@ def test_curvature_knows_jax_and_nothing_else():
                 continue
             for module in modules:
                 assert module.split(".")[0] in known | standard | {"fisher_jax"}, path
+
+
+def private_names(path: Path) -> set[str]:
+    """Returns the underscored names of curvature that a file imports."""
+    names = imported_modules(path)
+    return {name for name in names if name.startswith("fisher_jax.curvature._")}
+
+
+def test_private_modules_of_curvature_are_imported_by_curvature_only():
+    programs = [
+        path
+        for folder in ("benchmarks", "experiments", "launch", "fisher_jax")
+        for path in (ROOT / folder).rglob("*.py")
+        if path.parent != ROOT / "fisher_jax" / "curvature"
+    ]
+    assert not [path for path in programs if private_names(path)]
+    fisher = ROOT / "fisher_jax" / "curvature" / "fisher.py"
+    assert "fisher_jax.curvature._norms" in private_names(fisher)

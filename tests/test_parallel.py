@@ -43,7 +43,8 @@ from fisher_jax import parallel
 parallel.keep_convolutions_off_ynnpack()
 import jax, numpy as np
 import jax.numpy as jnp
-from fisher_jax.curvature import squared_gradient_norms, trees
+from fisher_jax import trees
+from fisher_jax.curvature import squared_gradient_norms
 from fisher_jax.models import SimpleCNN
 
 model, key = SimpleCNN(10), jax.random.key(0)

@@ -23,7 +23,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, PyTree
 
-from fisher_jax.curvature import axes, trees
+from fisher_jax import axes, trees
+
+LogitsFn = Callable[[Any, Any], Float[Array, "B C"]]
 
 Draw = Literal["labels", "rademacher", "importance"]
 DRAWS = ("labels", "rademacher", "importance")

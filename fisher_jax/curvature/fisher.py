@@ -22,9 +22,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
 
-from fisher_jax.curvature import axes, class_space, loops, norms, trees
-from fisher_jax.curvature.class_space import Draw
-from fisher_jax.curvature.norms import LogitsFn
+from fisher_jax import axes, loops, trees
+from fisher_jax.curvature import _norms, class_space
+from fisher_jax.curvature.class_space import Draw, LogitsFn
 
 Estimator = Literal["per_example", "exact", "minibatch", "forward"]
 ESTIMATORS = ("per_example", "exact", "minibatch", "forward")
@@ -75,7 +75,7 @@ def squared_gradient_norms(
     """
     logits = _check(logits_fn, params, inputs, chunk_size)
     class_space.check_labels(labels, *logits.shape)
-    leaf_norms = norms.squared_pullback_norms(
+    leaf_norms = _norms.squared_pullback_norms(
         logits_fn,
         params,
         inputs,
@@ -83,7 +83,7 @@ def squared_gradient_norms(
         lambda logits, label: class_space.label_cotangent(logits, label)[None],
         chunk_size,
     )
-    return norms.total(leaf_norms)[:, 0]
+    return _norms.total(leaf_norms)[:, 0]
 
 
 @trees.highest_precision
@@ -170,7 +170,7 @@ def fisher_trace(
         )
         return estimate_from_draws(batch * squares)
     per_leaf = _per_example(logits_fn, params, inputs, draw, noise, chunk_size)
-    return _estimate_from_examples(norms.total(per_leaf), axis_name)
+    return _estimate_from_examples(_norms.total(per_leaf), axis_name)
 
 
 @trees.highest_precision
@@ -319,7 +319,7 @@ def _per_example(
     chunk_size: int | None,
 ) -> list[Float[Array, "B D"]]:
     """‖J_iᵀ v_id‖² for each leaf, example and draw."""
-    return norms.squared_pullback_norms(
+    return _norms.squared_pullback_norms(
         logits_fn,
         params,
         inputs,
@@ -338,7 +338,7 @@ def _exact(
     chunk_size: int | None,
     axis_name: axes.AxisName,
 ) -> Estimate:
-    per_leaf = norms.squared_pullback_norms(
+    per_leaf = _norms.squared_pullback_norms(
         logits_fn,
         params,
         inputs,
@@ -346,7 +346,7 @@ def _exact(
         lambda logits, _: class_space.enumerated_cotangents(logits),
         chunk_size,
     )
-    mean = _mean_over_examples(norms.total(per_leaf).sum(axis=1), axis_name)
+    mean = _mean_over_examples(_norms.total(per_leaf).sum(axis=1), axis_name)
     return Estimate(mean, jnp.zeros_like(mean))
 
 

@@ -17,10 +17,11 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, PyTree
 from matfree import decomp, stochtrace
 
-from fisher_jax.curvature import axes, fisher, loops, trees
+from fisher_jax import axes, loops, trees
+from fisher_jax.curvature import fisher
+from fisher_jax.curvature.class_space import LogitsFn
 from fisher_jax.curvature.fisher import Estimate
-from fisher_jax.curvature.norms import LogitsFn
-from fisher_jax.curvature.trees import Probes
+from fisher_jax.trees import Probes
 
 Method = Literal["reverse", "forward"]
 METHODS = ("reverse", "forward")

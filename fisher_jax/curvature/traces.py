@@ -7,11 +7,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
 
-from fisher_jax.curvature import axes, class_space, trees
-from fisher_jax.curvature.class_space import Draw
+from fisher_jax import axes, trees
+from fisher_jax.curvature import class_space
+from fisher_jax.curvature.class_space import Draw, LogitsFn
 from fisher_jax.curvature.fisher import Estimate, fisher_trace
 from fisher_jax.curvature.hessian import hessian_trace
-from fisher_jax.curvature.norms import LogitsFn
 
 
 class Traces(NamedTuple):

@@ -13,8 +13,9 @@ import jax.numpy as jnp
 from jax.custom_derivatives import SymbolicZero
 from jaxtyping import Array, Float, PyTree
 
-from fisher_jax.curvature import axes, class_space, loops, trees
-from fisher_jax.curvature.norms import LogitsFn
+from fisher_jax import axes, loops, trees
+from fisher_jax.curvature import class_space
+from fisher_jax.curvature.class_space import LogitsFn
 
 Method = Literal["exact", "finite_difference"]
 METHODS = ("exact", "finite_difference")

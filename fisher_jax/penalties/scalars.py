@@ -33,9 +33,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
 
-from fisher_jax.curvature import axes, class_space, loops, trees
-from fisher_jax.curvature.class_space import Draw
-from fisher_jax.curvature.norms import LogitsFn
+from fisher_jax import axes, loops, trees
+from fisher_jax.curvature import class_space
+from fisher_jax.curvature.class_space import Draw, LogitsFn
 from fisher_jax.penalties import derivative
 from fisher_jax.penalties.derivative import Method
 

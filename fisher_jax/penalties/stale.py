@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Int, PyTree
 
-from fisher_jax.curvature import loops, trees
+from fisher_jax import loops, trees
 
 PenaltyFn = Callable[[Any], Float[Array, ""]]
 _Step = TypeVar("_Step", int, Int[Array, ""])

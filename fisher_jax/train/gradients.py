@@ -15,8 +15,7 @@ import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 from jaxtyping import Array, Bool, Float, Int, Key, PyTree
 
-from fisher_jax import baselines, penalties
-from fisher_jax.curvature import axes, loops
+from fisher_jax import axes, baselines, loops, penalties
 from fisher_jax.losses import cross_entropy
 
 

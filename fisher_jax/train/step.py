@@ -15,7 +15,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Bool, Float, Int, Key, PyTree
 
 from fisher_jax import parallel
-from fisher_jax.curvature.axes import AxisName, total
+from fisher_jax.axes import AxisName, total
 from fisher_jax.train import gradients
 from fisher_jax.train.gradients import StepSettings
 from fisher_jax.train.state import TrainState

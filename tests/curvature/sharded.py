@@ -128,7 +128,7 @@ def check_quantities(mesh, split):
 
 
 def check_convolutions(mesh, split):
-    # XLA's partitioner is wrong on JAX's own rule for their kernels; see layers.py.
+    # XLA's partitioner is wrong on JAX's own rule for their kernels; see _layers.py.
     for name in ("conv_pool", "conv_weight_norm"):
         problem = networks.build(name, batch=BATCH)
         arrays = (problem.params, problem.inputs, problem.labels)

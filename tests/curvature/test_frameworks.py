@@ -10,8 +10,7 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 
-from fisher_jax import curvature, penalties
-from fisher_jax.curvature import trees
+from fisher_jax import curvature, penalties, trees
 
 BATCH = 4
 

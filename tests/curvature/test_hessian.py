@@ -7,8 +7,7 @@ import pytest
 from jax.flatten_util import ravel_pytree
 from numpy.testing import assert_allclose
 
-from fisher_jax import curvature
-from fisher_jax.curvature import trees
+from fisher_jax import curvature, trees
 from tests.curvature import networks
 from tests.curvature.networks import jit
 from tests.tiers import some

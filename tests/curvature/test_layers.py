@@ -7,8 +7,8 @@ import pytest
 from jax import lax
 from numpy.testing import assert_allclose
 
-from fisher_jax import curvature
-from fisher_jax.curvature import layers, programs, trees
+from fisher_jax import curvature, programs, trees
+from fisher_jax.curvature import _layers
 from tests.curvature.networks import jit
 
 
@@ -90,9 +90,9 @@ def products():
 def test_norm_at_a_product_is_the_norm_of_its_gradient(product, weight, operand):
     params, x = {"w": normal(0, *weight)}, normal(1, *operand)
     program = programs.flatten(lambda p, x: product(p, x), params, x)
-    (site,) = layers.find_sites(program, 1)
-    tapped = layers.with_taps(program, [site])
-    twice = layers.with_taps(program, [])
+    (site,) = _layers.find_sites(program, 1)
+    tapped = _layers.with_taps(program, [site])
+    twice = _layers.with_taps(program, [])
 
     @jit
     def both(params, x):
@@ -116,7 +116,7 @@ def test_norm_at_a_product_is_the_norm_of_its_gradient(product, weight, operand)
 def sites_of(function, params, x):
     program = programs.flatten(function, params, x)
     names = sorted(params)
-    return {names[s.leaf] for s in layers.find_sites(program, len(names))}
+    return {names[s.leaf] for s in _layers.find_sites(program, len(names))}
 
 
 def test_which_parameters_have_a_site():

@@ -7,7 +7,7 @@ import pytest
 from jax import lax
 from numpy.testing import assert_allclose
 
-from fisher_jax.curvature import loops
+from fisher_jax import loops
 
 # (lhs, kernel, out) dimension orders: XLA:CPU's own, its transposes, and others.
 LAYOUTS = [

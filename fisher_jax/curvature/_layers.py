@@ -30,7 +30,7 @@ from jax.extend.core import ClosedJaxpr, JaxprEqn, Literal
 from jax.extend.core.primitives import conv_general_dilated_p, dot_general_p
 from jaxtyping import Array, Float
 
-from fisher_jax.curvature import loops, programs, trees
+from fisher_jax import loops, programs, trees
 
 # Operations that only rearrange or cast, so that the norm is the same on both sides.
 _REARRANGING = frozenset(

@@ -19,7 +19,7 @@ from jax.extend.core import JaxprEqn
 from jax.extend.core.primitives import conv_general_dilated_p
 from jaxtyping import Array, Bool, Float, PyTree
 
-from fisher_jax.curvature import axes, programs
+from fisher_jax import axes, programs
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 _R = TypeVar("_R")

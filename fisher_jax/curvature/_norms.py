@@ -8,9 +8,10 @@ import jax.numpy as jnp
 from jax.core import ShapedArray
 from jaxtyping import Array, Float, PyTree
 
-from fisher_jax.curvature import axes, layers, loops, programs, trees
+from fisher_jax import axes, loops, programs, trees
+from fisher_jax.curvature import _layers
+from fisher_jax.curvature.class_space import LogitsFn
 
-LogitsFn = Callable[[Any, Any], Float[Array, "B C"]]
 # From one example's logits [C] and its noise to K cotangents [K, C].
 Cotangents = Callable[[Array, Any], Float[Array, "K C"]]
 
@@ -32,7 +33,7 @@ def squared_pullback_norms(
     One forward pass per example and K backward passes. The gradient of a parameter that
     enters the network once, as the weights of a dense layer or a convolution, is
     reduced to its norm within the backward pass, from the layer's input and output
-    cotangent (see ``layers``), so that gradients per example are held for one such
+    cotangent (see ``_layers``), so that gradients per example are held for one such
     layer at a time, if at all. Other parameters (biases, scales, weights that are
     shared, normalised, or used in a loop) have theirs computed and then reduced.
 
@@ -108,8 +109,8 @@ def _tapped_network(
     single = jax.tree.map(lambda a: a[None], one_input)
     program = programs.flatten(lambda p, x: logits_fn(p, x)[0], params, single)
     leaves, inputs = jax.tree.leaves(params), jax.tree.leaves(single)
-    sites = layers.find_sites(program, len(leaves))
-    tapped = layers.with_taps(program, sites)
+    sites = _layers.find_sites(program, len(leaves))
+    tapped = _layers.with_taps(program, sites)
     zero = axes.vary_like(jnp.zeros((), trees.accumulation_dtype(params)), single)
     taps = {site.leaf: zero for site in sites}
     rest = {k: leaf for k, leaf in enumerate(leaves) if k not in taps}
