@@ -5,7 +5,9 @@ python -m launch.archive RUNS_FOLDER ARCHIVE_FOLDER [--records=30]
 Every run directory below RUNS_FOLDER becomes one of the same name in ARCHIVE_FOLDER
 with config.json, run.json, result.json and a thinned metrics.jsonl, from which the
 report can be made: the first and last records, those that result.json speaks of, and
-evenly spaced others, numbers at 6 digits. Sweeps' selection.json is kept, too.
+evenly spaced others, to the last digit. "archived" in config.json says whether these
+are every record; launch.rerun runs an archived run again and compares what was kept.
+Sweeps' selection.json is kept, too.
 """
 
 import json
@@ -18,7 +20,7 @@ from typing import Any
 from fisher_jax.errors import UserError, one_line
 from launch.command_line import Parser, positive
 
-_KEPT = ("config.json", "run.json", "result.json")
+_COPIED = ("run.json", "result.json")
 Record = dict[str, Any]
 
 
@@ -28,7 +30,7 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("runs", type=Path)
     parser.add_argument("archive", type=Path)
     parser.add_argument(
-        "--records", type=positive, default=30, help="kept of a run (30)"
+        "--records", type=positive, default=30, help="kept of a run, about (30)"
     )
     try:
         options = parser.parse_args(argv)
@@ -44,7 +46,7 @@ def archive(runs: Path, target: Path, records: int) -> int:
     """Archives every run below a folder that has ended; returns their number.
 
     Raises:
-        UserError: there is none.
+        UserError: there is none, or a file of one is damaged.
         OSError: a file cannot be read or written.
     """
     ended = sorted(path.parent for path in runs.glob("**/result.json"))
@@ -53,31 +55,45 @@ def archive(runs: Path, target: Path, records: int) -> int:
     for directory in ended:
         copy = target / directory.relative_to(runs)
         copy.mkdir(parents=True, exist_ok=True)
-        for name in _KEPT:
-            if (directory / name).exists():
-                content = json.loads((directory / name).read_text())
-                (copy / name).write_text(json.dumps(content) + "\n")
-        lines = (directory / "metrics.jsonl").read_text().splitlines()
-        kept = thin([json.loads(line) for line in lines], records)
-        text = "".join(json.dumps(_rounded(record)) + "\n" for record in kept)
-        (copy / "metrics.jsonl").write_text(text)
+        _archive_run(directory, copy, records)
     for chosen in runs.glob("**/selection.json"):
         place = target / chosen.relative_to(runs)
-        place.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(chosen, place)
+        if place.resolve() != chosen.resolve():
+            place.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(chosen, place)
     return len(ended)
 
 
-def thin(records: Sequence[Record], number: int) -> list[Record]:
-    """Returns about ``number`` records, in order.
+def _archive_run(directory: Path, copy: Path, number: int) -> None:
+    for name in _COPIED:
+        if (directory / name).exists():
+            _write(copy / name, _read(directory / name))
+    path = directory / "metrics.jsonl"
+    # The lines as they are: a number keeps its last bit.
+    lines = path.read_text().splitlines()
+    records = [_parsed(line, f"{path} line {i + 1}") for i, line in enumerate(lines)]
+    kept = thin(records, number)
+    (copy / "metrics.jsonl").write_text("".join(lines[i] + "\n" for i in kept))
+    if (directory / "config.json").exists():
+        config = _read(directory / "config.json")
+        before = config.get("archived", {})
+        is_whole = before.get("records") != "thinned" and len(kept) == len(lines)
+        config["archived"] = {**before, "records": "every" if is_whole else "thinned"}
+        _write(copy / "config.json", config)
+
+
+def thin(records: Sequence[Record], number: int) -> list[int]:
+    """Returns the places of about ``number`` records that are kept, in order.
 
     Kept are the first, the last, the best by validation and by test accuracy, the
     largest Tr(F) after epoch 1, and the first record below each training loss that the
     paper uses as its epsilon.
     """
-    if len(records) <= number:
-        return list(records)
-    chosen = {round(i * (len(records) - 1) / (number - 1)) for i in range(number)}
+    last = len(records) - 1
+    if last < number:
+        return list(range(len(records)))
+    chosen = {0, last}
+    chosen |= {round(i * last / (number - 1)) for i in range(1, number - 1)}
     for name in ("validation/accuracy", "test/accuracy"):
         chosen |= _largest(records, name, first_epoch=0)
     chosen |= _largest(records, "trace/fisher", first_epoch=1)
@@ -88,23 +104,34 @@ def thin(records: Sequence[Record], number: int) -> list[Record]:
             if (loss := record.get("train/loss")) is not None and loss < epsilon
         )
         chosen |= {index for index in [next(below, None)] if index is not None}
-    return [records[index] for index in sorted(chosen)]
+    return sorted(chosen)
 
 
 def _largest(records: Sequence[Record], name: str, first_epoch: int) -> set[int]:
     having = [
         index
         for index, record in enumerate(records)
-        if record.get(name) is not None and record["epoch"] >= first_epoch
+        if record.get(name) is not None and (record.get("epoch") or 0) >= first_epoch
     ]
     return {max(having, key=lambda index: records[index][name])} if having else set()
 
 
-def _rounded(record: Record) -> Record:
-    return {
-        name: float(f"{value:.6g}") if isinstance(value, float) else value
-        for name, value in record.items()
-    }
+def _read(path: Path) -> dict[str, Any]:
+    return _parsed(path.read_text(), str(path))
+
+
+def _parsed(text: str, where: str) -> dict[str, Any]:
+    try:
+        content = json.loads(text)
+    except ValueError as error:
+        raise UserError(f"{where} is damaged: {one_line(error)}") from error
+    if not isinstance(content, dict):
+        raise UserError(f"{where} is damaged: not a JSON object")
+    return content
+
+
+def _write(path: Path, content: dict[str, Any]) -> None:
+    path.write_text(json.dumps(content) + "\n")
 
 
 if __name__ == "__main__":

@@ -1,11 +1,14 @@
-"""Runs a run again from its recorded configuration, and compares bit for bit.
+"""Runs a run again from its recorded configuration, and compares what it recorded.
 
-python -m launch.rerun RUN_DIR [--out=FOLDER]
+python -m launch.rerun RUN_DIR [--out=FOLDER] [--config.KEY=VALUE ...]
+python -m launch.rerun results/table1/digits_simplecnn-fp-seed_1
 
-Says "identical", or names the first difference in metrics.jsonl or result.json. Times
-are not compared. Versions, devices, commit and XLA_FLAGS that are not those of the
-first run are told: with others, other bits are to be expected. Not for the runs of
-results/, whose records are thinned and rounded.
+RUN_DIR is a run's own folder or an archived one, as those of results/: what an archive
+kept is compared, at the digits that it kept; all else to the bit. Says "identical", or
+how far off the rerun is and since which step. Versions, machine, settings and commit
+are told where they are not those of the first run: with others, other bits are to be
+expected. Times are not compared. --config.KEY=VALUE is for what is elsewhere here:
+dataset.data_dir, train.init_from.
 
 Exit codes: 0 identical, 1 different, 2 bad input; main.py's where the rerun fails.
 """
@@ -14,11 +17,9 @@ import json
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
-from importlib.metadata import PackageNotFoundError, version
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from platform import python_version
-from typing import Any
+from typing import Any, NamedTuple
 
 from fisher_jax.errors import UserError, needs_extra, one_line
 from launch.command_line import Parser
@@ -28,8 +29,45 @@ from launch.processes import main_command
 with needs_extra("train"):
     from rich.console import Console
 
-# What config.json says of the surroundings, beside the packages' versions.
-_SURROUNDINGS = ("device_kind", "device_count", "git_commit", "xla_flags")
+_TIMES = ("time", "seconds_per_epoch")
+
+
+class Difference(NamedTuple):
+    """One value that is not as it was; ``step`` is None in result.json."""
+
+    step: int | None
+    name: str
+    then: Any
+    now: Any
+
+    def __str__(self) -> str:
+        """Says where it is, and both values."""
+        where = "result.json" if self.step is None else f"step {self.step}"
+        return f"{where}: {self.name} {self.then!r} then, {self.now!r} now"
+
+    @property
+    def size(self) -> float | None:
+        """|now − then| / max(|now|, |then|); None where one is no number."""
+        values = (self.then, self.now)
+        if not all(isinstance(v, int | float) for v in values):
+            return None
+        return abs(self.now - self.then) / max(map(abs, values))
+
+
+class Comparison(NamedTuple):
+    """What two runs agree in.
+
+    Attributes:
+        values: how many were compared.
+        records: of metrics.jsonl, how many were compared.
+        differences: in the order of the files.
+        missing: records that should be in both runs and are not, in words.
+    """
+
+    values: int
+    records: int
+    differences: list[Difference]
+    missing: str | None
 
 
 def main(argv: Sequence[str]) -> int:
@@ -39,14 +77,22 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("run", type=Path, help="a finished run's folder")
     parser.add_argument("--out", type=Path, help="where to run (default: a new folder)")
     try:
-        options = parser.parse_args(argv)
-        return rerun(options.run, options.out, console)
+        options, rest = parser.parse_known_args(argv)
+        unknown = [word for word in rest if not word.startswith("--config.")]
+        if unknown:
+            raise UserError(f"unexpected argument {unknown[0]!r}; see --help")
+        return rerun(options.run, options.out, console, rest)
     except UserError as error:
         print(f"error: {one_line(error)}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("Stopped.", file=sys.stderr)
+        return 130
 
 
-def rerun(run: Path, out: Path | None, console: Console) -> int:
+def rerun(
+    run: Path, out: Path | None, console: Console, overrides: Sequence[str] = ()
+) -> int:
     """Runs ``run``'s configuration again in ``out`` and compares the two.
 
     Raises:
@@ -61,68 +107,110 @@ def rerun(run: Path, out: Path | None, console: Console) -> int:
         out = Path(tempfile.mkdtemp(prefix=f"{run.resolve().name}-again-"))
     elif out.exists() and any(out.iterdir()):
         raise UserError(f"{out} is not empty; choose another --out")
-    for line in version_differences(recorded.get("versions", {})):
-        console.print(f"Warning: {line}")
     console.print(f"Running again in {out}")
-    command = main_command(str((run / "config.json").absolute()), out)
+    command = main_command(str((run / "config.json").absolute()), out, *overrides)
     code = subprocess.run(command, check=False).returncode
     if code not in (0, 3):
         return code
-    again = read_json(out / "config.json")
-    for key in _SURROUNDINGS:
-        if recorded.get(key) != again.get(key):
-            console.print(f"Warning: {key} {recorded.get(key)} then, {again.get(key)}")
-    difference = first_difference(run, out)
-    console.print(difference or "identical")
-    return 1 if difference else 0
+    # Only now: what is wrong with the arguments should not wait for JAX.
+    from fisher_jax.train.provenance import changes
+
+    unknown = [name for name in ("machine", "settings") if name not in recorded]
+    if unknown:
+        console.print(f"Warning: the first run has no record of {', '.join(unknown)}")
+    for line in changes(recorded, read_json(out / "config.json")):
+        console.print(f"Warning: {line}")
+    comparison = compare(run, out)
+    for line in conclusion(comparison, recorded.get("archived", {})):
+        console.print(line)
+    return 1 if comparison.differences or comparison.missing else 0
 
 
-def version_differences(versions: Mapping[str, str]) -> list[str]:
-    """Returns a line for each package whose version is not the recorded one."""
-    lines = []
-    for package, then in versions.items():
-        try:
-            now = python_version() if package == "python" else version(package)
-        except PackageNotFoundError:
-            now = "not installed"
-        if now != then:
-            lines.append(f"{package} {then} then, {now} now")
+def compare(run: Path, again: Path) -> Comparison:
+    """Compares what ``run`` holds of its records and its result with a rerun.
+
+    Values that only the rerun has are no difference: a later version measures more.
+
+    Raises:
+        UserError: a metrics.jsonl cannot be read.
+    """
+    archived = read_json(run / "config.json").get("archived", {})
+    kept, ours = _records(run), _records(again)
+    by_step = {record["step"]: record for record in ours}
+    there = [record for record in kept if record["step"] in by_step]
+    digits = archived.get("digits")
+    results = [read_json(directory / "result.json") for directory in (run, again)]
+    values = [
+        (Difference(r["step"], name, value, by_step[r["step"]].get(name)), digits)
+        for r in there
+        for name, value in _without_times(r)
+    ]
+    # Results are short: they have never been rounded.
+    values += [
+        (Difference(None, name, value, results[1].get(name)), None)
+        for name, value in _without_times(results[0])
+    ]
+    differences = [v for v, digits in values if v.then != _rounded(v.now, digits)]
+    is_whole = archived.get("records") != "thinned"
+    missing = None
+    if len(there) < len(kept) or (is_whole and len(kept) != len(ours)):
+        missing = f"metrics.jsonl: {len(kept)} records then, {len(ours)} now"
+        if not is_whole:
+            missing = f"metrics.jsonl: {len(kept) - len(there)} of its steps are gone"
+    return Comparison(len(values), len(there), differences, missing)
+
+
+def conclusion(comparison: Comparison, archived: Mapping[str, Any]) -> list[str]:
+    """Returns what the comparison says, in a few lines.
+
+    Args:
+        comparison: of ``compare``.
+        archived: "archived" in the first run's config.json: records, digits.
+    """
+    values, records, differences, missing = comparison
+    kept = f"all {records} records"
+    if archived.get("records") == "thinned":
+        kept = f"the {records} records that were kept"
+    digits = archived.get("digits")
+    exactly = f"at the {digits} digits that were kept" if digits else "to the bit"
+    if not differences and missing is None:
+        return [f"identical: {values} values of {kept} and the result, {exactly}"]
+    lines = [] if missing is None else [missing]
+    if differences:
+        lines = [
+            f"different: {len(differences)} of {values} values of {kept} and the "
+            f"result, {exactly}; the first: {differences[0]}",
+            *lines,
+        ]
+        sized = [(d.size, d) for d in differences if d.size is not None]
+        if sized:
+            size, largest = max(sized, key=lambda pair: pair[0])
+            lines.append(f"largest relative difference: {size:.2g}, {largest}")
     return lines
 
 
-def first_difference(run: Path, again: Path) -> str | None:
-    """Returns the first difference of two runs' records and results, or None."""
-    ours, theirs = _records(again), _records(run)
-    for number, (then, now) in enumerate(zip(theirs, ours, strict=False), start=1):
-        for key in [*then, *(key for key in now if key not in then)]:
-            if then.get(key) != now.get(key):
-                where = f"metrics.jsonl line {number} (step {then.get('step')})"
-                return _said(where, key, then, now)
-    if len(ours) != len(theirs):
-        return f"metrics.jsonl: {len(theirs)} records then, {len(ours)} now"
-    then, now = (read_json(d / "result.json") for d in (run, again))
-    for key in sorted(then.keys() | now.keys()):
-        if key != "seconds_per_epoch" and then.get(key) != now.get(key):
-            return _said("result.json", key, then, now)
-    return None
+def _rounded(value: Any, digits: int | None) -> Any:
+    is_exact = digits is None or not isinstance(value, float)
+    return value if is_exact else float(f"{value:.{digits}g}")
 
 
-def _said(where: str, key: str, then: Mapping[str, Any], now: Mapping[str, Any]) -> str:
-    return f"{where}: {key} {then.get(key)!r} then, {now.get(key)!r} now"
+def _without_times(record: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    return (
+        (name, value)
+        for name, value in record.items()
+        if name not in _TIMES and not name.startswith("time/")
+    )
 
 
 def _records(directory: Path) -> list[dict[str, Any]]:
+    path = directory / "metrics.jsonl"
     try:
-        lines = (directory / "metrics.jsonl").read_text().splitlines()
-        records = [json.loads(line) for line in lines]
-    except (OSError, ValueError) as error:
-        raise UserError(
-            f"cannot read {directory / 'metrics.jsonl'}: {one_line(error)}"
-        ) from error
-    return [
-        {k: v for k, v in record.items() if k != "time" and not k.startswith("time/")}
-        for record in records
-    ]
+        records = [json.loads(line) for line in path.read_text().splitlines()]
+        if not all("step" in record for record in records):
+            raise ValueError("a line has no step")
+    except (OSError, ValueError, TypeError) as error:
+        raise UserError(f"cannot read {path}: {one_line(error)}") from error
+    return records
 
 
 if __name__ == "__main__":

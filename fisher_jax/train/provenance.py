@@ -1,9 +1,9 @@
-"""Where a run comes from: configuration, command, versions, devices, commit."""
+"""Where a run comes from: configuration, command, versions, machine and settings."""
 
 import os
 import platform
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,9 @@ import jax
 from ml_collections import ConfigDict
 
 from fisher_jax.data.selection import Selection
+from fisher_jax.errors import UserError
 from fisher_jax.train import loop
+from fisher_jax.train.records import read_json
 from fisher_jax.train.state import TrainState, count_parameters
 from fisher_jax.version import __version__
 
@@ -25,6 +27,119 @@ PACKAGES = (
     "ml_collections",
     "numpy",
 )
+
+# What config.json says of the machine and the code, beside versions and settings.
+SURROUNDINGS = (
+    "machine",
+    "device_kind",
+    "device_count",
+    "process_count",
+    "git_commit",
+    "xla_flags",
+)
+
+# JAX's options, by the names of their environment variables, that change what is drawn,
+# how numbers are rounded or in which order they are added.
+_JAX_OPTIONS = (
+    "JAX_ALLOW_F16_REDUCTIONS",
+    "JAX_COMPILER_ENABLE_REMAT_PASS",
+    "JAX_CPU_COLLECTIVES_IMPLEMENTATION",
+    "JAX_DEFAULT_MATMUL_PRECISION",
+    "JAX_DEFAULT_PRNG_IMPL",
+    "JAX_DISABLE_JIT",
+    "JAX_DISABLE_MOST_OPTIMIZATIONS",
+    "JAX_EMBEDDED_CONSTANTS_MAX_BYTES",
+    "JAX_ENABLE_PGLE",
+    "JAX_ENABLE_X64",
+    "JAX_EXEC_TIME_OPTIMIZATION_EFFORT",
+    "JAX_HIGH_DYNAMIC_RANGE_GUMBEL",
+    "JAX_MEMORY_FITTING_EFFORT",
+    "JAX_MEMORY_FITTING_LEVEL",
+    "JAX_OPTIMIZATION_LEVEL",
+    "JAX_RANDOM_SEED_OFFSET",
+    "JAX_SOFTMAX_CUSTOM_JVP",
+    "JAX_THREEFRY_PARTITIONABLE",
+    "JAX_USE_DIRECT_LINEARIZE",
+    "JAX_USE_SHARDY_PARTITIONER",
+    "JAX_USE_SIMPLIFIED_JAXPR_CONSTANTS",
+)
+_LIBRARY_VARIABLES = ("CUBLAS_WORKSPACE_CONFIG", "NVIDIA_TF32_OVERRIDE")
+_FLAG_VARIABLES = ("XLA_FLAGS", "LIBTPU_INIT_ARGS")
+# Flags that say what is written down, and how many devices a CPU stands for: a run may
+# go on with another number of devices.
+_HARMLESS_FLAGS = ("xla_dump", "xla_hlo_dump", "xla_force_host_platform_device_count")
+
+
+def numeric_settings() -> dict[str, Any]:
+    """Returns every JAX and XLA setting that can change bits, by environment variable.
+
+    To be called before this program adds XLA flags of its own, which follow from the
+    configuration, the versions and the number of processes. Options that this version
+    of JAX does not have are left out; flags of XLA are entries of their own.
+    """
+    options = jax.config.values
+    settings: dict[str, Any] = {
+        name: options[name.lower()] for name in _JAX_OPTIONS if name.lower() in options
+    }
+    for name in _LIBRARY_VARIABLES:
+        settings[name] = os.environ.get(name)
+    for name in _FLAG_VARIABLES:
+        for word in os.environ.get(name, "").split():
+            flag, _, value = word.partition("=")
+            if not flag.lstrip("-").startswith(_HARMLESS_FLAGS):
+                settings[f"{name} {flag}"] = value or "true"
+    return settings
+
+
+def setting_differences(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """Returns "NAME x then, y now" for each setting that is not as it was.
+
+    JAX's own options are compared where both versions of JAX have them.
+    """
+    return [
+        f"{name} {_shown(then.get(name))} then, {_shown(now.get(name))} now"
+        for name in sorted(then.keys() | now.keys())
+        if then.get(name) != now.get(name)
+        and not (name in _JAX_OPTIONS and (name not in then or name not in now))
+    ]
+
+
+def check_same_settings(directory: Path, now: Mapping[str, Any]) -> None:
+    """Checks that a run goes on with the settings that it began with.
+
+    Args:
+        directory: the run's; its config.json, if written before settings were
+            recorded, allows all.
+        now: ``numeric_settings()``.
+
+    Raises:
+        UserError: one differs; the text names them all.
+    """
+    then = read_json(directory / "config.json").get("settings")
+    differences = [] if then is None else setting_differences(then, now)
+    if differences:
+        raise UserError(
+            f"the run in {directory} began with other settings, and would go on with "
+            f"other numbers: {'; '.join(differences)}. Its checkpoints are intact: set "
+            "what was set then, or choose another workdir"
+        )
+
+
+def changes(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """Returns "NAME x then, y now" for all that can change bits and is not as it was.
+
+    Args:
+        then, now: two config.json of one configuration. What the first did not record
+            is not compared.
+    """
+    pairs = [(name, then[name], now.get(name)) for name in SURROUNDINGS if name in then]
+    versions = now.get("versions", {})
+    pairs += [(n, v, versions.get(n)) for n, v in then.get("versions", {}).items()]
+    lines = [f"{n} {before} then, {after} now" for n, before, after in pairs
+             if before != after]  # fmt: skip
+    if "settings" in then:
+        lines += setting_differences(then["settings"], now.get("settings", {}))
+    return lines
 
 
 def facts_of(data: Selection, plan: loop.Run, state: TrainState) -> dict[str, Any]:
@@ -47,7 +162,10 @@ def facts_of(data: Selection, plan: loop.Run, state: TrainState) -> dict[str, An
 
 
 def config_json(
-    config: ConfigDict, argv: Sequence[str], facts: dict[str, Any]
+    config: ConfigDict,
+    argv: Sequence[str],
+    settings: Mapping[str, Any],
+    facts: Mapping[str, Any],
 ) -> dict[str, Any]:
     """Returns config.json: what was asked for, and what it was computed with."""
     return {
@@ -59,9 +177,46 @@ def config_json(
             **{name: version(name) for name in PACKAGES},
         },
         "git_commit": _git_commit(),
+        "machine": machine(),
+        "settings": dict(settings),
         "xla_flags": os.environ.get("XLA_FLAGS", ""),
         **{name.replace(" ", "_"): value for name, value in facts.items()},
     }
+
+
+def machine() -> str:
+    """Returns the processor and how many cores this process may use.
+
+    On CPUs both decide in which order XLA adds.
+    """
+    if hasattr(os, "sched_getaffinity"):
+        cores = len(os.sched_getaffinity(0))
+    else:  # macOS
+        cores = os.cpu_count() or 1
+    return f"{_processor()}, {cores} cores"
+
+
+def _processor() -> str:
+    """The processor's name with what XLA chooses instructions by."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    fields = {key.strip(): value.strip() for key, _, value in _fields(lines)}
+    flags = set(fields.get("flags", fields.get("Features", "")).split())
+    vectors = [name for name in ("avx2", "avx512f", "amx_bf16", "sve") if name in flags]
+    name = fields.get("model name", platform.machine())
+    return " ".join([name, *vectors])
+
+
+def _fields(lines: Sequence[str]) -> list[tuple[str, str, str]]:
+    """Splits what is said of the first processor, a field a line."""
+    end = next((i for i, line in enumerate(lines) if not line.strip()), len(lines))
+    return [line.partition(":") for line in lines[:end]]
+
+
+def _shown(value: Any) -> str:
+    return "unset" if value is None else str(value)
 
 
 def _git_commit() -> str | None:

@@ -1,7 +1,7 @@
 """A run from configuration to result: ``run`` is what main.py calls."""
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, NoReturn
@@ -22,7 +22,13 @@ from fisher_jax.train.command_line import CommandLine
 from fisher_jax.train.config import flat_config
 from fisher_jax.train.profile import StepTrace
 from fisher_jax.train.progress import Display, print_header
-from fisher_jax.train.provenance import config_json, facts_of
+from fisher_jax.train.provenance import (
+    changes,
+    check_same_settings,
+    config_json,
+    facts_of,
+    numeric_settings,
+)
 from fisher_jax.train.signals import EXIT_PREEMPTED, StopSignals
 from fisher_jax.train.trackers import TrackedRun, open_tracker, require_tracker
 
@@ -39,6 +45,7 @@ def run(config: ConfigDict, command: CommandLine) -> int:
     Raises:
         UserError: anything that the user has to change; nothing computed is lost.
     """
+    settings = numeric_settings()
     if config.train.deterministic:
         parallel.require_determinism()
     parallel.keep_convolutions_off_ynnpack()
@@ -47,7 +54,7 @@ def run(config: ConfigDict, command: CommandLine) -> int:
     stop = StopSignals()
     stop.install()
     try:
-        return _run(config, command, stop)
+        return _run(config, command, settings, stop)
     except UserError as error:
         if jax.process_count() == 1:
             raise
@@ -73,7 +80,12 @@ def _leave_after_loss(why: str) -> NoReturn:
     parallel.leave(EXIT_PREEMPTED)
 
 
-def _run(config: ConfigDict, command: CommandLine, stop: StopSignals) -> int:
+def _run(
+    config: ConfigDict,
+    command: CommandLine,
+    settings: Mapping[str, Any],
+    stop: StopSignals,
+) -> int:
     console = Console(
         soft_wrap=True, markup=False, highlight=False, quiet=not parallel.is_first()
     )
@@ -86,9 +98,16 @@ def _run(config: ConfigDict, command: CommandLine, stop: StopSignals) -> int:
         is_known = records.check_same_config(directory, flat_config(config))
         has_ended = (directory / "result.json").exists()
         if not has_ended:
+            if is_known:
+                check_same_settings(directory, settings)
             require_tracker(config.tracker)
         return is_known, has_ended
 
+    if dict(settings) != parallel.from_first(lambda: dict(settings)):
+        raise UserError(
+            "this process has other JAX or XLA settings than the first; start all with "
+            "one environment"
+        )
     with locks:
         is_known, has_ended = parallel.from_first(open_workdir)
         if has_ended:
@@ -99,9 +118,12 @@ def _run(config: ConfigDict, command: CommandLine, stop: StopSignals) -> int:
         data = load_data(config)
         plan, snapshot = build(config, data, mesh)
         facts = facts_of(data, plan, snapshot.state)
-        if parallel.is_first() and not is_known:
-            content = config_json(config, command.argv, facts)
-            records.write_json(directory / "config.json", content)
+        if parallel.is_first():
+            content = config_json(config, command.argv, settings, facts)
+            if is_known:
+                _warn_of_changes(console, directory, content)
+            else:
+                records.write_json(directory / "config.json", content)
         print_header(console, flat_config(config), facts)
         return _run_to_end(
             config,
@@ -124,6 +146,17 @@ def _report_earlier_end(console: Console, directory: Path) -> int:
         f"{directory / 'result.json'} (remove that file to run again)."
     )
     return EXIT_DIVERGED if diverged else EXIT_FINISHED
+
+
+def _warn_of_changes(
+    console: Console, directory: Path, content: Mapping[str, Any]
+) -> None:
+    lines = changes(records.read_json(directory / "config.json"), content)
+    if lines:
+        _warner(console)(
+            "from here on other bits are to be expected than without this restart: "
+            + "; ".join(lines)
+        )
 
 
 def _run_to_end(
@@ -183,7 +216,7 @@ def _run_to_end(
         try:
             loop.train(plan, restored or snapshot, session)
         except loop.Diverged as error:
-            status, steps = records.DIVERGED, int(kept[-1]["step"] or 0)
+            status, steps = records.DIVERGED, int(kept[-1]["step"] or 0) if kept else 0
             _print_divergence(console, error, manager)
         except loop.Stopped as stopped:
             console.print(

@@ -1,5 +1,7 @@
 import json
 
+import pytest
+
 from launch.archive import main, thin
 
 
@@ -18,28 +20,72 @@ def records(number):
     ]
 
 
+def ended_run(run, number):
+    run.mkdir(parents=True)
+    lines = [json.dumps(record) for record in records(number)]
+    (run / "metrics.jsonl").write_text("\n".join(lines) + "\n")
+    (run / "config.json").write_text('{\n "config": {}\n}')
+    (run / "result.json").write_text('{\n "status": "finished"\n}')
+    return lines
+
+
+def archived(directory):
+    return json.loads((directory / "config.json").read_text())["archived"]
+
+
 def test_what_the_result_speaks_of_stays():
-    kept = {record["epoch"] for record in thin(records(101), 5)}
     # Even ones; the best two; the largest Tr(F) after epoch 1; the first loss below
     # 1.2 (at epoch 81) and below 3.5.
-    assert kept == {0, 25, 50, 75, 100} | {37, 41, 53, 81}
-    assert thin(records(5), 5) == records(5)
+    assert thin(records(101), 5) == sorted({0, 25, 50, 75, 100} | {37, 41, 53, 81})
+    assert thin(records(5), 5) == list(range(5))
+    assert thin([], 5) == []
 
 
-def test_an_archive_is_small_and_has_the_runs_names(tmp_path, capsys):
-    run = tmp_path / "runs" / "sweep" / "seed_0"
-    run.mkdir(parents=True)
-    lines = [json.dumps(record) for record in records(500)]
-    (run / "metrics.jsonl").write_text("\n".join(lines) + "\n")
-    (run / "result.json").write_text('{\n "status": "finished"\n}')
-    (run / "run.json").write_text("{}")
-    (tmp_path / "runs" / "sweep" / "selection.json").write_text("{}")
-    assert main([str(tmp_path / "runs"), str(tmp_path / "kept")]) == 0
+@pytest.mark.parametrize("number", [1, 2])
+def test_the_first_and_the_last_stay_always(number):
+    # And the largest Tr(F) after epoch 1.
+    assert thin(records(30), number) == [0, 1, 29]
+    assert thin(records(1), number) == [0]
+
+
+def test_an_archive_is_small_and_has_the_runs_names_and_bits(tmp_path, capsys):
+    runs = tmp_path / "runs"
+    lines = ended_run(runs / "sweep" / "seed_0", 500)
+    ended_run(runs / "sweep" / "seed_1", 3)
+    (runs / "sweep" / "seed_0" / "run.json").write_text("{}")
+    (runs / "sweep" / "selection.json").write_text("{}")
+    assert main([str(runs), str(tmp_path / "kept")]) == 0
     kept = tmp_path / "kept" / "sweep" / "seed_0"
     assert json.loads((kept / "result.json").read_text()) == {"status": "finished"}
     assert (kept / "run.json").exists()
     assert (tmp_path / "kept" / "sweep" / "selection.json").exists()
-    assert "0.333333}" in (kept / "metrics.jsonl").read_text()
-    assert (kept / "metrics.jsonl").stat().st_size < 6000
-    assert main([str(tmp_path / "kept" / "sweep" / "x"), str(tmp_path)]) == 2
+    kept_lines = (kept / "metrics.jsonl").read_text().splitlines()
+    assert set(kept_lines) < set(lines)
+    assert 30 <= len(kept_lines) <= 36
+    assert archived(kept) == {"records": "thinned"}
+    assert archived(kept.with_name("seed_1")) == {"records": "every"}
+    # An archive of an archive still says what is gone; in its own place, too.
+    for target in ("again", "kept"):
+        assert main([str(tmp_path / "kept"), str(tmp_path / target)]) == 0
+        again = tmp_path / target / "sweep" / "seed_0"
+        assert archived(again) == {"records": "thinned"}
+    assert main([str(kept / "x"), str(tmp_path)]) == 2
     assert capsys.readouterr().err.startswith("error: no run in ")
+
+
+def test_one_record_can_be_asked_for(tmp_path):
+    ended_run(tmp_path / "runs", 9)
+    kept = tmp_path / "kept"
+    assert main([str(tmp_path / "runs"), str(kept), "--records=1"]) == 0
+    steps = [json.loads(x)["step"] for x in (kept / "metrics.jsonl").open()]
+    assert steps == [0, 10, 80]
+
+
+def test_a_damaged_file_is_named_in_one_line(tmp_path, capsys):
+    ended_run(tmp_path / "runs", 9)
+    with (tmp_path / "runs" / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 9')
+    assert main([str(tmp_path / "runs"), str(tmp_path / "kept")]) == 2
+    error = capsys.readouterr().err
+    assert "metrics.jsonl line 10 is damaged" in error
+    assert error.count("\n") == 1
