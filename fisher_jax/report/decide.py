@@ -1,0 +1,483 @@
+"""The rules by which runs decide a claim: each errs in at most 5% of null cases.
+
+A decision is "holds", "fails" (the reverse is established) or "undecided", and an
+undecided one says why. All tests are two-sided: where there is no effect, holds and
+fails together come out in at most 5% of cases. ``tests/report/test_decide.py``
+simulates that for few runs, skewed laws and coarse accuracies.
+
+The unit is always the run: what is measured many times within a run counts once. What
+is concluded speaks of the settings that were run, not of others.
+"""
+
+import functools
+import math
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float, Int
+from scipy import special, stats
+
+HOLDS, FAILS, UNDECIDED = "holds", "fails", "undecided"
+LEVEL = 0.05  # of one decision, and of all settings of one claim together
+MIN_RUNS = 3  # for an interval
+MIN_CORRELATED, MIN_SETTINGS = 6, 3  # runs, and settings among them
+NUM_DEALS = 999  # random permutations; the smallest p is one in a thousand
+_SEED = 0  # the same runs give the same decision
+_LARGEST = 0.999  # of a coefficient: Fisher's z of 1 is infinite
+
+# A value of each run by what tells the run from others, usually its seed.
+Values = Mapping[Hashable, float]
+
+
+class Decision(NamedTuple):
+    """What runs say of a claim.
+
+    Attributes:
+        status: holds, fails or undecided.
+        reason: why it is undecided, in a phrase; "" where it is decided.
+        evidence: the numbers, with interval and count.
+        p: two-sided p-value; nan where nothing was tested.
+    """
+
+    status: str
+    reason: str
+    evidence: str
+    p: float = math.nan
+
+    @property
+    def is_tested(self) -> bool:
+        """Whether a test was made, whatever it said."""
+        return not math.isnan(self.p)
+
+
+def undecided(reason: str, evidence: str = "") -> Decision:
+    """Returns the decision that something other than chance forbids to decide."""
+    return Decision(UNDECIDED, reason, evidence)
+
+
+def larger(
+    high: Values,
+    low: Values,
+    *,
+    by: float = 0.0,
+    names: tuple[str, str] = ("first", "second"),
+) -> Decision:
+    """Decides whether the mean of ``high`` exceeds that of ``low`` by more than ``by``.
+
+    Student's t interval of the difference at 95%. Runs are paired over the seeds that
+    both sides have if these are at least three; otherwise the interval is Welch's,
+    with the smaller count less one as degrees of freedom where the counts differ
+    (Hsu 1938; Welch's own are too many there). The seeds alone say which. Below three
+    runs a side nothing is decided.
+
+    Assumed: the differences of pairs, or the values of each side, are near normal, or
+    without an effect both sides have the same law. Where no two runs differ there is no
+    spread to go by, and the sign test decides, which takes six runs.
+
+    Args:
+        by: a negative one asks whether ``high`` is lower by less than that.
+        names: of the two sides, for the evidence.
+    """
+    difference = _difference(_finite(high), _finite(low))
+    if isinstance(difference, str):
+        return undecided(difference, _sides(_finite(high), _finite(low), names))
+    return _against(difference, by, difference.describe(names))
+
+
+def alike(
+    one: Values,
+    other: Values,
+    *,
+    within: float,
+    names: tuple[str, str] = ("first", "second"),
+) -> Decision:
+    """Decides whether two means differ by less than ``within``, either way.
+
+    It holds if the interval of ``larger`` lies within ±``within`` and fails if it lies
+    outside (two one-sided tests, Schuirmann 1987); few runs hence never show likeness.
+    """
+    difference = _difference(_finite(one), _finite(other))
+    if isinstance(difference, str):
+        return undecided(difference, _sides(_finite(one), _finite(other), names))
+    evidence = f"{difference.describe(names)}, to be within ±{number(within)}"
+    nearer = math.copysign(within, difference.mean)
+    p = difference.p_value(nearer)
+    if p > LEVEL:
+        return Decision(UNDECIDED, _why(difference, nearer), evidence, p)
+    return Decision(HOLDS if abs(difference.mean) < within else FAILS, "", evidence, p)
+
+
+def above(values: Values, bound: float, *, name: str = "mean") -> Decision:
+    """Decides whether a mean over runs exceeds a bound, by Student's t interval."""
+    return _one_mean(values, bound, name, 1)
+
+
+def below(values: Values, bound: float, *, name: str = "mean") -> Decision:
+    """Decides whether a mean over runs stays below a bound, by Student's t interval."""
+    return _one_mean(values, bound, name, -1)
+
+
+def ratio_below(
+    numerator: Values,
+    denominator: Values,
+    bound: float,
+    *,
+    names: tuple[str, str] = ("first", "second"),
+) -> Decision:
+    """Decides whether a ratio of positive quantities, as times, is below a bound.
+
+    The ratio is that of geometric means, its interval ``larger``'s of the logarithms.
+    """
+    logs = [
+        {key: math.log(value) for key, value in _finite(side).items() if value > 0}
+        for side in (numerator, denominator)
+    ]
+    difference = _difference(*logs)
+    if isinstance(difference, str):
+        return undecided(
+            difference, _sides(_finite(numerator), _finite(denominator), names)
+        )
+    ratio, low, high = (
+        math.exp(v) for v in (difference.mean, difference.low, difference.high)
+    )
+    evidence = (
+        f"{names[0]} {number(ratio)} times {names[1]} {_interval(low, high)}, "
+        f"{difference.kind}, to be below {number(bound)}"
+    )
+    return _flipped(_against(difference, math.log(bound), evidence, shown=bound))
+
+
+def across_settings(
+    x: Sequence[float], y: Sequence[float], settings: Sequence[Hashable], sign: int
+) -> Decision:
+    """Decides whether settings with a larger x have a larger y (sign 1) or smaller y.
+
+    The statistic is the part of the ranks' covariance that lies between settings,
+    Σ_s n_s x̄_s ȳ_s with ranks centred over all runs. It has to be extreme among the
+    999 that come of dealing anew (permutation tests, Fisher 1935, Pitman 1937)
+
+    - the y of all runs: there is no effect of the setting on y;
+    - the x of all runs: there is none on x;
+    - whole runs, each with its x and y: there is none on either, though x and y of
+      one run may go together, so that noise within a setting decides nothing.
+
+    p is the largest of the three. Where x is the setting itself, equal in all its runs,
+    the first alone is needed. At least 6 runs over 3 settings are.
+
+    Assumed: runs of one setting are exchangeable and without an effect those of all
+    settings are. Settings are these, not a sample of settings: three ordered as
+    claimed come so by chance in one of six cases, and no number of runs shows more of
+    a fourth. Six runs in three pairs cannot decide where x is measured.
+
+    Args:
+        sign: 1 or -1, the claimed sign.
+    """
+    keep = np.isfinite(np.asarray(x, float)) & np.isfinite(np.asarray(y, float))
+    settings = [setting for setting, kept in zip(settings, keep, strict=True) if kept]
+    ranks_x = _ranks(np.asarray(x, float)[keep])
+    ranks_y = _ranks(np.asarray(y, float)[keep])
+    distinct = list(dict.fromkeys(settings))
+    if len(settings) < MIN_CORRELATED or len(distinct) < MIN_SETTINGS:
+        return undecided(
+            f"too few runs: {len(settings)} over {len(distinct)} settings, at least "
+            f"{MIN_CORRELATED} over {MIN_SETTINGS} are needed"
+        )
+    if not ranks_x.any() or not ranks_y.any():
+        return undecided("all runs have the same value")
+    members = np.array([[s == one for one in distinct] for s in settings], float)
+    observed, p = _deal(ranks_x, ranks_y, members / np.sqrt(members.sum(axis=0)))
+    rho = ranks_x @ ranks_y / math.sqrt((ranks_x @ ranks_x) * (ranks_y @ ranks_y))
+    evidence = (
+        f"ρ = {rho:.2f}, {len(settings)} runs over {len(distinct)} settings, p = "
+        f"{p:.2g}"
+    ).replace("-", "−")
+    if p > LEVEL:
+        reason = f"p = {p:.2g}: too small an effect for {len(settings)} runs"
+        return Decision(UNDECIDED, reason, evidence, p)
+    return Decision(HOLDS if observed * sign > 0 else FAILS, "", evidence, p)
+
+
+def along_training(coefficients: Values, sign: int) -> Decision:
+    """Decides whether two quantities go together along training, one coefficient a run.
+
+    Student's t interval over runs of Fisher's z = artanh r, at least three runs.
+    Records within a run depend on each other and are not counted.
+
+    Assumed: without an effect a run's coefficient is as likely to be r as -r. Two
+    quantities that only drift, each its own way in every run alike, do go together.
+
+    Args:
+        sign: 1 or -1, the claimed sign.
+    """
+    z = {
+        key: math.atanh(min(max(r, -_LARGEST), _LARGEST))
+        for key, r in _finite(coefficients).items()
+    }
+    if len(z) < MIN_RUNS:
+        return undecided(_too_few(len(z), "run"))
+    mean = _Difference.of(np.array(list(z.values())), "")
+    low, high = math.tanh(mean.low), math.tanh(mean.high)
+    evidence = (
+        f"r = {number(math.tanh(mean.mean))} {_interval(low, high)}, n = {len(z)}"
+    )
+    decision = _against(mean, 0.0, evidence)
+    return decision if sign > 0 else _flipped(decision)
+
+
+def together(decisions: Iterable[Decision]) -> Decision:
+    """Returns what the settings of one claim say together.
+
+    A setting counts as decided if its p survives Holm's correction over the settings
+    that were tested, so that the claim as a whole errs in at most 5% of null cases. The
+    claim holds if every decided setting holds, fails if every decided one fails, and is
+    undecided where they disagree or none is decided. p is the smallest corrected one.
+    """
+    everything = list(decisions)
+    tested = [decision for decision in everything if decision.is_tested]
+    if not tested:
+        reasons = dict.fromkeys(decision.reason for decision in everything)
+        return undecided("; ".join(reasons) if everything else "no runs")
+    corrected = holm([decision.p for decision in tested])
+    decided = [
+        decision.status
+        for decision, p in zip(tested, corrected, strict=True)
+        if p <= LEVEL and decision.status != UNDECIDED
+    ]
+    p = min(corrected)
+    if len(set(decided)) == 1:
+        return Decision(decided[0], "", _count(decided, everything), p)
+    if decided:
+        reason = "settings disagree: " + ", ".join(
+            f"{status} in {decided.count(status)}" for status in (HOLDS, FAILS)
+        )
+        return Decision(UNDECIDED, reason, _count(decided, everything), p)
+    if len(tested) > 1 and any(d.status != UNDECIDED for d in tested):
+        reason = f"nothing survives Holm's correction over {len(tested)} settings"
+    else:
+        reason = "; ".join(dict.fromkeys(decision.reason for decision in tested))
+    return Decision(UNDECIDED, reason, "", p)
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Returns p-values corrected for their number (Holm 1979): compare them with 0.05.
+
+    They keep the chance of any false one among them at the level, whatever their
+    dependence.
+    """
+    order = np.argsort(p_values, kind="stable")
+    corrected, largest = [1.0] * len(p_values), 0.0
+    for place, index in enumerate(order):
+        largest = max(largest, (len(p_values) - place) * p_values[index])
+        corrected[index] = min(1.0, largest)
+    return corrected
+
+
+def by_chance(decisions: Iterable[Decision]) -> tuple[int, float]:
+    """Returns how many claims were tested, and how many chance alone would decide.
+
+    That is 5% of them, half as holding and half as failing, were there no effect
+    anywhere.
+    """
+    tested = sum(decision.is_tested for decision in decisions)
+    return tested, LEVEL * tested
+
+
+def number(value: float) -> str:
+    """Returns four significant digits with a true minus sign."""
+    return f"{value:.4g}".replace("-", "−")
+
+
+class _Difference(NamedTuple):
+    """A mean with its standard error and degrees of freedom."""
+
+    mean: float
+    sem: float
+    freedom: float
+    kind: str  # how it was formed, and of how many runs
+    n: int
+    sides: tuple[float, float] = (math.nan, math.nan)
+
+    @classmethod
+    def of(
+        cls,
+        sample: Float[np.ndarray, " N"],
+        kind: str,
+        sides: tuple[float, float] = (math.nan, math.nan),
+    ) -> "_Difference":
+        """The mean of a sample of at least two."""
+        sem = float(sample.std(ddof=1)) / math.sqrt(sample.size)
+        return cls(float(sample.mean()), sem, sample.size - 1, kind, sample.size, sides)
+
+    @property
+    def is_spread(self) -> bool:
+        """Whether runs differ, by more than rounding."""
+        scale = max(abs(self.mean), *(abs(s) for s in self.sides if s == s), 1e-300)
+        return self.sem > 1e-12 * scale
+
+    @property
+    def low(self) -> float:
+        """Lower end of the 95% interval."""
+        return self.mean - self._half
+
+    @property
+    def high(self) -> float:
+        """Upper end of the 95% interval."""
+        return self.mean + self._half
+
+    @property
+    def _half(self) -> float:
+        return float(special.stdtrit(self.freedom, 1 - LEVEL / 2)) * self.sem
+
+    def p_value(self, bound: float) -> float:
+        """Two-sided p that the mean is the bound; without spread by the sign test."""
+        if not self.is_spread:
+            is_bound = math.isclose(self.mean, bound, rel_tol=1e-9, abs_tol=1e-12)
+            return 1.0 if is_bound else 2.0 ** (1 - self.n)
+        t = abs(self.mean - bound) / self.sem
+        return float(2 * special.stdtr(self.freedom, -t))
+
+    def describe(self, names: tuple[str, str]) -> str:
+        """Both means, their difference with its interval, and the count."""
+        high, low = self.sides
+        return (
+            f"{names[0]} {number(high)}, {names[1]} {number(low)}: difference "
+            f"{number(self.mean)} {_interval(self.low, self.high)}, {self.kind}"
+        )
+
+
+def _difference(
+    a: dict[Hashable, float], b: dict[Hashable, float]
+) -> "_Difference | str":
+    """The difference of means, paired or Welch's; or why there is none."""
+    shared = [key for key in a if key in b]
+    if len(shared) >= MIN_RUNS:
+        first = np.array([a[key] for key in shared])
+        second = np.array([b[key] for key in shared])
+        sides = float(first.mean()), float(second.mean())
+        kind = f"paired, n = {len(shared)}"
+        return _Difference.of(first - second, kind, sides)
+    if min(len(a), len(b)) < MIN_RUNS:
+        return _too_few(min(len(a), len(b)), "seed")
+    parts = [_Difference.of(np.array(list(side.values())), "") for side in (a, b)]
+    first_part, second_part = parts
+    sem = math.hypot(first_part.sem, second_part.sem)
+    smaller = min(first_part.n, second_part.n)
+    freedom: float = smaller - 1
+    if first_part.n == second_part.n and sem > 0:
+        fourths = first_part.sem**4 + second_part.sem**4
+        freedom = (smaller - 1) * sem**4 / fourths
+    return _Difference(
+        first_part.mean - second_part.mean,
+        sem,
+        freedom,
+        f"Welch, n = {first_part.n} and {second_part.n}",
+        smaller,
+        (first_part.mean, second_part.mean),
+    )
+
+
+def _against(
+    difference: _Difference, bound: float, evidence: str, shown: float | None = None
+) -> Decision:
+    """Decides whether a mean is above a bound, which the reason shows."""
+    p = difference.p_value(bound)
+    if p <= LEVEL:
+        return Decision(HOLDS if difference.mean > bound else FAILS, "", evidence, p)
+    why = _why(difference, bound if shown is None else shown)
+    return Decision(UNDECIDED, why, evidence, p)
+
+
+def _why(difference: _Difference, bound: float) -> str:
+    """Why a mean is neither above nor below a bound."""
+    if not difference.is_spread:
+        return f"all {difference.n} runs differ alike: no spread to judge by"
+    return (
+        f"the interval holds {number(bound)}: too small an effect for "
+        f"{difference.n} runs"
+    )
+
+
+def _one_mean(values: Values, bound: float, name: str, sign: int) -> Decision:
+    finite = _finite(values)
+    if len(finite) < MIN_RUNS:
+        return undecided(_too_few(len(finite), "run"))
+    mean = _Difference.of(np.array(list(finite.values())), "")
+    word = "above" if sign > 0 else "below"
+    evidence = f"{name} {number(mean.mean)} {_interval(mean.low, mean.high)}, n = "
+    evidence += f"{mean.n}, to be {word} {number(bound)}"
+    decision = _against(mean, bound, evidence)
+    return decision if sign > 0 else _flipped(decision)
+
+
+def _flipped(decision: Decision) -> Decision:
+    flipped = {HOLDS: FAILS, FAILS: HOLDS, UNDECIDED: UNDECIDED}
+    return decision._replace(status=flipped[decision.status])
+
+
+def _deal(
+    x: Float[np.ndarray, " N"],
+    y: Float[np.ndarray, " N"],
+    members: Float[np.ndarray, "N S"],
+) -> tuple[float, float]:
+    """Σ_s n_s x̄_s ȳ_s of centred ranks, and the largest p of the three deals.
+
+    Args:
+        members: 1/√n_s where a run is of setting s, else 0.
+    """
+    observed = float((x @ members) @ (y @ members))
+    deals = _deals(x.size)
+    dealt_y = y[deals] @ members
+    nulls = [dealt_y @ (x @ members)]
+    if any(np.ptp(x[column > 0]) for column in members.T):
+        dealt_x = x[deals] @ members
+        nulls += [dealt_x @ (y @ members), (dealt_x * dealt_y).sum(axis=1)]
+    edge = abs(observed) - 1e-9 * x.size
+    as_extreme = max(int((np.abs(null) >= edge).sum()) for null in nulls)
+    return observed, (1 + as_extreme) / (1 + NUM_DEALS)
+
+
+@functools.lru_cache(maxsize=8)
+def _deals(n: int) -> Int[np.ndarray, "R {n}"]:
+    """Random permutations of so many places, always the same."""
+    places = np.tile(np.arange(n), (NUM_DEALS, 1))
+    return np.random.default_rng(_SEED).permuted(places, axis=1)
+
+
+def _ranks(values: Float[np.ndarray, " N"]) -> Float[np.ndarray, " N"]:
+    """Ranks less their mean; all zero for equal values."""
+    ranks = stats.rankdata(values)
+    return ranks - ranks.mean() if ranks.size else ranks
+
+
+def _finite(values: Values) -> dict[Hashable, float]:
+    return {
+        key: float(value)
+        for key, value in values.items()
+        if value is not None and math.isfinite(value)
+    }
+
+
+def _sides(
+    a: dict[Hashable, float], b: dict[Hashable, float], names: tuple[str, str]
+) -> str:
+    return ", ".join(
+        f"{name} {number(float(np.mean(list(side.values()))))} (n = {len(side)})"
+        for name, side in zip(names, (a, b), strict=True)
+        if side
+    )
+
+
+def _interval(low: float, high: float) -> str:
+    return f"[{number(low)}, {number(high)}]"
+
+
+def _too_few(n: int, word: str) -> str:
+    return (
+        f"too few {word}s: {n} {word if n == 1 else word + 's'}, at least {MIN_RUNS} "
+        "are needed"
+    )
+
+
+def _count(decided: Sequence[str], everything: Sequence[Decision]) -> str:
+    return f"{len(decided)} of {len(everything)} settings decided"
