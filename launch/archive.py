@@ -86,8 +86,9 @@ def thin(records: Sequence[Record], number: int) -> list[int]:
     """Returns the places of about ``number`` records that are kept, in order.
 
     Kept are the first, the last, the best by validation and by test accuracy, the
-    largest Tr(F) after epoch 1, and the first record below each training loss that the
-    paper uses as its epsilon.
+    largest Tr(F) of all and of those after epoch 1, the smallest training loss, the
+    first record below each training loss that the paper uses as its epsilon, and all
+    with Tr(H) where that was measured no more often than ``number`` times.
     """
     last = len(records) - 1
     if last < number:
@@ -95,8 +96,13 @@ def thin(records: Sequence[Record], number: int) -> list[int]:
     chosen = {0, last}
     chosen |= {round(i * last / (number - 1)) for i in range(1, number - 1)}
     for name in ("validation/accuracy", "test/accuracy"):
-        chosen |= _largest(records, name, first_epoch=0)
+        chosen |= _largest(records, name)
+    chosen |= _largest(records, "trace/fisher")
     chosen |= _largest(records, "trace/fisher", first_epoch=1)
+    chosen |= _largest(records, "train/loss", sign=-1)
+    with_hessian = _having(records, "trace/hessian")
+    if len(with_hessian) <= number:
+        chosen |= set(with_hessian)
     for epsilon in (1.2, 3.5):
         below = (
             index
@@ -107,13 +113,20 @@ def thin(records: Sequence[Record], number: int) -> list[int]:
     return sorted(chosen)
 
 
-def _largest(records: Sequence[Record], name: str, first_epoch: int) -> set[int]:
-    having = [
+def _largest(
+    records: Sequence[Record], name: str, first_epoch: int = 0, sign: int = 1
+) -> set[int]:
+    """The place of the largest value, of the smallest with sign -1."""
+    having = _having(records, name, first_epoch)
+    return {max(having, key=lambda i: sign * records[i][name])} if having else set()
+
+
+def _having(records: Sequence[Record], name: str, first_epoch: int = 0) -> list[int]:
+    return [
         index
         for index, record in enumerate(records)
         if record.get(name) is not None and (record.get("epoch") or 0) >= first_epoch
     ]
-    return {max(having, key=lambda index: records[index][name])} if having else set()
 
 
 def _read(path: Path) -> dict[str, Any]:

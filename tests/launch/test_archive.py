@@ -11,10 +11,11 @@ def records(number):
             "step": 10 * e,
             "epoch": e,
             "time": 0.1 * e,
-            "train/loss": 2.0 - 0.01 * e,
+            "train/loss": 2.0 - 0.01 * e - (3.0 if e == 97 else 0.0),
             "validation/accuracy": 0.5 + (0.25 if e == 37 else 0.0),
             "test/accuracy": 0.5 + (0.25 if e == 41 else 0.0),
-            "trace/fisher": 1 / 3 + (99.0 if e in (0, 53) else 0.0),
+            "trace/fisher": 1 / 3 + {0: 500.0, 53: 99.0}.get(e, 0.0),
+            "trace/hessian": 1.0 if e in (7, 77) else None,
         }
         for e in range(number)
     ]
@@ -34,17 +35,26 @@ def archived(directory):
 
 
 def test_what_the_result_speaks_of_stays():
-    # Even ones; the best two; the largest Tr(F) after epoch 1; the first loss below
-    # 1.2 (at epoch 81) and below 3.5.
-    assert thin(records(101), 5) == sorted({0, 25, 50, 75, 100} | {37, 41, 53, 81})
+    # Even ones; the best two; the largest Tr(F) after epoch 1; the two Tr(H); the first
+    # loss below 1.2 (at epoch 81) and below 3.5; the smallest loss.
+    special = {37, 41, 53, 7, 77, 81, 97}
+    assert thin(records(101), 5) == sorted({0, 25, 50, 75, 100} | special)
+    # Tr(H) that was measured in most records is thinned out with them.
+    often = [record | {"trace/hessian": 1.0} for record in records(101)]
+    assert thin(often, 5) == sorted({0, 25, 50, 75, 100} | special - {7, 77})
     assert thin(records(5), 5) == list(range(5))
     assert thin([], 5) == []
+
+
+def test_the_largest_trace_stays_within_the_first_epoch_too():
+    steps = [{"epoch": i / 50, "trace/fisher": 9.0 - abs(i - 33)} for i in range(101)]
+    assert thin(steps, 3) == [0, 33, 50, 100]
 
 
 @pytest.mark.parametrize("number", [1, 2])
 def test_the_first_and_the_last_stay_always(number):
     # And the largest Tr(F) after epoch 1.
-    assert thin(records(30), number) == [0, 1, 29]
+    assert thin(records(7), number) == [0, 1, 6]
     assert thin(records(1), number) == [0]
 
 
@@ -74,11 +84,11 @@ def test_an_archive_is_small_and_has_the_runs_names_and_bits(tmp_path, capsys):
 
 
 def test_one_record_can_be_asked_for(tmp_path):
-    ended_run(tmp_path / "runs", 9)
+    ended_run(tmp_path / "runs", 7)
     kept = tmp_path / "kept"
     assert main([str(tmp_path / "runs"), str(kept), "--records=1"]) == 0
     steps = [json.loads(x)["step"] for x in (kept / "metrics.jsonl").open()]
-    assert steps == [0, 10, 80]
+    assert steps == [0, 10, 60]
 
 
 def test_a_damaged_file_is_named_in_one_line(tmp_path, capsys):
