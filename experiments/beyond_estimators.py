@@ -22,18 +22,14 @@ Expected time: --estimate tells (not these repeats); small: 2 runs of 5 to 10 mi
 two CPU cores, nearly all of it in the repeats.
 """
 
-from typing import Any
-
-from ml_collections import ConfigDict
-
 from experiments.settings import DIGITS, SIMPLE_CNN, VGG11, WRESNET
 from experiments.sweeps import (
     SweepRun,
     Winners,
     changed,
     check_arg,
+    entry_points,
     over_seeds,
-    overrides,
     taken,
 )
 
@@ -42,16 +38,6 @@ MEASURED = {
     "measure.estimator_repeats": 16,
     "measure.every_epochs": 10,
 }
-
-
-def get_config(arg: str = "") -> ConfigDict:
-    """Returns the first run; the others are changes of it."""
-    return get_runs(arg)[0].config
-
-
-def get_sweep(arg: str = "") -> list[dict[str, Any]]:
-    """Returns every run's overrides."""
-    return overrides(get_config(arg), get_runs(arg))
 
 
 def get_runs(arg: str = "", winners: Winners | None = None) -> list[SweepRun]:
@@ -65,5 +51,8 @@ def get_runs(arg: str = "", winners: Winners | None = None) -> list[SweepRun]:
         for method, rate in rates.items():
             run = setting.run(method, rate)
             run = run._replace(config=changed(run.config, MEASURED))
-            runs += over_seeds(run, (1,) if is_small else (1, 2, 3))
+            runs += over_seeds(run, seeds=(1,) if is_small else (1, 2, 3))
     return runs
+
+
+get_config, get_sweep = entry_points(get_runs)

@@ -23,9 +23,6 @@ Expected time: --estimate tells; small: 165 runs of 15 s each on two CPU cores.
 """
 
 from collections.abc import Mapping
-from typing import Any
-
-from ml_collections import ConfigDict
 
 from experiments import methods
 from experiments.settings import DIGITS, PAPER, Setting, digits
@@ -34,14 +31,13 @@ from experiments.sweeps import (
     Search,
     SweepRun,
     Winners,
-    candidates,
     changed,
     check_arg,
+    entry_points,
     log_spaced,
     over_seeds,
-    overrides,
+    searched,
     taken,
-    winner,
 )
 
 NOISE = (0.0, 0.25, 0.5)
@@ -70,16 +66,6 @@ SMALL_GRIDS: Mapping[str, tuple[float, ...]] = {
 }
 
 
-def get_config(arg: str = "") -> ConfigDict:
-    """Returns the first run; the others are changes of it."""
-    return get_runs(arg)[0].config
-
-
-def get_sweep(arg: str = "") -> list[dict[str, Any]]:
-    """Returns every run's overrides, searches won by the middle of their grids."""
-    return overrides(get_config(arg), get_runs(arg))
-
-
 def get_runs(arg: str = "", winners: Winners | None = None) -> list[SweepRun]:
     """Returns the runs that can be defined with these winners."""
     check_arg("beyond_rfp.py", arg)
@@ -90,12 +76,14 @@ def get_runs(arg: str = "", winners: Winners | None = None) -> list[SweepRun]:
         settings = (_small(noise),) if is_small else PAPER
         for setting in settings:
             plain = _plain(setting, noise, winners)
-            runs += over_seeds(plain, SEEDS)
+            runs += over_seeds(plain, seeds=SEEDS)
             for method, changes in METHODS.items():
                 run = plain._replace(
                     method=method, config=changed(plain.config, changes)
                 )
-                runs += _method_runs(setting, run, grids[method], winners)
+                key = "sam.radius" if method == "sam" else "penalty.coefficient"
+                search = Search(f"{setting.name}/noise_{noise:g}/{method}", key)
+                runs += searched(run, search, grids[method], SEEDS, winners)
     return runs
 
 
@@ -106,21 +94,6 @@ def _plain(setting: Setting, noise: float, winners: Winners | None) -> SweepRun:
     if noise:
         changes = {**changes, "optimizer.weight_decay": 0.0}
     return run._replace(config=changed(run.config, changes), group={"noise": noise})
-
-
-def _method_runs(
-    setting: Setting, run: SweepRun, grid: tuple[float, ...], winners: Winners | None
-) -> list[SweepRun]:
-    key = "sam.radius" if run.method == "sam" else "penalty.coefficient"
-    name = f"{setting.name}/noise_{run.group['noise']:g}/{run.method}"
-    search = Search(name, key)
-    runs = candidates(run, search, grid)
-    best = winner(winners, search, grid[len(grid) // 2])
-    if best is None:
-        return runs
-    return runs + over_seeds(
-        run._replace(config=changed(run.config, {key: best})), SEEDS
-    )
 
 
 def _small(noise: float) -> Setting:
@@ -134,3 +107,6 @@ def _small(noise: float) -> Setting:
             {"dataset.num_validation": 300, "train.batch_size": 128},
         ),
     )
+
+
+get_config, get_sweep = entry_points(get_runs)

@@ -15,33 +15,19 @@ Open: eta* and alpha are table 1's (``--winners``; else the settings' readings);
 many seeds, here 3.
 """
 
-from typing import Any
-
-from ml_collections import ConfigDict
-
 from experiments.settings import DENSENET, DIGITS, SIMPLE_CNN, VGG11, WRESNET, Setting
 from experiments.sweeps import (
     SweepRun,
     Winners,
     changed,
     check_arg,
+    entry_points,
     over_seeds,
-    overrides,
     taken,
 )
 
 ONSETS = (1, 2, 4, 8, 16, 32, 64, 128)
 SMALL_ONSETS = (1, 4, 16, 64)
-
-
-def get_config(arg: str = "") -> ConfigDict:
-    """Returns the first run; the others are changes of it."""
-    return get_runs(arg)[0].config
-
-
-def get_sweep(arg: str = "") -> list[dict[str, Any]]:
-    """Returns every run's overrides."""
-    return overrides(get_config(arg), get_runs(arg))
 
 
 def get_runs(arg: str = "", winners: Winners | None = None) -> list[SweepRun]:
@@ -62,12 +48,15 @@ def _setting_runs(
     alpha = taken(
         winners, setting.coefficient_search("fp"), fp.config.penalty.coefficient
     )
-    runs = over_seeds(setting.run("eta_star", eta_star), setting.seeds)
-    runs += over_seeds(setting.run("baseline", slow), setting.seeds)
+    runs = over_seeds(setting.run("eta_star", eta_star), seeds=setting.seeds)
+    runs += over_seeds(setting.run("baseline", slow), seeds=setting.seeds)
     for onset in onsets:
         changes = {"penalty.coefficient": alpha, "penalty.start_epoch": onset}
         run = fp._replace(
             config=changed(fp.config, changes), group={"start_epoch": onset}
         )
-        runs += over_seeds(run, setting.seeds)
+        runs += over_seeds(run, seeds=setting.seeds)
     return runs
+
+
+get_config, get_sweep = entry_points(get_runs)

@@ -4,35 +4,27 @@
         --config.dataset.data_dir=DIR
     python -m launch.sweep --config=experiments/fig07.py:small --out=runs/fig07_small
 
-Paper (section 3, appendix): as figures 2 and 8, ResNet-26 at learning rate 0.02,
-CIFAR-10 with batches 100, 500, 700 (epsilon 1.2), CIFAR-100 with 100, 300, 700 (3.5);
-Tr(F_i) against best test (7) and best training (9) accuracy. The larger the batch, the
-larger Tr(F_i) and the lower the test accuracy; no numbers are printed.
+Paper (section 3, appendices A.1 and I.1): as figures 2 and 8, ResNet-26 at learning
+rate 0.02, CIFAR-10 with batches 100, 500, 700 (epsilon 1.2), CIFAR-100 with 100, 300,
+700 (3.5), 32 seeds; Tr(F_i) against best test (7) and best training (9) accuracy. The
+larger the batch, the larger Tr(F_i) and the lower the test accuracy; no numbers are
+printed.
 
 Expected time: 192 runs, 35 device-hours on A100s, 16 on H100s, 55 on TPU v5es
 (``--estimate``, at 30% of their peak); small: 12 runs of 20 s on two CPU cores.
 
-Open: the number of seeds, 32 as in figure 2; the rest as experiments/cifar_resnet26.py.
+Open: as in experiments/cifar_resnet26.py.
 """
 
-from typing import Any
-
-from ml_collections import ConfigDict
-
 from experiments import cifar_resnet26
-from experiments.sweeps import SweepRun, changed, check_arg, over_seeds, overrides
-
-LEARNING_RATE = 0.02
-
-
-def get_config(arg: str = "") -> ConfigDict:
-    """Returns the first run; the others are changes of it."""
-    return get_runs(arg)[0].config
-
-
-def get_sweep(arg: str = "") -> list[dict[str, Any]]:
-    """Returns every run's overrides."""
-    return overrides(get_config(arg), get_runs(arg))
+from experiments.sweeps import (
+    SweepRun,
+    changed,
+    check_arg,
+    entry_points,
+    over_seeds,
+    varied,
+)
 
 
 def get_runs(arg: str = "") -> list[SweepRun]:
@@ -50,22 +42,9 @@ def _runs(
     variant: str, setting: str, sizes: tuple[int, ...], num_seeds: int
 ) -> list[SweepRun]:
     config = cifar_resnet26.get_config(variant)
-    return [
-        run
-        for size in sizes
-        for run in over_seeds(
-            SweepRun(
-                changed(
-                    config,
-                    {
-                        "optimizer.learning_rate": LEARNING_RATE,
-                        "train.batch_size": size,
-                    },
-                ),
-                setting,
-                "baseline",
-                {"batch_size": size},
-            ),
-            range(num_seeds),
-        )
-    ]
+    config = changed(config, {"optimizer.learning_rate": 0.02})
+    runs = varied(SweepRun(config, setting, "baseline", {}), "train.batch_size", sizes)
+    return over_seeds(*runs, seeds=range(num_seeds))
+
+
+get_config, get_sweep = entry_points(get_runs)

@@ -3,10 +3,10 @@
     python main.py --config=experiments/imagenet_resnet18_fixup.py:eta_0.1 \
         --workdir=runs/imagenet_eta_0.1 --config.dataset.data_dir=DIR
 
-Paper (figures 2 and 8, section 3): ResNet-18 without batch norm, Fixup, SGD, batch
-256, learning rates 0.001, 0.01 and 0.1, x0.1 at epoch 29, weight decay 1e-4, about 50
-epochs, no augmentation, 2 seeds; Tr(F) on 2500 examples, its early value at the first
-epoch whose training loss is below 3.5.
+Paper (figures 2 and 8, section 3, appendix I.1): ResNet-18 without batch norm, Fixup,
+SGD with momentum 0.9, batch 256, learning rates 0.001, 0.01 and 0.1, x0.1 after 29
+epochs, weight decay 1e-4, around 50 epochs, no augmentation, 2 seeds; Tr(F) on 2500
+examples, its early value at the first epoch whose training loss is below 3.5.
 
 Variants (``:name``): eta_0.1 (default), eta_0.01, eta_0.001.
 
@@ -18,10 +18,10 @@ Expected time: 8.2 h on one NVIDIA A100, an estimate: 651 PFLOP, 30% of its peak
 Decoding is the other bound: 1.28 million photographs an epoch, some 500 a second and
 core.
 
-Open: momentum is stated for section 4 only, 0.9 is taken here too; images are resized
-to 256 pixels and the middle 224 are kept; the training loss is taken on 50,000 random
-training examples, to save reading all of them again at every epoch; the test split is
-TFDS's ``validation``.
+Open: the images' size: resized to 256 pixels, of which the middle 224 are kept; on how
+many examples the training loss is taken, 50,000 random ones here, to save reading all
+of them again at every epoch; the test split, TFDS's ``validation`` here; whether
+examples are held out, none here.
 """
 
 from ml_collections import ConfigDict

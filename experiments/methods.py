@@ -1,6 +1,13 @@
 """The methods that tables 1 and 2 compare, as changes to a setting's configuration.
 
 A setting's file passes its best learning rate and takes one of the results by name.
+
+Paper (section 4, appendices C and I.2): FP, f = 10; alpha from a grid with the centre
+v, 0.01 for FP, GP and GP_r, larger for GP_x where that was needed.
+
+Open: f of GP, GP_r and GP_x, 10 here like FP's. What GP_x reduces over: here the mean
+over the examples of the squared norms of their input gradients. v of GP_x, 1 here. GP_r
+is printed with a derivative in the input, surely meant in the parameters.
 """
 
 from collections.abc import Mapping

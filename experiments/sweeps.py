@@ -5,20 +5,21 @@ A file with a sweep has
     get_config(arg) -> ConfigDict              # arg: "" the paper's scale, or "small"
     get_sweep(arg) -> list of override dicts   # flat, each against get_config(arg)
 
-and, where its runs need labels or are tuned, also
+Where its runs need labels or are tuned it has instead
 
     get_runs(arg, winners) -> list of SweepRun
+    get_config, get_sweep = entry_points(get_runs)
 
 ``winners`` maps a search's name to the value that won; a run that needs a winner which
 is not there yet is left out, and asked for again once its search has ended. With
 ``winners=None`` each search is taken to be won by its documented reading, so that all
-runs are listed; ``get_sweep`` is that list without the labels.
+runs are listed; ``get_sweep`` is that list without the labels, against the first run.
 
 An override ``train.init_from = "OUT/NAME"`` means: from the parameters of the run NAME
 of the same sweep, whatever folder OUT it is written to. Such a run waits for NAME.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
@@ -70,19 +71,59 @@ def changed(config: ConfigDict, changes: Changes) -> ConfigDict:
     return copy
 
 
+def entry_points(
+    get_runs: Callable[[str], list[SweepRun]],
+) -> tuple[Callable[..., ConfigDict], Callable[..., list[dict[str, Any]]]]:
+    """Returns ``get_config(arg="")`` and ``get_sweep(arg="")`` of a file's runs."""
+
+    def get_config(arg: str = "") -> ConfigDict:
+        """Returns the first run; the others are changes of it."""
+        return get_runs(arg)[0].config
+
+    def get_sweep(arg: str = "") -> list[dict[str, Any]]:
+        """Returns every run's overrides, searches won by the documented readings."""
+        runs = get_runs(arg)
+        return [differences(runs[0].config, run.config) for run in runs]
+
+    return get_config, get_sweep
+
+
+def varied(run: SweepRun, key: str, values: Iterable[float]) -> list[SweepRun]:
+    """Returns the run with each value of a key, which becomes an axis of the sweep."""
+    axis = key.rpartition(".")[2]
+    return [
+        run._replace(
+            config=changed(run.config, {key: value}), group={**run.group, axis: value}
+        )
+        for value in values
+    ]
+
+
 def candidates(
     run: SweepRun, search: Search, values: Sequence[float]
 ) -> list[SweepRun]:
     """Returns one candidate of the search for each value of its key."""
-    axis = search.key.rpartition(".")[2]
-    return [
-        run._replace(
-            config=changed(run.config, {search.key: value}),
-            group={**run.group, axis: value},
-            search=search,
-        )
-        for value in values
-    ]
+    return [one._replace(search=search) for one in varied(run, search.key, values)]
+
+
+def searched(
+    run: SweepRun,
+    search: Search,
+    values: Sequence[float],
+    seeds: Iterable[int],
+    winners: Winners | None,
+) -> list[SweepRun]:
+    """Returns a search's candidates and, once it is won, the winner with each seed.
+
+    The run's own value of the key is the documented reading.
+    """
+    runs = candidates(run, search, values)
+    reading = flatten(run.config.to_dict())[search.key]
+    best = winner(winners, search, reading)
+    if best is None:
+        return runs
+    final = run._replace(config=changed(run.config, {search.key: best}))
+    return runs + over_seeds(final, seeds=seeds)
 
 
 def winner(winners: Winners | None, search: Search, reading: float) -> float | None:
@@ -98,14 +139,13 @@ def taken(winners: Winners | None, search: Search, reading: float) -> float:
     return (winners or {}).get(search.name, reading)
 
 
-def over_seeds(run: SweepRun, seeds: Iterable[int]) -> list[SweepRun]:
-    """Returns the run with each seed."""
-    return [run._replace(config=changed(run.config, {"seed": seed})) for seed in seeds]
-
-
-def overrides(base: ConfigDict, runs: Iterable[SweepRun]) -> list[dict[str, Any]]:
-    """Returns what each run's configuration changes in ``base``: flat dicts."""
-    return [differences(base, run.config) for run in runs]
+def over_seeds(*runs: SweepRun, seeds: Iterable[int]) -> list[SweepRun]:
+    """Returns each run with each seed."""
+    return [
+        run._replace(config=changed(run.config, {"seed": seed}))
+        for run in runs
+        for seed in seeds
+    ]
 
 
 def differences(base: ConfigDict, config: ConfigDict) -> dict[str, Any]:

@@ -4,7 +4,7 @@
         --config.dataset.data_dir=DIR
     python -m launch.sweep --config=experiments/table1.py:small --out=runs/table1_small
 
-Paper (section 4, table 1): eta*, and at the baseline's learning rate (eta*/10,
+Paper (section 4, appendix I.2): eta*, and at the baseline's learning rate (eta*/10,
 TinyImageNet eta*/30) no penalty, GP_x, GP, FP and GP_r; no augmentation but on
 TinyImageNet. First eta* is searched on 5 learning rates, then alpha of each penalty on
 10 values (TinyImageNet 5), by validation accuracy; the winners run over seeds.
@@ -22,35 +22,19 @@ Expected time: --estimate tells; small: 31 runs of 10 to 20 s each on two CPU co
 Open: how many seeds; here 3, other than the search's.
 """
 
-from typing import Any
-
-from ml_collections import ConfigDict
-
 from experiments.settings import Setting, settings
 from experiments.sweeps import (
     SweepRun,
     Winners,
     candidates,
-    changed,
     check_arg,
+    entry_points,
     over_seeds,
-    overrides,
+    searched,
     winner,
 )
 
 PENALTIES = ("gp_x", "gp", "fp", "gp_r")
-
-
-def get_config(arg: str = "") -> ConfigDict:
-    """Returns the last setting at eta*; the sweep's runs are changes of it."""
-    check_arg("table1.py", arg)
-    setting = settings(arg)[-1]
-    return setting.run("eta_star", setting.eta_star).config
-
-
-def get_sweep(arg: str = "") -> list[dict[str, Any]]:
-    """Returns every run's overrides, searches won by the documented readings."""
-    return overrides(get_config(arg), get_runs(arg))
 
 
 def get_runs(arg: str = "", winners: Winners | None = None) -> list[SweepRun]:
@@ -67,22 +51,13 @@ def setting_runs(setting: Setting, winners: Winners | None) -> list[SweepRun]:
     if eta_star is None:
         return runs
     slow = eta_star / setting.slower
-    runs += over_seeds(setting.run("eta_star", eta_star), setting.seeds)
-    runs += over_seeds(setting.run("baseline", slow), setting.seeds)
+    runs += over_seeds(setting.run("eta_star", eta_star), seeds=setting.seeds)
+    runs += over_seeds(setting.run("baseline", slow), seeds=setting.seeds)
     for method in PENALTIES:
-        runs += penalty_runs(setting, setting.run(method, slow), winners)
+        run, search = setting.run(method, slow), setting.coefficient_search(method)
+        grid = setting.coefficients[method]
+        runs += searched(run, search, grid, setting.seeds, winners)
     return runs
 
 
-def penalty_runs(
-    setting: Setting, run: SweepRun, winners: Winners | None
-) -> list[SweepRun]:
-    """Returns a penalty's search of alpha and, once it is won, its final runs."""
-    search = setting.coefficient_search(run.method)
-    reading = run.config.penalty.coefficient
-    runs = candidates(run, search, setting.coefficients[run.method])
-    best = winner(winners, search, reading)
-    if best is None:
-        return runs
-    final = run._replace(config=changed(run.config, {search.key: best}))
-    return runs + over_seeds(final, setting.seeds)
+get_config, get_sweep = entry_points(get_runs)

@@ -6,6 +6,7 @@
 import importlib.util
 import inspect
 import json
+import re
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -23,6 +24,8 @@ from fisher_jax.train.config import (
     nearest,
     parse_value,
 )
+
+_HAS_SWEEP = re.compile(r"^(def get_sweep\(|get_config, get_sweep = )", re.MULTILINE)
 
 
 class PlannedRun(NamedTuple):
@@ -135,7 +138,7 @@ def _load(file: str) -> ModuleType:
         having = [
             str(path)
             for path in sorted(Path(file).parent.glob("*.py"))
-            if "def get_sweep(" in path.read_text(errors="replace")
+            if _HAS_SWEEP.search(path.read_text(errors="replace"))
         ]
         hint = nearest(file, having) or (f"; {having[0]} has one" if having else "")
         raise UserError(f"{file} defines no sweep (no function get_sweep){hint}")

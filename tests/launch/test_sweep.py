@@ -48,8 +48,9 @@ def get_sweep():
 """
 TUNED = """
 RATE = Search("digits/eta_star", "optimizer.learning_rate")
+setting = get_config
 def get_runs(arg="", winners=None):
-    run = SweepRun(get_config(), "digits", "eta_star", {})
+    run = SweepRun(setting(), "digits", "eta_star", {})
     runs = candidates(run, RATE, (0.01, 0.03, 0.1))
     best = winner(winners, RATE, 0.03)
     if best is None:
@@ -58,9 +59,8 @@ def get_runs(arg="", winners=None):
     later = SweepRun(
         changed(final.config, {"train.init_from": "OUT/digits-eta_star-seed_1"}),
         "digits", "baseline", {"phase": "later"})
-    return runs + over_seeds(final, (1, 2)) + [later]
-def get_sweep(arg=""):
-    return overrides(get_config(), get_runs())
+    return runs + over_seeds(final, seeds=(1, 2)) + [later]
+get_config, get_sweep = entry_points(get_runs)
 """
 
 
