@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
+import numpy as np
 from jax.extend.core import ClosedJaxpr, JaxprEqn, Literal
 from jax.extend.core.primitives import jit_p
 
@@ -55,7 +56,7 @@ def _identity(equation: JaxprEqn, operands: Sequence[Any]) -> Any:
     if equation.effects:
         return None
     read = tuple(
-        (repr(v.val), v.aval) if isinstance(v, Literal) else id(operand)
+        _constant_identity(v) if isinstance(v, Literal) else id(operand)
         for v, operand in zip(equation.invars, operands, strict=True)
     )
     try:
@@ -64,6 +65,18 @@ def _identity(equation: JaxprEqn, operands: Sequence[Any]) -> Any:
     except TypeError:
         return None
     return equation.primitive, params, read
+
+
+def _constant_identity(constant: Literal) -> Any:
+    """What tells constants apart: a number's type and bits, an array's identity.
+
+    Never the printed form, in which long arrays are shortened. An array lives as long
+    as the program that holds it.
+    """
+    value: Any = constant.val
+    if isinstance(value, (bool, int, float, complex, np.generic)):
+        return constant.aval, type(value), np.asarray(value).tobytes()
+    return id(value)
 
 
 def flatten(function: Callable[..., Any], *args: Any) -> ClosedJaxpr:

@@ -11,10 +11,14 @@ from typing import Any, Literal, ParamSpec, TypeVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 Probes = Literal["gaussian", "rademacher"]
 PROBES = ("gaussian", "rademacher")
+
+# A context manager changes it too, which only the attribute knows.
+_DEBUG_NANS = "jax_debug_nans"
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
@@ -34,6 +38,27 @@ def highest_precision(function: Callable[_P, _R]) -> Callable[_P, _R]:
 def accumulation_dtype(tree: PyTree) -> jnp.dtype:
     """The dtype in which sums over ``tree`` are taken: float32, or float64."""
     return jnp.result_type(jnp.float32, *jax.tree.leaves(tree))
+
+
+def unknown(beside: PyTree, *, is_carried: bool = False) -> Float[Array, ""]:
+    """NaN, which stands for a number that is not known.
+
+    ``jax_debug_nans`` takes every NaN that JAX computes for a fault, and every one that
+    a compiled function returns. Under it the NaN is made on the host, and inside a
+    transformation it is infinity instead: an error without bound.
+
+    Args:
+        beside: arrays that come from the same computation; they say the dtype, as in
+            ``accumulation_dtype``, and whether it is being traced.
+        is_carried: whether compiled functions will take it and return it, as a state.
+    """
+    dtype = accumulation_dtype(beside)
+    if not getattr(jax.config, _DEBUG_NANS):
+        return jnp.full((), jnp.nan, dtype)
+    leaves = jax.tree.leaves(beside)
+    if is_carried or any(isinstance(leaf, jax.core.Tracer) for leaf in leaves):
+        return jnp.full((), jnp.inf, dtype)
+    return jax.device_put(np.asarray(np.nan, dtype))
 
 
 def inner(a: PyTree, b: PyTree) -> Float[Array, ""]:

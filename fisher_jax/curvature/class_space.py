@@ -141,19 +141,33 @@ def _importance_cotangent(
 ) -> Float[Array, "*B C"]:
     """sign √(p_c/q_c) (p − onehot(c)), c ~ q ∝ p_c ‖p − onehot(c)‖², q a constant."""
     log_p = jax.nn.log_softmax(logits)
-    p = jax.lax.stop_gradient(jnp.exp(log_p))
-    every = jnp.eye(p.shape[-1], dtype=jnp.bool_)
-    # Sums over the other classes, of terms none of which is lost in rounding.
-    others = jnp.where(every, 0, p[..., None, :])
-    length = jnp.sum(others, axis=-1) ** 2 + jnp.sum(others**2, axis=-1)
+    length = _squared_deviations(jax.lax.stop_gradient(jnp.exp(log_p)))
     log_q = jax.lax.stop_gradient(log_p) + jnp.log(length)
-    label = jnp.argmax(log_q + gumbel, axis=-1)
-    chosen = jax.nn.one_hot(label, p.shape[-1], dtype=jnp.bool_)
-    log_q = log_q - jax.nn.logsumexp(log_q, axis=-1, keepdims=True)
+    label = jnp.argmax(log_q + gumbel, axis=-1, keepdims=True)
     # With one class, or p = 1 to the last bit, there is no label to draw and v is zero.
-    ratio = jnp.where(chosen & jnp.isfinite(log_q), log_p - log_q, 0)
-    weight = jnp.exp(0.5 * jnp.sum(ratio, axis=-1, keepdims=True))
-    return sign * weight * _deviation(jnp.exp(log_p), chosen)
+    is_drawn = jnp.isfinite(jnp.take_along_axis(log_q, label, axis=-1))
+    log_q = jnp.where(is_drawn, log_q, 0)
+    ratio = jnp.take_along_axis(jnp.where(is_drawn, log_p, 0) - log_q, label, axis=-1)
+    log_weight = ratio + jax.nn.logsumexp(log_q, axis=-1, keepdims=True)
+    weight = jnp.where(is_drawn, sign * jnp.exp(0.5 * log_weight), 0)
+    chosen = jax.nn.one_hot(label[..., 0], log_p.shape[-1], dtype=jnp.bool_)
+    return weight * _deviation(jnp.exp(log_p), chosen)
+
+
+def _squared_deviations(p: Float[Array, "*B C"]) -> Float[Array, "*B C"]:
+    """‖p − onehot(c)‖² for every c, of sums over the other classes.
+
+    The likeliest class is kept out of the sums: from a total that holds almost all of
+    it, its own deviation could not be told.
+    """
+    likeliest = jnp.argmax(p, axis=-1, keepdims=True)
+    is_likeliest = jnp.arange(p.shape[-1]) == likeliest
+    most = jnp.max(p, axis=-1, keepdims=True)
+    others = jnp.where(is_likeliest, 0, p)
+    total = jnp.sum(others, axis=-1, keepdims=True)
+    squares = jnp.sum(others**2, axis=-1, keepdims=True)
+    of_another = (most + (total - p)) ** 2 + most**2 + (squares - p**2)
+    return jnp.where(is_likeliest, total**2 + squares, of_another)
 
 
 def label_cotangent(

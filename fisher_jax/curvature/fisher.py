@@ -423,7 +423,7 @@ def _estimate_from_examples(
         spread = axes.total(jnp.var(squares, axis=1, ddof=1).sum(), axis_name)
         return Estimate(mean, jnp.sqrt(spread / draws) / batch)
     if batch == 1:
-        return Estimate(mean, jnp.full_like(mean, jnp.nan))
+        return Estimate(mean, trees.unknown(mean))
     spread = axes.total(jnp.sum((squares - mean) ** 2), axis_name)
     return Estimate(mean, jnp.sqrt(spread / (batch - 1) / batch))
 
@@ -432,5 +432,5 @@ def estimate_from_draws(draws: Float[Array, " D"]) -> Estimate:
     """Mean and standard error of independent draws; NaN error for a single one."""
     mean = jnp.mean(draws)
     if draws.size == 1:
-        return Estimate(mean, jnp.full_like(mean, jnp.nan))
+        return Estimate(mean, trees.unknown(mean))
     return Estimate(mean, jnp.std(draws, ddof=1) / jnp.sqrt(draws.size))

@@ -81,7 +81,8 @@ def add_penalty(
             integers; from ``update``: a penalty that is no scalar, or integer
             parameters.
         ValueError: update_every < 1 or first_step < 0; from ``update``: no params or no
-            penalty_fn.
+            penalty_fn; from both: inside ``optax.masked`` or ``optax.multi_transform``,
+            which show it some of the parameters only.
     """
     if not isinstance(coefficient, (int, float)) and (
         getattr(coefficient, "shape", None) != ()
@@ -94,10 +95,11 @@ def add_penalty(
     trees.check_count("first_step", first_step, least=0)
 
     def init(params: PyTree) -> StalePenaltyState:
+        _check_whole(params)
         trees.check_params(params)
         return StalePenaltyState(
             step=jnp.zeros((), jnp.int32),
-            penalty_value=jnp.full((), jnp.nan, trees.accumulation_dtype(params)),
+            penalty_value=trees.unknown(params, is_carried=True),
             penalty_gradient=jax.tree.map(jnp.zeros_like, params),
         )
 
@@ -138,6 +140,7 @@ def _renewed(
             "update(gradient, state, params, penalty_fn=lambda params: "
             "fisher_penalty(logits_fn, params, inputs, key))"
         )
+    _check_whole(params)
     trees.check_params(params)
     trees.check_scalar("penalty_fn", penalty_fn, params)
 
@@ -152,3 +155,21 @@ def _renewed(
         params,
     )
     return result
+
+
+def _check_whole(params: PyTree) -> None:
+    """Refuses parameters of which optax hides some.
+
+    Raises:
+        ValueError: saying where the penalty goes.
+    """
+
+    def is_hidden(node: Any) -> bool:
+        return isinstance(node, optax.MaskedNode)
+
+    if any(map(is_hidden, jax.tree.leaves(params, is_leaf=is_hidden))):
+        raise ValueError(
+            "params: add_penalty needs all of them, and optax.masked or "
+            "optax.multi_transform around it hides some; put it outside: "
+            "optax.chain(add_penalty(...), optax.masked(...))"
+        )

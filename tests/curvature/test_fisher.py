@@ -294,6 +294,30 @@ def test_cotangents_have_the_softmax_covariance(draw):
     assert_allclose(rows.T @ rows, jnp.diag(p) - jnp.outer(p, p), atol=1e-12)
 
 
+@pytest.mark.parametrize("scale", [0.1, 2.0, 40.0])
+def test_lengths_of_the_importance_law_are_those_of_all_pairs(scale):
+    p = np.asarray(jax.nn.softmax(scale * np.random.default_rng(0).normal(size=9)))
+    others = np.where(np.eye(9, dtype=bool), 0, p)
+    expected = np.sum(others, axis=1) ** 2 + np.sum(others**2, axis=1)
+    for dtype, tolerance in ((jnp.float64, 1e-13), (jnp.float32, 1e-6)):
+        got = class_space._squared_deviations(jnp.asarray(p, dtype))
+        assert_allclose(got, expected, rtol=tolerance)
+
+
+@pytest.mark.parametrize("draw", class_space.DRAWS)
+def test_a_draw_takes_memory_in_proportion_to_the_classes(draw):
+    shape = jax.ShapeDtypeStruct((8, 50_000), jnp.float32)
+
+    def draw_once(key, logits):
+        noise = class_space.class_noise(key, draw, shape)[0]
+        return class_space.random_cotangent(draw, logits, noise)
+
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    compiled = jax.jit(draw_once).lower(key, shape).compile()
+    logits_bytes = 4 * 8 * 50_000
+    assert compiled.memory_analysis().temp_size_in_bytes < 8 * logits_bytes
+
+
 @pytest.mark.parametrize("draw", class_space.DRAWS)
 def test_cotangents_stay_finite_and_precise_for_certain_predictions(draw):
     with jax.enable_x64(False):

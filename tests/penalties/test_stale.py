@@ -227,3 +227,20 @@ def test_wrong_arguments_are_named():
         add_penalty(0.1, first_step=-1)
     with pytest.raises(TypeError, match=r"params\['w'\].*int32"):
         optimizer.init({"w": jnp.arange(3)})
+
+
+def test_inside_a_mask_it_says_where_it_belongs():
+    params = {"w": jnp.ones(3), "frozen": jnp.ones(2)}
+    labels = {"w": "trained", "frozen": "fixed"}
+    wrapped = [
+        optax.masked(penalties.add_penalty(0.1), {"w": True, "frozen": False}),
+        optax.multi_transform(
+            {"trained": penalties.add_penalty(0.1), "fixed": optax.set_to_zero()},
+            labels,
+        ),
+    ]
+    for optimizer in wrapped:
+        with pytest.raises(ValueError, match=r"outside: optax.chain\(add_penalty"):
+            optimizer.init(params)
+    # Where nothing is hidden nothing is wrong.
+    optax.masked(penalties.add_penalty(0.1), {"w": True, "frozen": True}).init(params)
