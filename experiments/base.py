@@ -120,11 +120,13 @@ def get_config(arg: str = "") -> ConfigDict:
     config.measure = ConfigDict()
     # A record in metrics.jsonl every so many epochs, and at step 0 and at the end
     config.measure.every_epochs = 1
-    # Beside that, Tr(F) and the minibatch's loss every so many steps; 0 = off
+    # Beside that, Tr(F) and the minibatch's loss every so many steps, Tr(F) on examples
+    # drawn anew at each of them; 0 = off
     config.measure.every_steps = 0
     # Training examples for train/loss and train/accuracy; None = all
     config.measure.train_examples = None
-    # Training examples for Tr(F), the same along the run; 0 = off
+    # Training examples for Tr(F); those of every_epochs are the same along the run;
+    # 0 = off
     config.measure.fisher_examples = 1000
     # per_example | exact | minibatch | forward
     config.measure.fisher_estimator = "per_example"

@@ -1,4 +1,4 @@
-"""Which examples a step trains on: a pure function of (seed, step).
+"""Which examples a step trains or is measured on: a pure function of (seed, step).
 
 So there is nothing to save for resuming: step 1234 draws the same batch whether the
 run was interrupted or not, and any step can be asked for at once.
@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Int32
 
 from fisher_jax.data.errors import DataError
-from fisher_jax.data.random_bits import random_bits
+from fisher_jax.data.random_bits import integers_below, random_bits, random_words
 
 
 # Every step of an epoch asks for the same order, and sorting costs milliseconds.
@@ -77,3 +77,30 @@ def batch_indices(
     epoch, position = divmod(step, steps_per_epoch(num_examples, batch_size))
     start = position * batch_size
     return epoch_order(seed, epoch, num_examples)[start : start + batch_size]
+
+
+def fresh_indices(
+    seed: int, step: int, num_examples: int, count: int
+) -> Int32[np.ndarray, "c"]:
+    """Returns rows that are drawn anew at each step, for measuring at every step.
+
+    Floyd's algorithm: every set of rows is equally likely, in time that does not grow
+    with the number of examples.
+
+    Args:
+        seed: Selects the draws of a run.
+        step: Counted from 0 over the whole run.
+        num_examples: Number of training examples N.
+        count: Rows to draw, at most N.
+
+    Returns:
+        int32 [C], distinct rows in [0, N), increasing.
+    """
+    words = random_words(seed, "fresh examples", count, step=step, row=0)
+    chosen: set[int] = set()
+    for word, last in zip(
+        words, range(num_examples - count, num_examples), strict=True
+    ):
+        row = int(integers_below(word, last + 1))
+        chosen.add(last if row in chosen else row)
+    return np.array(sorted(chosen), np.int32)

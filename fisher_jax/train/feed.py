@@ -17,7 +17,7 @@ from jaxtyping import Array, Float, Int, Key
 
 from fisher_jax import parallel
 from fisher_jax.data.augment import channel_statistics
-from fisher_jax.data.batches import batch_indices
+from fisher_jax.data.batches import batch_indices, fresh_indices
 from fisher_jax.data.device import (
     DeviceSplit,
     ScoredBatch,
@@ -54,12 +54,15 @@ class Feed(NamedTuple):
         splits: what is scored.
         probe_examples: the training examples, or those that the probe needs.
         probe: rows of ``probe_examples``.
+        fresh_examples: from a step to examples that are drawn anew at each, as many as
+            the probe has for Tr(F), and their rows in what is returned.
     """
 
     training_batches: TrainingBatches
     splits: Splits
     probe_examples: DeviceSplit
     probe: Probe
+    fresh_examples: Callable[[int], tuple[DeviceSplit, Int[np.ndarray, " F"]]]
 
 
 def feed_from_memory(
@@ -118,13 +121,17 @@ def feed_from_memory(
             rows = batch_indices(seed, step, len(data.labels), batch_size)
             yield make_batch(train, place_rows(rows), augment_key, np.int32(step))
 
+    def fresh_examples(step: int) -> tuple[DeviceSplit, Int[np.ndarray, " F"]]:
+        count = probe.fisher_ids.size
+        return train, fresh_indices(seed, step, len(data.labels), count)
+
     validating = (array[data.validation_ids] for array in source.train)
     splits = Splits(
         train=partial(scored, train, scored_rows),
         validation=scored_clean(*validating) if data.validation_ids.size else None,
         test=scored_clean(*source.test),
     )
-    return Feed(training_batches, splits, probe_examples=train, probe=probe)
+    return Feed(training_batches, splits, train, probe, fresh_examples)
 
 
 def feed_from_stream(
@@ -168,6 +175,13 @@ def feed_from_stream(
     scored = partial(_scored, data, put, scored_batch_size, mesh.size)
     scored_ids = data.train_ids[scored_rows], data.labels[scored_rows]
     rows, probe = _gathered(probe)
+    read = partial(_read_training_examples, data, mesh, statistics)
+
+    def fresh_examples(step: int) -> tuple[DeviceSplit, Int[np.ndarray, " F"]]:
+        count = probe.fisher_ids.size
+        drawn = fresh_indices(seed, step, len(data.labels), count)
+        return read(drawn), np.arange(count, dtype=np.int32)
+
     return Feed(
         training_batches=partial(
             _training_batches,
@@ -187,8 +201,9 @@ def feed_from_stream(
             ),
             test=partial(scored, stream.test, np.arange(split_size(stream.test)), None),
         ),
-        probe_examples=_read_training_examples(data, rows, mesh, statistics),
+        probe_examples=read(rows),
         probe=probe,
+        fresh_examples=fresh_examples,
     )
 
 
@@ -251,9 +266,9 @@ def _scored(
 
 def _read_training_examples(
     data: Selection,
-    rows: Int[np.ndarray, " R"],
     mesh: Mesh,
     statistics: tuple[Array, Array],
+    rows: Int[np.ndarray, " R"],
 ) -> DeviceSplit:
     """Reads some of the training examples onto every device."""
     assert isinstance(data.source, Stream)

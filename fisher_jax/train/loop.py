@@ -198,8 +198,13 @@ def work_of_a_step(
 
 def is_record_due(schedule: Schedule, done: int) -> bool:
     """Whether a record is written once ``done`` steps are done."""
+    return is_epoch_record_due(schedule, done) or is_step_record_due(schedule, done)
+
+
+def is_step_record_due(schedule: Schedule, done: int) -> bool:
+    """Whether that record is one of every so many steps, on examples drawn anew."""
     every = schedule.measure_every_steps
-    return is_epoch_record_due(schedule, done) or bool(every and done % every == 0)
+    return bool(every and done % every == 0)
 
 
 def is_epoch_record_due(schedule: Schedule, done: int) -> bool:
@@ -344,8 +349,11 @@ def measure_state(run: Run, state: TrainState) -> dict[str, float]:
     if is_epoch:
         values |= measure.measure_scores(logits_fn, state.params, run.feed.splits)
     if probe.fisher_ids.size:
+        fisher = examples, probe.fisher_ids
+        if is_step_record_due(run.schedule, step):
+            fisher = run.feed.fresh_examples(step)
         values |= measure.measure_fisher(
-            logits_fn, state.params, examples, probe.fisher_ids, fisher_key, settings
+            logits_fn, state.params, *fisher, fisher_key, settings
         )
     if settings.hessian_probes and is_hessian_due(run.schedule, step):
         values |= measure.measure_hessian(

@@ -1,7 +1,14 @@
+from collections import Counter
+
 import numpy as np
 import pytest
 
-from fisher_jax.data.batches import batch_indices, epoch_order, steps_per_epoch
+from fisher_jax.data.batches import (
+    batch_indices,
+    epoch_order,
+    fresh_indices,
+    steps_per_epoch,
+)
 from fisher_jax.data.errors import DataError
 
 
@@ -64,3 +71,23 @@ def test_impossible_batch_size(batch_size):
         steps_per_epoch(10, batch_size)
     with pytest.raises(DataError, match=r"batch_size=.* must be between 1 and 10"):
         batch_indices(0, 0, 10, batch_size)
+
+
+def test_fresh_rows_are_distinct_and_others_at_each_step_and_seed():
+    drawn = [fresh_indices(seed, step, 100, 40) for seed in (0, 1) for step in range(9)]
+    for rows in drawn:
+        assert len(set(rows.tolist())) == 40
+        assert 0 <= rows.min() <= rows.max() < 100
+    assert len({rows.tobytes() for rows in drawn}) == len(drawn)
+    assert fresh_indices(5, 3, 7, 7).tolist() == list(range(7))
+    assert fresh_indices(7, 5, 20, 4).tolist() == fresh_indices(7, 5, 20, 4).tolist()
+
+
+def test_every_set_of_fresh_rows_is_equally_likely():
+    """All 15 pairs of 6 rows; 4.5 standard errors of each frequency."""
+    num_steps = 6000
+    pairs = Counter(tuple(fresh_indices(0, step, 6, 2)) for step in range(num_steps))
+    assert len(pairs) == 15
+    frequencies = np.array(list(pairs.values())) / num_steps
+    sem = np.sqrt(1 / 15 * 14 / 15 / num_steps)
+    assert np.abs(frequencies - 1 / 15).max() < 4.5 * sem

@@ -97,6 +97,22 @@ def test_what_is_recorded_when(undisturbed):
     assert [row["step"] for row in rows if "trace/fisher_online" in row] == [2, 3, 6]
 
 
+def test_every_step_has_its_own_examples_and_every_epoch_the_same(tmp_path):
+    """Of a network that stands still, so that nothing else changes Tr(F)."""
+    still = {
+        "optimizer.learning_rate": 1e-12,
+        "train.num_epochs": 3,
+        "measure.fisher_estimator": "exact",
+    }
+    go_on(make_plan(small_config(**still)), tmp_path)
+    rows = without_time(tmp_path / "metrics.jsonl")
+    traces = {row["step"]: row["trace/fisher"] for row in rows}
+    np.testing.assert_allclose(traces[3], traces[9], rtol=1e-5)
+    drawn = [traces[step] for step in (0, 2, 4, 6, 8)]
+    differences = np.abs(np.subtract.outer([*drawn, traces[3]], [*drawn, traces[3]]))
+    assert np.min(differences + np.eye(6)) > 1e-3 * traces[3]
+
+
 def test_best_parameters_are_those_of_the_best_validation(plan, undisturbed):
     snapshot, directory = undisturbed
     rows = [r for r in without_time(directory / "metrics.jsonl")

@@ -44,6 +44,7 @@ def small_config(data_dir, **overrides):
     config.penalty.coefficient = 0.05
     config.penalty.update_every = 2
     config.penalty.num_examples = 4
+    config.measure.every_steps = 2
     config.measure.fisher_examples = 6
     config.measure.hessian_examples = 4
     config.measure.gradient_examples = 5
@@ -169,7 +170,7 @@ def test_it_is_the_run_in_memory(tmp_path):
     rows = without_time(tmp_path / "a" / "metrics.jsonl")
     streamed_rows = without_time(tmp_path / "b" / "metrics.jsonl")
     assert [row.keys() for row in rows] == [row.keys() for row in streamed_rows]
-    assert len(rows) == 3
+    assert len(rows) == 5
     assert {"validation/loss", "gradient/cosine"} < rows[0].keys()
     for row, other in zip(rows, streamed_rows, strict=True):
         for name, value in row.items():
