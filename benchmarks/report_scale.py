@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 
 from benchmarks.synthetic_runs import CNN, paper_runs, write_run
-from fisher_jax.report.runs import find_runs
+from fisher_jax.run_files import find_runs
 
 NUM_RUNS, NUM_EPOCHS = 1000, 300
 MAX_SECONDS, MAX_MEBIBYTES = 60, 1024

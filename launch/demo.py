@@ -20,8 +20,8 @@ with needs_extra("train"):
     from rich.live import Live
     from rich.table import Table
 
-    from fisher_jax.report.overlay import Panel, draw_overlay, save_figure
-    from fisher_jax.report.runs import RunFiles, read_run
+    from fisher_jax.report.compare import Metric, draw_runs, save_figure
+    from fisher_jax.run_files import RunFiles, read_run
 
 CONFIG = "experiments/digits_fp.py"
 METHODS = {
@@ -30,10 +30,10 @@ METHODS = {
     "rfp": "RFP (ours)",
     "mixup": "mixup",
 }
-PANELS = (
-    Panel("trace/fisher", "Tr(F), trace of the Fisher matrix", "log"),
-    Panel("test/accuracy", "test accuracy, %", factor=100),
-    Panel("train/noisy_accuracy", "wrong labels memorised, %", factor=100),
+METRICS = (
+    Metric("trace/fisher", "Tr(F), trace of the Fisher matrix", "log"),
+    Metric("test/accuracy", "test accuracy, %", factor=100),
+    Metric("train/noisy_accuracy", "wrong labels memorised, %", factor=100),
 )
 
 
@@ -70,8 +70,9 @@ def main(directory: Path) -> int:
         figure_path = directory / "demo.png"
         shown = {METHODS[name]: run for name, run in runs.items()}
         title = "Digits with 25% of the training labels replaced at random"
-        save_figure(draw_overlay(shown, PANELS, title), figure_path)
-        console.print(f"Figure: {figure_path}")
+        if (figure := draw_runs(shown, METRICS, title)) is not None:
+            save_figure(figure, figure_path)
+            console.print(f"Figure: {figure_path}")
         console.print(
             "Tables, figures and a page of these or any other runs, beside the "
             "paper's numbers:\n  " + report_command(directory),

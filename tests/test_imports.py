@@ -25,7 +25,8 @@ ALLOWED = {
     "liveness": set(),
     "measure": {"axes", "curvature", "data", "losses", "parallel", "trees"},
     "estimator_errors": {"curvature", "losses"},
-    "report": set(),
+    "report": {"run_files"},
+    "run_files": set(),
     "train": {
         "axes",
         "baselines",
@@ -39,6 +40,7 @@ ALLOWED = {
         "models",
         "parallel",
         "penalties",
+        "run_files",
         "trees",
     },
 }

@@ -1,4 +1,5 @@
 """Run directories in, tables and figures out; next to the published numbers.
 
-Reads files only: nothing here may import what trains, and no accelerator is used.
+The engine, which knows no table or figure by name: those declare themselves in
+``items``. Reads files only; nothing that trains is imported, no accelerator used.
 """

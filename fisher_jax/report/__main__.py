@@ -91,8 +91,8 @@ def _report(arguments: argparse.Namespace, argv: Sequence[str]) -> int:
     problems = report.runs.problems
     print(
         f"{len(report.runs.table)} runs: "
-        f"{len(report.tables) + len(report.text_tables)} tables and "
-        f"{len(report.figures)} figures"
+        f"{sum(entry.table is not None for entry in report.entries)} tables and "
+        f"{sum(entry.picture is not None for entry in report.entries)} figures"
     )
     for problem in problems[:5]:
         print(f"warning: {problem}", file=sys.stderr)
@@ -105,7 +105,6 @@ def _report(arguments: argparse.Namespace, argv: Sequence[str]) -> int:
 def _compare(arguments: argparse.Namespace) -> int:
     with needs_extra("train"):
         from fisher_jax.report import compare
-        from fisher_jax.report.overlay import save_figure
 
     if arguments.out.suffix not in (".png", ".pdf"):
         raise UserError(f"--out must end in .png or .pdf, got {str(arguments.out)!r}")
@@ -116,11 +115,11 @@ def _compare(arguments: argparse.Namespace) -> int:
         ("Configurations differ in", compare.config_differences(runs)),
     ):
         console.print(_as_rich(title, differences))
-    figure = compare.draw_comparison(runs)
+    figure = compare.draw_runs(runs)
     if figure is None:
         print("No run has records yet, so there is no figure.")
     else:
-        save_figure(figure, arguments.out)
+        compare.save_figure(figure, arguments.out)
         print(f"Figure: {arguments.out}")
     return 0
 

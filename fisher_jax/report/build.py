@@ -1,39 +1,24 @@
 """The report: every table and figure that there are runs for, and index.html."""
 
-import os
-from collections.abc import Mapping, Sequence
-from multiprocessing import get_all_start_methods, get_context
-from multiprocessing.connection import Connection
+from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
 
-from fisher_jax.report import render
-from fisher_jax.report.beyond_tables import TextTable, build_beyond_tables
-from fisher_jax.report.claims import verdicts
+import pandas as pd
+
+from fisher_jax.report import canvas, render
+from fisher_jax.report.canvas import Drawing
+from fisher_jax.report.claims import verdict_on
 from fisher_jax.report.collect import Runs, load_runs
-from fisher_jax.report.figures.all import FIGURES, draw, write
-from fisher_jax.report.figures.canvas import Drawing
-from fisher_jax.report.page import DrawnFigure, Report, write_page
-from fisher_jax.report.selections import selections_table
-from fisher_jax.report.tables import Table, build_tables
+from fisher_jax.report.item import FigurePart, Item, all_items
+from fisher_jax.report.page import Entry, Picture, Report, write_page
+from fisher_jax.report.tables import Table
 
 
-class _Drawn(NamedTuple):
-    """What a worker sends back: a figure without matplotlib's objects, or why not."""
-
-    key: str
-    figure: DrawnFigure | None
-    reason: str
-
-
-def build_report(
-    folders: Sequence[Path], out: Path, command: str, num_processes: int | None = None
-) -> Report:
+def build_report(folders: Sequence[Path], out: Path, command: str) -> Report:
     """Reads the runs and writes tables/, figures/ and index.html below ``out``.
 
     Args:
         command: how this report was asked for, shown on the page.
-        num_processes: that draw; default one a core. 1 draws in this process.
 
     Raises:
         UserError: a folder does not exist or there is no run.
@@ -41,96 +26,75 @@ def build_report(
     """
     runs = load_runs(folders)
     out.mkdir(parents=True, exist_ok=True)
-    tables, missing = build_tables(runs.table)
-    text_tables, missing_too = build_beyond_tables(runs)
-    missing |= missing_too
-    tuned = selections_table(runs.table)
-    text_tables += [] if tuned is None else [tuned]
-    for table in tables:
-        _write_table(table, out / "tables")
-    for text_table in text_tables:
-        _write_text_table(text_table, out / "tables")
-    drawn = _draw_all(runs, out / "figures", num_processes or os.cpu_count() or 1)
-    missing |= {d.key: d.reason for d in drawn if d.figure is None}
-    report = Report(
-        runs=runs,
-        tables=tuple(tables),
-        text_tables=tuple(text_tables),
-        figures=tuple(d.figure for d in drawn if d.figure is not None),
-        missing=missing,
-        verdicts=tuple(verdicts(runs)),
-        command=command,
-    )
+    entries = [make_entry(key, item, runs, out) for key, item in all_items().items()]
+    report = Report(runs, tuple(entries), command)
     write_page(report, out / "index.html")
     return report
 
 
-def _write_table(table: Table, folder: Path) -> None:
-    forms = {
-        "md": render.as_markdown(table),
-        "csv": render.as_csv(table),
-        "tex": render.as_latex(table),
-    }
-    _write_forms(table.key, forms, folder)
+def make_entry(key: str, item: Item, runs: Runs, out: Path) -> Entry:
+    """Fills, draws and decides one item, and writes its files."""
+    rows = item_rows(item, runs)
+    verdicts = tuple(verdict_on(claim, rows, runs) for claim in item.claims)
+    entry = Entry(key, item, verdicts)
+    if not len(rows):
+        return entry._replace(missing=f"no runs of {' or '.join(item.experiments)}")
+    if item.table:
+        table = item.table.fill(rows, runs)
+        if isinstance(table, str):
+            entry = entry._replace(missing=table)
+        else:
+            _write_table(table, item.title, item.table.caption, out / "tables" / key)
+            entry = entry._replace(table=table)
+    if item.figure:
+        drawing = draw(item.figure, rows, runs)
+        if isinstance(drawing, str):
+            entry = entry._replace(missing=drawing)
+        else:
+            stem = out / "figures" / key
+            picture = _write_figure(drawing, item.title, item.figure.alt, stem)
+            entry = entry._replace(picture=picture)
+    return entry
 
 
-def _write_text_table(table: TextTable, folder: Path) -> None:
-    rows = [table.columns, *table.rows]
-    caption = f"{table.title}. {table.caption}"
-    forms = {
-        "md": render.texts_as_markdown(rows, caption, table.notes),
-        "csv": render.texts_as_csv(rows),
-        "tex": render.texts_as_latex(rows, caption, table.notes),
-    }
-    _write_forms(table.key, forms, folder)
+def item_rows(item: Item, runs: Runs) -> pd.DataFrame:
+    """Returns the rows of the runs that an item takes, all where it names none."""
+    if not item.experiments:
+        return runs.table
+    return runs.table[runs.table["experiment"].isin(item.experiments)]
 
 
-def _write_forms(key: str, forms: Mapping[str, str], folder: Path) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    for ending, text in forms.items():
-        (folder / f"{key}.{ending}").write_text(text, encoding="utf-8")
+def draw(figure: FigurePart, rows: pd.DataFrame, runs: Runs) -> Drawing | str:
+    """Draws in the report's style, or returns why there is nothing to draw."""
+    with canvas.style():
+        drawing = figure.draw(rows, runs)
+        if isinstance(drawing, Drawing):
+            canvas.finish(drawing.figure)
+        return drawing
 
 
-def _draw_all(runs: Runs, folder: Path, num_processes: int) -> list[_Drawn]:
-    """Draws in forked processes, which see the runs without a copy being sent."""
-    keys = list(FIGURES)
-    if num_processes == 1 or "fork" not in get_all_start_methods():
-        return [_draw_one(key, runs, folder) for key in keys]
-    context = get_context("fork")
-    connections = []
-    for start in range(num_processes):
-        ours, theirs = context.Pipe(duplex=False)
-        share = keys[start::num_processes]
-        process = context.Process(
-            target=_draw_share, args=(share, runs, folder, theirs)
-        )
-        process.start()
-        theirs.close()
-        connections.append((ours, process))
-    by_key: dict[str, _Drawn] = {}
-    for ours, process in connections:
-        with ours:
-            by_key |= {drawn.key: drawn for drawn in ours.recv()}
-        process.join()
-    return [by_key[key] for key in keys]
+def _write_table(table: Table, title: str, caption: str, stem: Path) -> None:
+    stem.parent.mkdir(parents=True, exist_ok=True)
+    for ending, text in (
+        ("md", render.as_markdown(table, title, caption)),
+        ("csv", render.as_csv(table)),
+        ("tex", render.as_latex(table, title, caption)),
+    ):
+        stem.with_suffix(f".{ending}").write_text(text, encoding="utf-8")
 
 
-def _draw_share(
-    keys: Sequence[str], runs: Runs, folder: Path, connection: Connection
-) -> None:
-    with connection:
-        connection.send([_draw_one(key, runs, folder) for key in keys])
+def _write_figure(drawing: Drawing, title: str, alt: str, stem: Path) -> Picture:
+    """Writes KEY.png and KEY.pdf; without a date, so that the same runs give the same.
 
-
-def _draw_one(key: str, runs: Runs, folder: Path) -> _Drawn:
-    drawing = draw(key, runs)
-    if not isinstance(drawing, Drawing):
-        return _Drawn(key, None, drawing)
-    path = write(drawing, folder)
-    size = drawing.figure.get_size_inches() * drawing.figure.dpi
-    fields = drawing._asdict()
-    del fields["figure"]
-    figure = DrawnFigure(
-        **fields, png=path.read_bytes(), width=round(size[0]), height=round(size[1])
-    )
-    return _Drawn(key, figure, "")
+    The layout is found once, for both.
+    """
+    stem.parent.mkdir(parents=True, exist_ok=True)
+    figure, png = drawing.figure, stem.with_suffix(".png")
+    with canvas.style():
+        figure.draw_without_rendering()
+        figure.set_layout_engine("none")
+        metadata = {"CreationDate": None, "Title": title}
+        figure.savefig(stem.with_suffix(".pdf"), metadata=metadata)
+        figure.savefig(png, metadata={"Description": alt})
+    width, height = (round(side * figure.dpi) for side in figure.get_size_inches())
+    return Picture(png, drawing.run_count, drawing.notes, width, height)

@@ -1,15 +1,31 @@
-"""Which runs may be averaged: one code version, one candidate, ended runs.
+"""Which runs may be averaged: one setting, code version and candidate, ended runs.
 
 Whatever is left out is told in a note, which the report prints at the cell or figure.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
+import numpy as np
 import pandas as pd
 
-from fisher_jax.report.quantities import DIVERGED, FINISHED, INCOMPLETE
+from fisher_jax.report.collect import DIVERGED, FINISHED, INCOMPLETE
+from fisher_jax.report.names import SETTINGS, position
 from fisher_jax.report.statistics import Summary, summarise
+
+REFERENCES = ("eta_star", "baseline")  # methods without a penalty
+# Which is taken: the first that runs have. Without a validation split it is the last.
+TEST_ACCURACY = ("test_accuracy_at_best_validation", "test_accuracy")
+
+
+class Setting(NamedTuple):
+    """The runs of one setting, of one code version, and how its title reads."""
+
+    title: str
+    runs: pd.DataFrame
+    notes: tuple[str, ...]
+    is_small: bool
+    dataset: str
 
 
 class Chosen(NamedTuple):
@@ -102,6 +118,89 @@ def average(
     if not (runs["status"] == FINISHED).any():
         return None, unfinished_note(runs)[0]
     return None, f"{quantity.replace('_', ' ')} was not recorded"
+
+
+def settings_of(runs: pd.DataFrame, *, by_noise: bool = False) -> list[Setting]:
+    """Splits runs by setting: the paper's sizes first, then the small forms.
+
+    Args:
+        by_noise: splits by the share of noisy labels, too.
+    """
+    settings = []
+    keys = ["is_small", "setting_label", "sweep_setting"]
+    for (is_small, label, sweep_setting), group in runs.groupby(keys):
+        chosen = one_version(group)
+        same = runs[runs["setting_label"] == label]["sweep_setting"].nunique()
+        title = f"{label}, {sweep_setting}" if same > 1 else str(label)
+        title += " (small)" if is_small else ""
+        notes = (*chosen.notes, *unfinished_note(chosen.runs))
+        notes = tuple(f"{title}: {note}" for note in notes)
+        dataset = str(group["dataset"].iloc[0])
+        settings.append(Setting(title, chosen.runs, notes, bool(is_small), dataset))
+    ordered = sorted(settings, key=_paper_order)
+    return [part for s in ordered for part in _by_noise(s)] if by_noise else ordered
+
+
+def _paper_order(setting: Setting) -> tuple[bool, int, str]:
+    name = str(setting.runs["setting"].iloc[0])
+    return setting.is_small, position(name, SETTINGS)[0], setting.title
+
+
+def _by_noise(setting: Setting) -> list[Setting]:
+    return [
+        setting._replace(
+            runs=group,
+            title=setting.title + (f", {100 * noise:g}% noise" if noise else ""),
+        )
+        for noise, group in setting.runs.groupby("noise", sort=True)
+    ]
+
+
+def final_stage(runs: pd.DataFrame) -> pd.DataFrame:
+    """Leaves out the runs of the search stage, if there are others."""
+    final = runs[runs["stage"] == "final"]
+    return final if len(final) else runs
+
+
+def accuracies(runs: pd.DataFrame) -> pd.Series:
+    """Returns test accuracy in %, at the best validation epoch where there is one."""
+    best, last = (runs[quantity].astype(float) for quantity in TEST_ACCURACY)
+    return 100 * best.fillna(last)
+
+
+def strengths(runs: pd.DataFrame) -> pd.Series:
+    """Returns α, or SAM's radius or mixup's β where that is the method's strength."""
+    strength = runs["coefficient"].astype(float)
+    strength = strength.where(strength > 0, runs["sam_radius"].astype(float))
+    return strength.where(strength > 0, runs["mixup_beta"].astype(float))
+
+
+def pairs(runs: pd.DataFrame, x: str, y: str) -> tuple[np.ndarray, np.ndarray]:
+    """Returns two columns of the runs that have both."""
+    both = runs[[x, y]].astype(float).dropna()
+    return both[x].to_numpy(), both[y].to_numpy()
+
+
+def pairs_along_training(
+    runs: pd.DataFrame, metrics: Mapping[int, pd.DataFrame], x: str, y: str
+) -> tuple[np.ndarray, np.ndarray]:
+    """Returns two metrics at all records of all runs that hold both, both positive."""
+    frames = [
+        frame[[x, y]].dropna()
+        for frame in (metrics[index] for index in runs.index)
+        if x in frame and y in frame
+    ]
+    if not frames:
+        return np.empty(0), np.empty(0)
+    both = pd.concat(frames)
+    both = both[(both > 0).all(axis=1)]
+    return both[x].to_numpy(float), both[y].to_numpy(float)
+
+
+def accuracy_metric(runs: pd.DataFrame, metrics: Mapping[int, pd.DataFrame]) -> str:
+    """Returns validation/accuracy, or test/accuracy where nothing was set aside."""
+    has = any("validation/accuracy" in metrics[i] for i in runs.index)
+    return "validation/accuracy" if has else "test/accuracy"
 
 
 def drawable(runs: pd.DataFrame) -> pd.DataFrame:

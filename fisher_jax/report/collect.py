@@ -1,22 +1,29 @@
 """Runs as pandas: one row a run with what it was and what came out, and its records."""
 
 import json
+import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pandas as pd
 
 from fisher_jax.report.names import method_of, setting_label
-from fisher_jax.report.quantities import quantities, run_status
-from fisher_jax.report.runs import (
+from fisher_jax.run_files import (
+    Record,
     RunFiles,
     command_line,
     find_runs,
     flatten,
+    numeric_records,
+    quantities,
     read_run,
 )
+
+FINISHED, DIVERGED, INCOMPLETE = "finished", "diverged", "incomplete"
+# Of a run that has not finished, only what later records cannot change is told.
+_KNOWN_EARLY = ("early_fisher_trace", "seconds_per_epoch")
 
 # What two runs of one candidate may differ in: chance, and where files lie.
 _NOT_PART_OF_A_CANDIDATE = re.compile(
@@ -46,8 +53,9 @@ def load_runs(folders: Iterable[Path]) -> Runs:
     rows, metrics, problems = [], {}, []
     for index, directory in enumerate(find_runs(folders)):
         run = read_run(directory)
-        metrics[index] = metrics_frame(run)
-        rows.append(describe(run, metrics[index]))
+        records = numeric_records(run)
+        metrics[index] = pd.DataFrame(records or {"epoch": [], "step": []}, dtype=float)
+        rows.append(describe(run, records))
         problems += _damage(run)
     table = pd.DataFrame(rows)
     table, repeated = _without_repetitions(table)
@@ -59,20 +67,7 @@ def load_runs(folders: Iterable[Path]) -> Runs:
     return Runs(table, {i: metrics[i] for i in table.index}, tuple(problems))
 
 
-def metrics_frame(run: RunFiles) -> pd.DataFrame:
-    """Returns the records in order of steps, numbers only, a repeated step's last."""
-    if not run.records:
-        return pd.DataFrame({"epoch": [], "step": []}, dtype=float)
-    frame = pd.DataFrame.from_records(run.records)
-    for name in frame.select_dtypes(exclude="number"):
-        frame[name] = pd.to_numeric(frame[name], errors="coerce")
-    if "step" not in frame:
-        return frame.sort_values("epoch", kind="stable", ignore_index=True)
-    frame = frame.drop_duplicates("step", keep="last")
-    return frame.sort_values("step", kind="stable", ignore_index=True)
-
-
-def describe(run: RunFiles, metrics: pd.DataFrame) -> dict[str, Any]:
+def describe(run: RunFiles, records: Sequence[Record]) -> dict[str, Any]:
     """Returns a run's row: identity, version, state, and its quantities.
 
     The place in a sweep is read from run.json; without one, from the configuration
@@ -83,7 +78,7 @@ def describe(run: RunFiles, metrics: pd.DataFrame) -> dict[str, Any]:
     place, command = run.place, _experiment_of(run)
     versions = run.config.get("versions")
     versions = versions if isinstance(versions, dict) else {}
-    last_epoch = float(metrics["epoch"].max()) if len(metrics) else 0.0
+    last_epoch = max((record["epoch"] for record in records), default=0.0)
     num_epochs = _number(config.get("train.num_epochs")) or 0.0
     status = run_status(run.result, last_epoch, num_epochs)
     group = place.get("group") if isinstance(place.get("group"), dict) else {}
@@ -115,7 +110,7 @@ def describe(run: RunFiles, metrics: pd.DataFrame) -> dict[str, Any]:
         "candidate": _candidate(config),
         "num_epochs": num_epochs,
         "last_epoch": last_epoch,
-        "seconds": _last_time(metrics),
+        "seconds": next((r["time"] for r in reversed(records) if "time" in r), 0.0),
         "status": status,
         "unreadable_lines": run.unreadable_lines,
         "effective_noise": _number(run.config.get("label_noise_effective_rate")),
@@ -123,14 +118,32 @@ def describe(run: RunFiles, metrics: pd.DataFrame) -> dict[str, Any]:
         "device_count": _number(run.config.get("device_count")),
         "version": json.dumps([run.config.get("git_commit"), versions], sort_keys=True),
         "version_label": version_label(run.config.get("git_commit"), versions),
-        **quantities(
-            metrics,
-            run.result,
-            status=status,
-            early_loss=_number(config.get("measure.early_loss")),
-            steps_per_epoch=_number(run.config.get("steps_an_epoch")),
-        ),
+        **_quantities(run, records, config, status),
     }
+
+
+def _quantities(
+    run: RunFiles, records: Sequence[Record], config: Mapping[str, Any], status: str
+) -> dict[str, float | None]:
+    """The run's quantities; those of result.json first, as records may be thinned."""
+    computed = quantities(
+        records,
+        early_loss=_number(config.get("measure.early_loss")),
+        steps_per_epoch=_number(run.config.get("steps_an_epoch")),
+    )
+    if status != FINISHED:
+        return {n: v if n in _KNOWN_EARLY else None for n, v in computed.items()}
+    stated = {name: _number(run.result.get(name)) for name in computed}
+    return {n: v if stated[n] is None else stated[n] for n, v in computed.items()}
+
+
+def run_status(result: Mapping[str, Any], last_epoch: float, num_epochs: float) -> str:
+    """Returns finished, diverged or incomplete; all records there count as finished."""
+    status = result.get("status")
+    if status in (FINISHED, DIVERGED):
+        return str(status)
+    reached_end = last_epoch >= num_epochs > 0
+    return FINISHED if reached_end else INCOMPLETE
 
 
 def version_label(commit: Any, versions: Mapping[str, Any]) -> str:
@@ -183,13 +196,6 @@ def _damage(run: RunFiles) -> list[str]:
     return lines
 
 
-def _last_time(metrics: pd.DataFrame) -> float:
-    if "time" not in metrics:
-        return 0.0
-    times = pd.to_numeric(metrics["time"], errors="coerce").dropna()
-    return float(times.iloc[-1]) if len(times) else 0.0
-
-
 def _number(value: Any) -> float | None:
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    return float(value) if is_number else None
+    return float(value) if is_number and math.isfinite(value) else None

@@ -1,34 +1,39 @@
 """Any runs over each other: their curves, their results, what they differ in."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from matplotlib.figure import Figure
 
-from fisher_jax.report.figures.canvas import (
-    MARKERS,
-    PAGE,
-    finish,
-    ordered_colours,
-    plain,
-    style,
-)
-from fisher_jax.report.overlay import COLOURS, Panel
-from fisher_jax.report.runs import RunFiles, find_runs, flatten, read_run, series
+from fisher_jax.report import canvas
+from fisher_jax.run_files import RunFiles, find_runs, flatten, read_run, series
 
-PANELS = (
-    Panel("train/loss", "training loss", "log"),
-    Panel("train/accuracy", "training accuracy, %", factor=100),
-    Panel("validation/accuracy", "validation accuracy, %", factor=100),
-    Panel("test/accuracy", "test accuracy, %", factor=100),
-    Panel("trace/fisher", "Tr(F)", "log"),
-    Panel("trace/hessian", "Tr(H)", "log"),
-    Panel("train/noisy_accuracy", "wrong labels memorised, %", factor=100),
-    Panel("gradient/cosine", "cosine(g_clean, g_noisy)"),
-    Panel("penalty/value", "penalty", "log"),
+# Okabe and Ito's palette: told apart with any colour vision, and in grey by its order.
+COLOURS = ("#000000", "#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+
+
+class Metric(NamedTuple):
+    """One metric, how its panel is named and scaled, and a factor (100 for percent)."""
+
+    name: str
+    label: str
+    scale: str = "linear"
+    factor: float = 1.0
+
+
+METRICS = (
+    Metric("train/loss", "training loss", "log"),
+    Metric("train/accuracy", "training accuracy, %", factor=100),
+    Metric("validation/accuracy", "validation accuracy, %", factor=100),
+    Metric("test/accuracy", "test accuracy, %", factor=100),
+    Metric("trace/fisher", "Tr(F)", "log"),
+    Metric("trace/hessian", "Tr(H)", "log"),
+    Metric("train/noisy_accuracy", "wrong labels memorised, %", factor=100),
+    Metric("gradient/cosine", "cosine(g_clean, g_noisy)"),
+    Metric("penalty/value", "penalty", "log"),
 )
 
 
@@ -82,56 +87,68 @@ def result_rows(runs: dict[str, RunFiles]) -> Differences:
     return Differences(tuple(runs), tuple(rows), different)
 
 
-def draw_comparison(runs: dict[str, RunFiles]) -> Figure | None:
+def draw_runs(
+    runs: Mapping[str, RunFiles],
+    metrics: Sequence[Metric] = METRICS,
+    title: str = "",
+) -> Figure | None:
     """Returns a panel for each metric that any run has; None if there is none.
 
     One line a run, by name in the legend; beyond seven runs from blue to red.
     """
     recorded = [
-        panel
-        for panel in PANELS
-        if any(any(np.isfinite(_values(run, panel)[1])) for run in runs.values())
+        metric
+        for metric in metrics
+        if any(any(np.isfinite(_values(run, metric)[1])) for run in runs.values())
     ]
     if not recorded:
         return None
     colours: dict[Any, Any] = dict(enumerate(COLOURS))
     if len(runs) > len(COLOURS):
-        colours = ordered_colours(range(len(runs)))
+        colours = canvas.ordered_colours(range(len(runs)))
     columns = min(3, len(recorded))
     num_rows = -(-len(recorded) // columns)
-    with style():
+    with canvas.style():
         height = 1.9 * num_rows + 0.16 * len(runs) + 0.2
-        figure = Figure(figsize=(PAGE, height))
+        figure = Figure(figsize=(canvas.PAGE, height))
         all_axes = figure.subplots(num_rows, columns, squeeze=False)
-        for axes, panel in zip(all_axes.flat, recorded, strict=False):
+        for axes, metric in zip(all_axes.flat, recorded, strict=False):
             for index, (name, run) in enumerate(runs.items()):
-                epochs, values = _values(run, panel)
+                epochs, values = _values(run, metric)
                 is_short = len(values) < 12
                 axes.plot(
                     epochs,
-                    panel.factor * values,
+                    metric.factor * values,
                     color=colours[index],
-                    marker=MARKERS[index % len(MARKERS)] if is_short else "",
+                    marker=canvas.MARKERS[index % 10] if is_short else "",
                     ms=2.5,
-                    label=plain(name),
+                    label=canvas.plain(name),
                 )
-            axes.set_yscale(panel.scale)
-            axes.set_title(panel.label)
+            axes.set_yscale(metric.scale)
+            axes.set_title(metric.label)
             axes.set_xlabel("epoch")
             axes.margins(x=0.01)
         for axes in list(all_axes.flat)[len(recorded) :]:
             axes.set_axis_off()
         handles, names = all_axes[0, 0].get_legend_handles_labels()
         figure.legend(handles, names, loc="outside lower left", ncols=1)
-        finish(figure)
+        figure.suptitle(title)
+        canvas.finish(figure)
     return figure
 
 
-def _values(run: RunFiles, panel: Panel) -> tuple[np.ndarray, np.ndarray]:
-    epochs, values = series(run, panel.metric)
+def save_figure(figure: Figure, path: Path) -> None:
+    """Writes PNG or PDF, by the path's ending."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with canvas.style():
+        figure.savefig(path)
+
+
+def _values(run: RunFiles, metric: Metric) -> tuple[np.ndarray, np.ndarray]:
+    epochs, values = series(run, metric.name)
     numbers = [v if isinstance(v, int | float) else np.nan for v in values]
     array = np.array(numbers, float)
-    if panel.scale == "log":
+    if metric.scale == "log":
         array = np.where(array > 0, array, np.nan)
     return np.array(epochs, float), array
 

@@ -1,6 +1,6 @@
 """How methods, data sets and networks are called, and in which order they stand."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 
@@ -42,6 +42,15 @@ MODELS: Mapping[str, str] = {
     "fixup_resnet": "ResNet (Fixup)",
     "simple_cnn": "SimpleCNN",
 }
+
+# The settings of tables 1 and 2, "data set_network", in the order of their rows.
+SETTINGS = (
+    "tiny_imagenet_wide_resnet",
+    "cifar100_densenet",
+    "cifar100_vgg11",
+    "cifar100_wide_resnet",
+    "cifar10_simple_cnn",
+)
 
 # From penalty.name and penalty.draw.
 PENALTY_METHODS = {
@@ -88,7 +97,7 @@ def setting_label(config: Mapping[str, Any]) -> str:
     return f"{name} / {DATASETS.get(dataset, dataset)}"
 
 
-def position(name: str, order: Mapping[str, Any]) -> tuple[int, str]:
+def position(name: str, order: Iterable[str]) -> tuple[int, str]:
     """Returns a sort key: known names in their order, others behind by alphabet."""
     keys = list(order)
     return (keys.index(name), "") if name in keys else (len(keys), name)

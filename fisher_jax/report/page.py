@@ -1,7 +1,6 @@
 """index.html: one self-contained page with everything, for screen, phone and print."""
 
 import base64
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -9,41 +8,43 @@ import jinja2
 import pandas as pd
 
 from fisher_jax.report import render
-from fisher_jax.report.beyond_tables import TextTable
-from fisher_jax.report.claims import Verdict
-from fisher_jax.report.collect import Runs
+from fisher_jax.report.claims import Finding, Verdict
+from fisher_jax.report.collect import DIVERGED, FINISHED, INCOMPLETE, Runs
+from fisher_jax.report.item import Item
 from fisher_jax.report.names import method_label
-from fisher_jax.report.quantities import DIVERGED, FINISHED, INCOMPLETE
 from fisher_jax.report.tables import Cell, Table
 
 _KIND = ["experiment", "is_small", "is_in_sweep"]
+ERROR_RATE = 0.05  # of each rule, where there is nothing
 MAX_PROBLEMS = 50  # shown; the rest is counted
 
 
-class DrawnFigure(NamedTuple):
-    """A figure as the page shows it."""
+class Picture(NamedTuple):
+    """A figure as it was written."""
 
-    key: str
-    title: str
-    caption: str
-    alt: str
-    experiments: tuple[str, ...]
+    png: Path
     run_count: int
     notes: tuple[str, ...]
-    png: bytes
-    width: int
+    width: int  # pixels
     height: int
 
 
+class Entry(NamedTuple):
+    """An item and what came of it; ``missing`` says why where nothing did."""
+
+    key: str
+    item: Item
+    verdicts: tuple[Verdict, ...]
+    table: Table | None = None
+    picture: Picture | None = None
+    missing: str = ""
+
+
 class Report(NamedTuple):
-    """Everything that the page shows."""
+    """Everything that was made."""
 
     runs: Runs
-    tables: tuple[Table, ...]
-    text_tables: tuple[TextTable, ...]
-    figures: tuple[DrawnFigure, ...]
-    missing: Mapping[str, str]
-    verdicts: tuple[Verdict, ...]
+    entries: tuple[Entry, ...]
     command: str
 
 
@@ -64,16 +65,17 @@ def page_content(report: Report) -> dict[str, Any]:
     """Returns the template's variables: strings and numbers only."""
     table = report.runs.table
     problems = report.runs.problems
-    shown = {t.key for t in report.tables} | {t.key for t in report.text_tables}
-    shown |= {f.key for f in report.figures}
     return {
         "command": report.command,
         "facts": _facts(table),
-        "verdicts": [_verdict_content(v, shown) for v in report.verdicts],
-        "text_tables": [_text_content(t, table) for t in report.text_tables],
-        "tables": [_table_content(t, table) for t in report.tables],
-        "figures": [_figure_content(f, table) for f in report.figures],
-        "missing": [(item_name(k), why) for k, why in report.missing.items()],
+        "chance": chance(report),
+        "items": [_item_content(e, table) for e in report.entries if _is_shown(e)],
+        "missing": [(e.item.name, e.missing) for e in report.entries if e.missing],
+        "verdicts": [
+            _verdict_content(verdict, entry)
+            for entry in report.entries
+            for verdict in entry.verdicts
+        ],
         "versions": _versions(table),
         "problems": problems[:MAX_PROBLEMS],
         "more_problems": max(0, len(problems) - MAX_PROBLEMS),
@@ -81,15 +83,15 @@ def page_content(report: Report) -> dict[str, Any]:
     }
 
 
-def item_name(key: str) -> str:
-    """Returns "Table 1", "Figure 21" or "Beyond: rfp" for a key."""
-    for word in ("table", "figure"):
-        if key.startswith(word):
-            return f"{word.capitalize()} {key.removeprefix(word)}"
-    if key == "tuned":
-        return "Tuned values"
-    words = key.removeprefix("beyond_").replace("_", " ").replace("rfp", "RFP")
-    return f"Beyond the paper: {words}"
+def chance(report: Report) -> str:
+    """Returns how many claims were tested, and how many chance alone would decide."""
+    verdicts = [v for entry in report.entries for v in entry.verdicts if v.findings]
+    tests = sum(len(verdict.findings) for verdict in verdicts)
+    return (
+        f"{len(verdicts)} claims were tested, {tests} times in all, each setting by "
+        f"itself. If there were nothing, about {ERROR_RATE * tests:.1f} of these tests "
+        f"would be decided by chance ({100 * ERROR_RATE:g}%)."
+    )
 
 
 def command_for(experiment: str, *, is_small: bool, is_in_sweep: bool) -> str:
@@ -114,14 +116,30 @@ def duration(seconds: float) -> str:
     return " ".join(parts[:2])
 
 
-def _verdict_content(verdict: Verdict, shown: set[str]) -> dict[str, Any]:
+def _is_shown(entry: Entry) -> bool:
+    return entry.table is not None or entry.picture is not None
+
+
+def _verdict_content(verdict: Verdict, entry: Entry) -> dict[str, Any]:
     """A claim; its findings are also counted, as "3 settings: holds 2, unclear 1"."""
-    ends = [finding.rpartition(": ")[2] for finding in verdict.findings]
-    counts = {end: ends.count(end) for end in dict.fromkeys(ends)}
-    words = ", ".join(f"{end} {count}" for end, count in counts.items())
-    links = [(item_name(key), key if key in shown else "") for key in verdict.items]
-    summary = f"{len(ends)} settings: {words}"
-    return verdict._asdict() | {"links": links, "summary": summary}
+    statuses = [finding.decision.status for finding in verdict.findings]
+    counts = {status: statuses.count(status) for status in dict.fromkeys(statuses)}
+    words = ", ".join(f"{status} {count}" for status, count in counts.items())
+    return {
+        "claim": verdict.claim,
+        "status": verdict.status,
+        "findings": [_finding_text(finding) for finding in verdict.findings],
+        "summary": f"{len(statuses)} settings: {words}",
+        "name": entry.item.name,
+        "key": entry.key if _is_shown(entry) else "",
+    }
+
+
+def _finding_text(finding: Finding) -> str:
+    """A setting, its numbers, what they say, and why they do not say more."""
+    status, evidence, reason = finding.decision
+    why = f" ({reason})" if reason else ""
+    return f"{finding.setting}, {evidence}: {status}{why}"
 
 
 def _facts(table: pd.DataFrame) -> list[tuple[str, str]]:
@@ -176,59 +194,74 @@ def _sweeps(table: pd.DataFrame) -> list[dict[str, Any]]:
 
 
 def _commands(experiments: tuple[str, ...], table: pd.DataFrame) -> list[str]:
-    """The commands of the experiments that runs were found of."""
-    found = table[table["experiment"].isin(experiments)]
+    """The commands of the experiments, () for all, that runs were found of."""
+    found = table[table["experiment"].isin(experiments)] if experiments else table
     return [
         command_for(name, is_small=bool(small), is_in_sweep=bool(in_sweep))
         for name, small, in_sweep in sorted(found.groupby(_KIND).groups)
     ]
 
 
-def _figure_content(figure: DrawnFigure, table: pd.DataFrame) -> dict[str, Any]:
-    return figure._asdict() | {
-        "name": item_name(figure.key),
-        "data": base64.b64encode(figure.png).decode(),
-        "commands": _commands(figure.experiments, table),
+def _item_content(entry: Entry, runs: pd.DataFrame) -> dict[str, Any]:
+    item = entry.item
+    counts = [part.run_count for part in (entry.table, entry.picture) if part]
+    return {
+        "key": entry.key,
+        "name": item.name,
+        "title": item.title,
+        "place": item.place,
+        "verdicts": [_verdict_content(v, entry) for v in entry.verdicts],
+        "table": _table_content(entry.table) if entry.table else None,
+        "table_caption": item.table.caption if item.table else "",
+        "picture": _picture_content(entry.picture) if entry.picture else None,
+        "caption": item.figure.caption if item.figure else "",
+        "alt": item.figure.alt if item.figure else "",
+        "run_count": max(counts),
+        "commands": _commands(item.experiments, runs),
     }
 
 
-def _table_content(table: Table, runs: pd.DataFrame) -> dict[str, Any]:
-    notes = render.Notes()
+def _picture_content(picture: Picture) -> dict[str, Any]:
+    data = base64.b64encode(picture.png.read_bytes()).decode()
+    return picture._asdict() | {"data": data}
+
+
+def _table_content(table: Table) -> dict[str, Any]:
+    marks = render.Notes()
     rows = [
         {
             "label": row.label,
-            "cells": [_cell_content(c, table.decimals, notes) for c in row.cells],
+            "cells": [_cell_content(c, table.decimals, marks) for c in row.cells],
         }
         for row in table.rows
     ]
     return {
-        "key": table.key,
-        "name": item_name(table.key),
-        "title": table.title,
-        "caption": table.caption,
+        "label": table.label,
+        "kind": "text" if table.is_text else "number",
         "columns": [method_label(column) for column in table.columns],
         "rows": rows,
-        "notes": list(notes),
-        "run_count": table.run_count,
-        "commands": _commands(table.experiments, runs),
+        "marks": list(marks),
+        "notes": table.notes,
     }
 
 
-def _text_content(table: TextTable, runs: pd.DataFrame) -> dict[str, Any]:
-    return table._asdict() | {
-        "name": item_name(table.key),
-        "commands": _commands(table.experiments, runs),
-    }
-
-
-def _cell_content(cell: Cell, decimals: int, notes: render.Notes) -> dict[str, Any]:
+def _cell_content(
+    cell: Cell | str, decimals: int, marks: render.Notes
+) -> dict[str, Any]:
+    if isinstance(cell, str):
+        cell_text, numbers = cell, Cell(None, None)
+        sort, used = cell, []
+    else:
+        cell_text, numbers = render.summary_text(cell.ours, decimals), cell
+        sort = "" if cell.ours is None else repr(cell.ours.mean)
+        used = marks.marks(cell)
     return {
-        "ours": render.summary_text(cell.ours, decimals),
-        "n": 0 if cell.ours is None else cell.ours.n,
-        "sort": "" if cell.ours is None else repr(cell.ours.mean),
-        "published": render.published_text(cell.published, decimals),
-        "difference": render.difference_text(cell, decimals),
-        "is_best": cell.is_best,
-        "is_green": cell.is_green,
-        "marks": notes.marks(cell),
+        "ours": cell_text,
+        "n": 0 if numbers.ours is None else numbers.ours.n,
+        "sort": sort,
+        "published": render.published_text(numbers.published, decimals),
+        "difference": render.difference_text(numbers, decimals),
+        "is_best": numbers.is_best,
+        "is_green": numbers.is_green,
+        "marks": used,
     }

@@ -1,17 +1,18 @@
 """Tables as Markdown, CSV and LaTeX; names out of runs are escaped for each."""
 
-import csv
-import io
 import math
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import pandas as pd
 
 from fisher_jax.report.names import METHODS, method_label
-from fisher_jax.report.published import Published
 from fisher_jax.report.statistics import Summary
-from fisher_jax.report.tables import Cell, Table
+from fisher_jax.report.tables import Cell, Published, Table
 
 MINUS = "−"
+_BELOW = " Below ours: the paper's value and ours minus the paper's."
 _LATEX = {
     "\\": r"\textbackslash{}",
     "~": r"\textasciitilde{}",
@@ -30,125 +31,70 @@ _LATEX = {
 }
 
 
-def as_markdown(table: Table) -> str:
+def as_markdown(table: Table, title: str, caption: str) -> str:
     """Returns a GitHub-flavoured table with its caption, and footnotes below."""
-    notes = Notes()
-    head = ["", *(escape_markdown(method_label(c)) for c in table.columns)]
-    lines = [_markdown_row(head), _markdown_row(["---"] * len(head))]
+    marks = Notes()
+    head = [table.label, *(method_label(column) for column in table.columns)]
+    lines = [_markdown_row(map(escape_markdown, head)), "| --- " * len(head) + "|"]
     for row in table.rows:
-        cells = [_markdown_cell(c, table.decimals, notes) for c in row.cells]
+        cells = [_markdown_cell(cell, table.decimals, marks) for cell in row.cells]
         lines.append(_markdown_row([escape_markdown(row.label), *cells]))
-    legend = (
-        "Ours: mean ± standard deviation (n runs); then the paper's value and, in "
-        "brackets, ours minus the paper's. Bold: best of ours in the row."
-    )
-    if any(cell.is_green for row in table.rows for cell in row.cells):
-        legend += " ✓: green cell."
-    footnotes = [f"[{mark}] {escape_markdown(text)}  " for mark, text in notes]
-    caption = f"**{escape_markdown(table.title)}.** {escape_markdown(table.caption)}"
-    blocks = [caption, "\n".join(lines), legend, "\n".join(footnotes)]
+    footnotes = [f"[{mark}] {escape_markdown(text)}  " for mark, text in marks]
+    footnotes += [f"- {escape_markdown(note)}" for note in table.notes]
+    heading = f"**{escape_markdown(title)}.** {escape_markdown(caption)}"
+    blocks = [heading, "\n".join(lines), _legend(table), "\n".join(footnotes)]
     return "\n\n".join(block for block in blocks if block) + "\n"
 
 
 def as_csv(table: Table) -> str:
-    """Returns one line a cell: tidy, for a program to read."""
-    file = io.StringIO()
-    writer = csv.writer(file, lineterminator="\n")
-    writer.writerow(
-        ("row", "column", "mean", "std", "n", "published", "published_std")
-        + ("difference", "best", "green", "reason_missing", "notes")
-    )
+    """Returns the texts as they stand, or a line for each cell with all digits."""
+    if table.is_text:
+        lines = [[row.label, *row.cells] for row in table.rows]
+        frame = pd.DataFrame(lines, columns=[table.label, *table.columns])
+    else:
+        frame = pd.DataFrame(
+            _csv_line(row.label, column, cell)
+            for row in table.rows
+            for column, cell in zip(table.columns, row.cells, strict=True)
+            if isinstance(cell, Cell)
+        )
+    # As objects: whole numbers beside missing ones stay whole.
+    escaped = frame.astype(object).map(_csv_text)
+    return escaped.to_csv(index=False, lineterminator="\n")
+
+
+def as_latex(table: Table, title: str, caption: str) -> str:
+    """Returns a booktabs table over both columns of a page, shrunk where it is wider.
+
+    A comment names the packages it needs.
+    """
+    marks = Notes()
+    lines = []
     for row in table.rows:
-        for column, cell in zip(table.columns, row.cells, strict=True):
-            ours, value = cell.ours, cell.published
-            writer.writerow(
-                (
-                    escape_csv(row.label),
-                    escape_csv(column),
-                    "" if ours is None else repr(ours.mean),
-                    "" if ours is None or math.isnan(ours.std) else repr(ours.std),
-                    0 if ours is None else ours.n,
-                    "" if value is None else value.value,
-                    "" if value is None or value.std is None else value.std,
-                    "" if cell.difference is None else repr(cell.difference),
-                    int(cell.is_best),
-                    int(cell.is_green),
-                    escape_csv(cell.reason if ours is None else ""),
-                    escape_csv("; ".join(cell.notes)),
-                )
-            )
-    return file.getvalue()
-
-
-def as_latex(table: Table) -> str:
-    """Returns a booktabs table; a comment names the packages it needs."""
-    notes = Notes()
-    head = " & ".join(["", *(_latex_method(c) for c in table.columns)])
-    body = []
-    for row in table.rows:
-        ours = " & ".join(_latex_ours(c, table.decimals, notes) for c in row.cells)
-        paper = " & ".join(_latex_published(c, table.decimals) for c in row.cells)
-        body.append(f"{escape_latex(row.label)} & {ours}")
-        if any(cell.published for cell in row.cells):
-            body.append(rf"\quad paper & {paper}")
-    caption = f"{table.title}. {table.caption} Below ours: the paper's value and ours "
-    caption += "minus the paper's."
-    columns = "l" + "c" * len(table.columns)
-    return _latex_float(
-        caption, columns, head, body, [f"[{m}] {text}" for m, text in notes]
+        cells = [_latex_ours(cell, table.decimals, marks) for cell in row.cells]
+        lines.append([escape_latex(row.label), *cells])
+        paper = [_latex_published(cell, table.decimals) for cell in row.cells]
+        if any(paper):
+            lines.append([r"\quad paper", *paper])
+    head = [escape_latex(table.label), *(_latex_method(c) for c in table.columns)]
+    alignment = "l" + ("l" if table.is_text else "c") * len(table.columns)
+    tabular = pd.DataFrame(lines, columns=head).to_latex(
+        index=False, column_format=alignment
     )
-
-
-def texts_as_markdown(
-    rows: Sequence[Sequence[str]], caption: str, notes: Sequence[str]
-) -> str:
-    """Returns a table of texts, headings first, with its caption and notes."""
-    escaped = [[escape_markdown(text) for text in row] for row in rows]
-    lines = [_markdown_row(row) for row in escaped]
-    lines.insert(1, _markdown_row(["---"] * len(rows[0])))
-    blocks = [f"**{escape_markdown(caption)}**", "\n".join(lines)]
-    blocks += [f"- {escape_markdown(note)}" for note in notes]
-    return "\n\n".join(blocks) + "\n"
-
-
-def texts_as_csv(rows: Sequence[Sequence[str]]) -> str:
-    """Returns the rows, headings first."""
-    file = io.StringIO()
-    writer = csv.writer(file, lineterminator="\n")
-    writer.writerows([escape_csv(text) for text in row] for row in rows)
-    return file.getvalue()
-
-
-def texts_as_latex(
-    rows: Sequence[Sequence[str]], caption: str, notes: Sequence[str]
-) -> str:
-    """Returns a booktabs table of texts, headings first."""
-    head, *body = [" & ".join(escape_latex(text) for text in row) for row in rows]
-    return _latex_float(caption, "l" * len(rows[0]), head, body, notes)
-
-
-def _latex_float(
-    caption: str, columns: str, head: str, body: Sequence[str], notes: Sequence[str]
-) -> str:
-    """A table over both columns of a page, shrunk where it is wider than that."""
-    lines = [
+    notes = [f"[{mark}] {text}" for mark, text in marks] + list(table.notes)
+    full_caption = f"{title}. {caption}" + ("" if table.is_text else _BELOW)
+    result = [
         r"% Needs \usepackage{booktabs,graphicx} and \usepackage[table]{xcolor}.",
         r"\begin{table*}",
         r"\centering\footnotesize\setlength{\tabcolsep}{3pt}",
-        rf"\caption{{{escape_latex(caption)}}}",
+        rf"\caption{{{escape_latex(full_caption)}}}",
         r"\resizebox{\ifdim\width>\textwidth\textwidth\else\width\fi}{!}{%",
-        rf"\begin{{tabular}}{{{columns}}}",
-        r"\toprule",
-        rf"{head} \\",
-        r"\midrule",
-        *(rf"{line} \\" for line in body),
-        r"\bottomrule",
-        r"\end{tabular}}",
+        tabular.rstrip() + "}",
     ]
     if notes:
         texts = "; ".join(escape_latex(note) for note in notes)
-        lines += ["", rf"\parbox{{\textwidth}}{{\scriptsize {texts}}}"]
-    return "\n".join([*lines, r"\end{table*}", ""])
+        result += ["", rf"\parbox{{\textwidth}}{{\scriptsize {texts}}}"]
+    return "\n".join([*result, r"\end{table*}", ""])
 
 
 class Notes:
@@ -158,8 +104,10 @@ class Notes:
         """Starts without any."""
         self._marks: dict[str, str] = {}
 
-    def marks(self, cell: Cell) -> list[str]:
+    def marks(self, cell: Cell | str) -> list[str]:
         """Returns the letters of a cell's notes and of its reason, if it is missing."""
+        if isinstance(cell, str):
+            return []
         texts = list(cell.notes)
         if cell.ours is None and cell.reason not in texts:
             texts.insert(0, cell.reason)
@@ -214,11 +162,47 @@ def escape_csv(text: str) -> str:
     return f"'{text}" if text[:1] in ("=", "+", "-", "@", "\t", "\r") else text
 
 
-def _markdown_row(cells: list[str]) -> str:
+def _csv_text(value: Any) -> Any:
+    return escape_csv(value) if isinstance(value, str) else value
+
+
+def _csv_line(label: str, column: str, cell: Cell) -> dict[str, Any]:
+    ours, value = cell.ours, cell.published
+    return {
+        "row": label,
+        "column": column,
+        "mean": None if ours is None else ours.mean,
+        "std": None if ours is None else ours.std,
+        "n": 0 if ours is None else ours.n,
+        "published": None if value is None else value.value,
+        "published_std": None if value is None else value.std,
+        "difference": cell.difference,
+        "best": int(cell.is_best),
+        "green": int(cell.is_green),
+        "reason_missing": cell.reason if ours is None else "",
+        "notes": "; ".join(cell.notes),
+    }
+
+
+def _markdown_row(cells: Iterable[str]) -> str:
     return "| " + " | ".join(cells) + " |"
 
 
-def _markdown_cell(cell: Cell, decimals: int, notes: Notes) -> str:
+def _legend(table: Table) -> str:
+    if table.is_text:
+        return ""
+    legend = (
+        "Ours: mean ± standard deviation (n runs); then the paper's value and, in "
+        "brackets, ours minus the paper's. Bold: best of ours in the row."
+    )
+    cells = [cell for row in table.rows for cell in row.cells]
+    is_green = any(isinstance(cell, Cell) and cell.is_green for cell in cells)
+    return legend + (" ✓: green cell." if is_green else "")
+
+
+def _markdown_cell(cell: Cell | str, decimals: int, notes: Notes) -> str:
+    if isinstance(cell, str):
+        return escape_markdown(cell)
     text = summary_text(cell.ours, decimals)
     if cell.ours is not None:
         text = f"**{text}**" if cell.is_best else text
@@ -235,7 +219,9 @@ def _latex_method(column: str) -> str:
     return METHODS[column].latex if column in METHODS else escape_latex(column)
 
 
-def _latex_ours(cell: Cell, decimals: int, notes: Notes) -> str:
+def _latex_ours(cell: Cell | str, decimals: int, notes: Notes) -> str:
+    if isinstance(cell, str):
+        return escape_latex(cell)
     text = escape_latex(summary_text(cell.ours, decimals))
     if cell.ours is not None:
         text = rf"\textbf{{{text}}}" if cell.is_best else text
@@ -245,7 +231,9 @@ def _latex_ours(cell: Cell, decimals: int, notes: Notes) -> str:
     return rf"\cellcolor{{green!18}}{text}" if cell.is_green else text
 
 
-def _latex_published(cell: Cell, decimals: int) -> str:
+def _latex_published(cell: Cell | str, decimals: int) -> str:
+    if isinstance(cell, str):
+        return ""
     difference = difference_text(cell, decimals).replace(MINUS, "$-$")
     value = escape_latex(published_text(cell.published, decimals))
     return rf"{value} ({difference})" if difference else value

@@ -1,15 +1,18 @@
-"""Tables 1 to 9: ours as mean ± std over seeds, beside the published values."""
+"""Tables: ours as mean ± std over seeds, beside the published values."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import pandas as pd
 
-from fisher_jax.report import published
 from fisher_jax.report.choose import average, for_cell, join_notes, unfinished_note
+from fisher_jax.report.collect import Runs
 from fisher_jax.report.names import DATASETS, METHODS, MODELS, position
-from fisher_jax.report.published import Item, Published
 from fisher_jax.report.statistics import Summary, summarise
+
+# The columns of tables 1 and 4 to 6, and of tables 3, 8 and 9.
+PENALTY_METHODS = ("eta_star", "baseline", "gp_x", "gp", "fp", "gp_r")
+NOISE_METHODS = ("baseline", "mixup", "gp_x", "fp", "gp_r")
 
 ROOT_REASON = (
     "The paper's section 4 prints values of another order than its section 3 and than "
@@ -18,8 +21,15 @@ ROOT_REASON = (
 )
 
 
+class Published(NamedTuple):
+    """One printed value; ``std`` where the paper gives one."""
+
+    value: float
+    std: float | None = None
+
+
 class Cell(NamedTuple):
-    """One cell; without ``ours`` the ``reason`` says why."""
+    """A mean over runs; without ``ours`` the ``reason`` says why."""
 
     ours: Summary | None
     published: Published | None
@@ -37,203 +47,99 @@ class Cell(NamedTuple):
 
 
 class Row(NamedTuple):
-    """A label and a cell for each column."""
+    """A label and what stands in each column: a cell of numbers, or a text."""
 
     label: str
-    cells: tuple[Cell, ...]
+    cells: tuple[Cell | str, ...]
 
 
 class Table(NamedTuple):
-    """A finished table; columns are method keys."""
+    """A finished table; the first column is that of the rows' labels."""
 
-    key: str
-    title: str
-    caption: str
     columns: tuple[str, ...]
     rows: tuple[Row, ...]
-    decimals: int
-    experiments: tuple[str, ...]
     run_count: int
-
-
-class TableSpec(NamedTuple):
-    """What a table of the paper shows."""
-
-    key: str
-    item: Item
-    caption: str
-    experiments: tuple[str, ...]
-    columns: tuple[str, ...]
-    quantities: tuple[str, ...]  # the first that runs have is taken
-    factor: float = 1.0
-    best: str = "max"
+    notes: tuple[str, ...] = ()
+    label: str = "setting"
     decimals: int = 2
-    noise: str = "none"  # none: rows are settings; all: noise too; 0.25: that alone
-    with_root: bool = False
-    green: bool = False
+
+    @property
+    def is_text(self) -> bool:
+        """Whether it holds no cell of numbers."""
+        return all(isinstance(cell, str) for row in self.rows for cell in row.cells)
 
 
-_TABLE_1 = ("table1", "cifar10_simplecnn_fp")
-_TABLE_3 = ("table3", "digits_fp")
-_ACCURACY = ("test_accuracy_at_best_validation", "test_accuracy")
-
-SPECS = (
-    TableSpec(
-        "table1",
-        published.TABLE_1,
-        "Test accuracy in % at the best validation epoch (at the last epoch where "
-        "there is no validation split). All columns but η* train with η*/10, on "
-        "TinyImageNet η*/30. Green: the small learning rate with a penalty reaches at "
-        "least η*'s mean.",
-        _TABLE_1,
-        published.METHODS,
-        _ACCURACY,
-        factor=100,
-        green=True,
-    ),
-    TableSpec(
-        "table2",
-        published.TABLE_2,
-        "Test accuracy in % with η* and standard augmentation, without and with FP.",
-        ("table2",),
-        ("eta_star", "fp"),
-        _ACCURACY,
-        factor=100,
-    ),
-    TableSpec(
-        "table3",
-        published.TABLE_3,
-        "Test accuracy in % at the best validation epoch, with a share of the training "
-        "labels replaced by uniform draws. A draw may hit the true class, so fewer are "
-        "wrong: the effective rate is the one we measured.",
-        _TABLE_3,
-        published.NOISE_METHODS,
-        _ACCURACY,
-        factor=100,
-        noise="all",
-    ),
-    TableSpec(
-        "table4",
-        published.TABLE_4,
-        "Maximum of Tr(F) after epoch 1 in the runs of table 1. " + ROOT_REASON,
-        _TABLE_1,
-        published.METHODS,
-        ("max_fisher_trace",),
-        best="min",
-        with_root=True,
-    ),
-    TableSpec(
-        "table5",
-        published.TABLE_5,
-        "Seconds of training per epoch in the runs of table 1, measuring left out; "
-        "devices differ from the paper's, so only ratios within a row compare.",
-        _TABLE_1,
-        published.METHODS,
-        ("seconds_per_epoch",),
-        best="min",
-    ),
-    TableSpec(
-        "table6",
-        published.TABLE_6,
-        "Final training accuracy in % in the runs of table 1.",
-        _TABLE_1,
-        published.METHODS,
-        ("final_train_accuracy",),
-        factor=100,
-    ),
-    TableSpec(
-        "table7",
-        published.TABLE_7,
-        "Final training accuracy in %, on images as they are, in the runs of table 2.",
-        ("table2",),
-        ("eta_star", "fp"),
-        ("final_train_accuracy",),
-        factor=100,
-    ),
-    TableSpec(
-        "table8",
-        published.TABLE_8,
-        "Final training accuracy in % on the examples whose labels were kept, at 25% "
-        "label noise, in the runs of table 3.",
-        _TABLE_3,
-        published.NOISE_METHODS,
-        ("final_train_clean_accuracy",),
-        factor=100,
-        noise="0.25",
-    ),
-    TableSpec(
-        "table9",
-        published.TABLE_9,
-        "Final training accuracy in % on the examples whose labels were replaced, that "
-        "is, how much was memorised, at 25% label noise, in the runs of table 3.",
-        _TABLE_3,
-        published.NOISE_METHODS,
-        ("final_train_noisy_accuracy",),
-        factor=100,
-        best="min",
-        noise="0.25",
-    ),
-)
+def published_rows(
+    columns: Sequence[str],
+    rows: Mapping[tuple[str, ...], Sequence[float | tuple[float, float]]],
+) -> dict[tuple[str, ...], Published]:
+    """Returns printed values, or pairs of value and deviation, by (*row, column)."""
+    return {
+        (*row, column): Published(*value if isinstance(value, tuple) else (value,))
+        for row, values in rows.items()
+        for column, value in zip(columns, values, strict=True)
+    }
 
 
-def build_tables(runs: pd.DataFrame) -> tuple[list[Table], dict[str, str]]:
-    """Returns the tables that there are runs for, and why the others are missing."""
-    tables, missing = [], {}
-    for spec in SPECS:
-        table = build_table(runs, spec)
-        if table.run_count:
-            tables.append(table)
-        else:
-            missing[spec.key] = f"no runs of {' or '.join(spec.experiments)}"
-    return tables, missing
+def by_method(
+    rows: pd.DataFrame,
+    runs: Runs,
+    *,
+    published: Mapping[tuple[str, ...], Published],
+    columns: tuple[str, ...],
+    quantities: tuple[str, ...],
+    factor: float = 1.0,
+    best: str = "max",
+    by_noise: bool = False,
+    with_root: bool = False,
+    with_green: bool = False,
+) -> Table | str:
+    """Fills a table: the paper's rows and columns, then those that only we have.
 
-
-def build_table(runs: pd.DataFrame, spec: TableSpec) -> Table:
-    """Fills one table: the paper's rows and columns, then those only we have."""
-    runs = runs[runs["experiment"].isin(spec.experiments)]
-    if spec.noise not in ("none", "all"):
-        runs = runs[runs["noise"] == float(spec.noise)]
-    columns = spec.columns + tuple(
-        sorted(
-            set(runs["method"]) - set(spec.columns),
-            key=lambda method: position(method, METHODS),
-        )
-    )
-    rows: list[Row] = []
-    for label, keys, chosen in _row_groups(runs, spec):
-        cells = [_cell(chosen, spec, keys, column) for column in columns]
-        rows.append(Row(label, _marked(cells, columns, spec)))
-        if spec.with_root:
-            roots = [
-                _root(chosen, cell, c) for cell, c in zip(cells, columns, strict=True)
-            ]
-            rows.append(Row(f"{label}, √", _marked(roots, columns, spec)))
-    return Table(
-        spec.key,
-        spec.item.reference,
-        spec.caption,
-        columns,
-        tuple(rows),
-        spec.decimals,
-        spec.experiments,
-        len(runs),
-    )
+    Args:
+        published: by (setting, method), or (setting, share of noise, method).
+        columns: the paper's methods, by key.
+        quantities: the first that runs have is averaged, times ``factor``.
+        best: "max" or "min" of a row is marked.
+        by_noise: rows differ in the share of noisy labels, too.
+        with_root: adds the mean of the roots below each row.
+        with_green: marks penalties that reach η*'s mean, as the paper's table 1.
+    """
+    ours_only = set(rows["method"]) - set(columns)
+    columns += tuple(sorted(ours_only, key=lambda name: position(name, METHODS)))
+    filled: list[Row] = []
+    for label, keys, group in _row_groups(rows, published, by_noise):
+        by_column = {c: group[group["method"] == c] for c in columns}
+        cells = {
+            column: _cell(chosen, published.get((*keys, column)), quantities, factor)
+            for column, chosen in by_column.items()
+        }
+        filled.append(Row(label, _marked(cells, best, with_green)))
+        if with_root:
+            roots = {
+                column: _root(by_column[column], cell, quantities[0])
+                for column, cell in cells.items()
+            }
+            filled.append(Row(f"{label}, √", _marked(roots, best, with_green)))
+    return Table(columns, tuple(filled), len(rows))
 
 
 def _row_groups(
-    runs: pd.DataFrame, spec: TableSpec
+    runs: pd.DataFrame,
+    published: Mapping[tuple[str, ...], Published],
+    by_noise: bool,
 ) -> Iterator[tuple[str, tuple[str, ...], pd.DataFrame]]:
     """Yields label, published key and runs: first the paper's rows, then the others."""
-    keys = dict.fromkeys(key[:-1] for key in spec.item.values)
+    keys = dict.fromkeys(key[:-1] for key in published)
     for key in keys:
         mask = (runs["setting"] == key[0]) & ~runs["is_small"].astype(bool)
-        if len(key) > 1:
+        if by_noise:
             mask &= runs["noise"] == float(key[1])
         yield _label(key, runs[mask]), key, runs[mask]
     is_paper = ~runs["is_small"].astype(bool) & runs["setting"].isin(
         [key[0] for key in keys]
     )
-    if spec.noise != "none":
+    if by_noise:
         is_paper &= runs["noise"].isin([float(key[1]) for key in keys])
     others = runs[~is_paper]
     group_by = ["setting_label", "sweep_setting", "is_small", "noise"]
@@ -264,46 +170,42 @@ def _noise(noise: float, runs: pd.DataFrame) -> str:
 
 
 def _cell(
-    runs: pd.DataFrame, spec: TableSpec, keys: tuple[str, ...], column: str
+    runs: pd.DataFrame,
+    published: Published | None,
+    quantities: tuple[str, ...],
+    factor: float,
 ) -> Cell:
-    value = spec.item.values.get((*keys, column))
-    chosen = for_cell(runs[runs["method"] == column])
+    chosen = for_cell(runs)
     notes = [chosen.notes, unfinished_note(chosen.runs)]
     ours, reason = None, "no runs"
-    for quantity in spec.quantities:
-        ours, reason = average(chosen.runs, quantity, spec.factor)
+    for quantity in quantities:
+        ours, reason = average(chosen.runs, quantity, factor)
         if ours is not None:
-            if quantity != spec.quantities[0]:
+            if quantity != quantities[0]:
                 notes.append(("at the last epoch: no validation split",))
             break
-    return Cell(ours, value, reason, join_notes(notes) if len(chosen.runs) else ())
+    return Cell(ours, published, reason, join_notes(notes) if len(chosen.runs) else ())
 
 
-def _root(runs: pd.DataFrame, cell: Cell, column: str) -> Cell:
-    """The cell of √Tr(F): the mean of the roots, against the same published value."""
+def _root(runs: pd.DataFrame, cell: Cell, quantity: str) -> Cell:
+    """The cell of the mean of the roots, against the same published value."""
     if cell.ours is None:
         return cell
-    chosen = for_cell(runs[runs["method"] == column]).runs
-    roots = chosen["max_fisher_trace"].astype(float).dropna() ** 0.5
+    roots = for_cell(runs).runs[quantity].astype(float).dropna() ** 0.5
     return cell._replace(ours=summarise(list(roots)))
 
 
-def _marked(
-    cells: Sequence[Cell], columns: Sequence[str], spec: TableSpec
-) -> tuple[Cell, ...]:
+def _marked(cells: Mapping[str, Cell], best: str, with_green: bool) -> tuple[Cell, ...]:
     """Marks the best of ours, and by the rule of table 1 the green cells."""
-    by_column: Mapping[str, Cell] = dict(zip(columns, cells, strict=True))
-    means = {c: cell.ours.mean for c, cell in by_column.items() if cell.ours}
-    best = None
-    if len(means) > 1:
-        best = (max if spec.best == "max" else min)(means.values())
-    target = means.get("eta_star") if spec.green else None
+    means = {c: cell.ours.mean for c, cell in cells.items() if cell.ours}
+    extreme = (max if best == "max" else min)(means.values()) if means else None
+    target = means.get("eta_star") if with_green else None
     return tuple(
         cell._replace(
-            is_best=best is not None and means.get(column) == best,
+            is_best=len(means) > 1 and means.get(column) == extreme,
             is_green=target is not None
             and column not in ("eta_star", "baseline")
             and means.get(column, target - 1) >= target,
         )
-        for column, cell in by_column.items()
+        for column, cell in cells.items()
     )

@@ -3,7 +3,7 @@ import sys
 
 from rich.console import Console
 
-from fisher_jax.report.runs import read_run
+from fisher_jax.run_files import read_run
 from launch import demo
 from launch.processes import Job, main_command, run_side_by_side
 

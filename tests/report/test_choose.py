@@ -9,6 +9,7 @@ from fisher_jax.report.choose import (
     drawable,
     for_cell,
     one_version,
+    pairs,
     unfinished_note,
 )
 
@@ -101,3 +102,9 @@ def test_unfinished_runs_are_counted_and_drawn_only_in_need():
     assert unfinished_note(table) == ("1 of 2 runs not ended",)
     assert list(drawable(table).index) == [1]
     assert len(drawable(table.iloc[:1])) == 1
+
+
+def test_pairs_leave_out_runs_without_both():
+    table = pd.DataFrame({"x": [100.0, None, 300.0], "y": [0.5, 0.6, None]})
+    x, y = pairs(table, "x", "y")
+    assert (list(x), list(y)) == ([100.0], [0.5])

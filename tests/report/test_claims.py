@@ -1,14 +1,23 @@
-"""Verdicts: the rule at its edges, and a claim end to end."""
+"""Verdicts: the rules at their edges, and a claim end to end."""
 
 import json
 import math
 
+import numpy as np
 import pytest
 
 from benchmarks.synthetic_runs import CNN, write_run
-from fisher_jax.report.claims import has_sign, larger, together, verdicts
+from fisher_jax.report.claims import (
+    Claim,
+    Decision,
+    has_sign,
+    larger,
+    together,
+    verdict_on,
+)
 from fisher_jax.report.collect import load_runs
-from fisher_jax.report.statistics import Correlation, Summary
+from fisher_jax.report.items import figure1, table1, table9
+from fisher_jax.report.statistics import Summary
 
 
 @pytest.mark.parametrize(
@@ -34,21 +43,21 @@ def test_settings_together(statuses, status):
         (Summary(11.4, 1, 4), Summary(10, 1, 4), "unclear"),
         (Summary(10, 1, 4), Summary(11.5, 1, 4), "fails"),
         (Summary(99, math.nan, 1), Summary(1, 0.1, 4), "unclear"),
-        (None, Summary(1, 0.1, 4), "unclear"),
     ],
 )
 def test_two_means(a, b, status):
-    assert larger(a, b) == status
+    decision = larger(a, b, "numbers")
+    assert (decision.status, decision.evidence) == (status, "numbers")
+    assert bool(decision.reason) == (status == "unclear")
 
 
-@pytest.mark.parametrize(
-    ("low", "high", "status"),
-    [(-0.9, -0.2, "holds"), (-0.9, 0.1, "unclear"), (0.2, 0.9, "fails")],
-)
-def test_the_sign_of_a_correlation(low, high, status):
-    middle = (low + high) / 2
-    assert has_sign(Correlation(middle, middle, low, high, 9), -1) == status
-    assert has_sign(None, -1) == "unclear"
+def test_the_sign_of_a_correlation():
+    rising = np.arange(20.0)
+    random = np.random.default_rng(0).normal(size=20)
+    assert has_sign(rising, rising**2, 1).status == "holds"
+    assert has_sign(rising, rising**2, -1).status == "fails"
+    assert has_sign(rising, random, -1).status == "unclear"
+    assert has_sign(np.empty(0), np.empty(0), 1) is None
 
 
 def test_a_claim_from_run_directories(tmp_path):
@@ -65,12 +74,15 @@ def test_a_claim_from_run_directories(tmp_path):
                 "test_accuracy_at_best_validation": accuracy,
             }
             (path / "result.json").write_text(json.dumps(result))
-    found = {verdict.claim: verdict for verdict in verdicts(load_runs([tmp_path]))}
-    better = found["FP makes up for a small learning rate: better than the baseline."]
+    runs = load_runs([tmp_path])
+    better = verdict_on(table1.ITEM.claims[0], runs.table, runs)
     assert better.status == "holds"
-    (evidence,) = better.findings
-    assert "FP 79 ± 1.41 (n = 2) against Baseline 70.5 ± 0.707 (n = 2)" in evidence
-    memorised = found["FP memorises fewer wrong labels than the baseline."]
+    (finding,) = better.findings
+    assert finding.setting == "SimpleCNN / CIFAR-10"
+    assert finding.decision.evidence == (
+        "FP 79 ± 1.41 (n = 2) against Baseline 70.5 ± 0.707 (n = 2)"
+    )
+    memorised = verdict_on(table9.ITEM.claims[0], runs.table.iloc[:0], runs)
     assert (memorised.status, memorised.findings) == ("no runs", ())
 
 
@@ -81,8 +93,19 @@ def test_too_few_points_for_a_correlation_are_unclear_and_not_missing(tmp_path):
             experiment="fig01",
             changes=CNN | {"optimizer.learning_rate": rate, "train.num_epochs": 2},
         )
-    found = {verdict.claim: verdict for verdict in verdicts(load_runs([tmp_path]))}
-    verdict = found["The smaller learning rate lets Tr(F) rise higher."]
+    runs = load_runs([tmp_path])
+    verdict = verdict_on(figure1.ITEM.claims[0], runs.table, runs)
     assert verdict.status == "unclear"
-    (evidence,) = verdict.findings
-    assert evidence.endswith("no correlation of 2 points: unclear")
+    (finding,) = verdict.findings
+    assert finding.decision.evidence == "no correlation of 2 points"
+    assert finding.decision.reason
+
+
+def test_each_share_of_noise_is_a_setting_of_its_own(tmp_path):
+    for noise in (0.0, 0.25):
+        changes = CNN | {"dataset.label_noise": noise, "train.num_epochs": 1}
+        write_run(tmp_path / f"{noise}", experiment="e", changes=changes)
+    runs = load_runs([tmp_path])
+    claim = Claim("all", lambda setting, runs: Decision("holds", "seen"))
+    titles = [f.setting for f in verdict_on(claim, runs.table, runs).findings]
+    assert titles == ["SimpleCNN / CIFAR-10", "SimpleCNN / CIFAR-10, 25% noise"]

@@ -1,13 +1,14 @@
 """Reading what sweeps leave behind: whole, broken off, damaged, mixed."""
 
 import json
+import math
 
 import pytest
 
 from benchmarks.synthetic_runs import CNN, write_run
 from fisher_jax.errors import UserError
-from fisher_jax.report.collect import load_runs
-from fisher_jax.report.runs import find_runs, read_run
+from fisher_jax.report.collect import load_runs, run_status
+from fisher_jax.run_files import find_runs, read_run
 
 FP = {"penalty.coefficient": 0.1, "train.num_epochs": 4, "seed": 3}
 
@@ -98,9 +99,9 @@ def test_text_and_nan_among_the_metrics_are_no_numbers(run):
         file.write(json.dumps(line) + "\n")
         file.write('{"step": 600, "epoch": 6, "trace/fisher": NaN, "x": [1]}\n')
     frame = next(iter(load_runs([run]).metrics.values()))
-    assert frame["test/accuracy"].iloc[-2] == 0.9
+    assert frame["test/accuracy"].iloc[-2:].isna().all()
     assert frame["trace/fisher"].iloc[-2:].isna().all()
-    assert frame["x"].isna().all()
+    assert "x" not in frame
 
 
 def test_a_repeated_step_counts_once_by_its_last_line(run):
@@ -168,3 +169,43 @@ def test_a_line_separator_inside_a_text_does_not_break_a_line(run):
     with (run / "metrics.jsonl").open("a") as file:
         file.write(line)
     assert read_run(run).unreadable_lines == 0
+
+
+@pytest.mark.parametrize(
+    ("result", "last", "epochs", "status"),
+    [
+        ({"status": "finished"}, 4, 4, "finished"),
+        ({"status": "diverged"}, 2, 4, "diverged"),
+        ({}, 4, 4, "finished"),
+        ({}, 3, 4, "incomplete"),
+        ({"status": 7}, 0, 0, "incomplete"),
+    ],
+)
+def test_how_a_run_stands(result, last, epochs, status):
+    assert run_status(result, last, epochs) == status
+
+
+def test_an_unfinished_run_has_only_what_cannot_change_any_more(tmp_path):
+    write_run(tmp_path / "r", experiment="e", changes=CNN | FP, until_epoch=3)
+    row = row_of(tmp_path)
+    assert row["early_fisher_trace"] > 0
+    assert row["seconds_per_epoch"] > 0
+    assert row["test_accuracy"] is None
+    assert row["max_fisher_trace"] is None
+
+
+def test_result_json_wins_where_it_has_a_value(run):
+    last = json.loads((run / "metrics.jsonl").read_text().splitlines()[-1])
+    result = {"status": "finished", "max_fisher_trace": 333.0, "test_accuracy": None}
+    (run / "result.json").write_text(json.dumps(result))
+    row = row_of(run)
+    assert row["max_fisher_trace"] == 333.0
+    assert row["test_accuracy"] == last["test/accuracy"]
+
+
+@pytest.mark.parametrize("nonsense", ["0.9", True, math.inf, [1]])
+def test_nonsense_in_result_json_is_not_taken(run, nonsense):
+    last = json.loads((run / "metrics.jsonl").read_text().splitlines()[-1])
+    result = {"status": "finished", "test_accuracy": nonsense}
+    (run / "result.json").write_text(json.dumps(result))
+    assert row_of(run)["test_accuracy"] == last["test/accuracy"]

@@ -1,12 +1,15 @@
 import json
 
+import numpy as np
 import pytest
 
 from benchmarks.synthetic_runs import CNN, write_run
 from fisher_jax.report.__main__ import main
 from fisher_jax.report.compare import (
+    COLOURS,
+    Metric,
     config_differences,
-    draw_comparison,
+    draw_runs,
     read_all,
     result_rows,
     short_names,
@@ -43,12 +46,26 @@ def test_names_are_as_short_as_can_be(tmp_path):
 
 
 def test_each_run_is_a_line_in_each_panel(folders):
-    figure = draw_comparison(read_all(folders))
+    figure = draw_runs(read_all(folders))
     panels = [axes for axes in figure.axes if axes.axison]
     titles = [axes.get_title() for axes in panels]
     assert "Tr(F)" in titles
     assert "Tr(H)" not in titles  # none has measured it
     assert all(len(axes.lines) == 2 for axes in panels)
+
+
+def test_chosen_metrics_are_scaled_named_and_coloured(tmp_path):
+    rows = [{"step": i, "epoch": i, "x": 10.0 * (i + 1), "y": i / 2} for i in (0, 1)]
+    (tmp_path / "metrics.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    (run,) = read_all([tmp_path]).values()
+    metrics = [Metric("x", "X", "log"), Metric("y", "Y, %", factor=100)]
+    figure = draw_runs({"first": run, "second": run}, metrics, "title")
+    left, right = figure.axes
+    assert left.get_yscale() == "log"
+    assert [line.get_color() for line in left.lines] == list(COLOURS[:2])
+    np.testing.assert_allclose(right.lines[0].get_xydata(), [[0, 0], [1, 50]])
+    names = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert names == ["first", "second"]
 
 
 def test_the_command_prints_and_draws(folders, tmp_path, capsys):

@@ -3,17 +3,18 @@
 import csv
 import io
 import json
-import math
 import re
 
 import pytest
 
 from benchmarks.synthetic_runs import CNN, SETTINGS, write_run
-from fisher_jax.report import published, render
+from fisher_jax.report import render
+from fisher_jax.report.build import item_rows
 from fisher_jax.report.collect import load_runs
-from fisher_jax.report.tables import SPECS, build_table, build_tables
+from fisher_jax.report.item import all_items
+from fisher_jax.report.tables import PENALTY_METHODS, Row, Table
 
-SPEC = {spec.key: spec for spec in SPECS}
+ITEMS = all_items()
 VGG = SETTINGS["cifar100_vgg11"]
 
 
@@ -31,6 +32,11 @@ def add(folder, method, seed, result, changes=CNN, experiment="table1", **more):
     (path / "result.json").write_text(json.dumps({"status": "finished"} | result))
 
 
+def fill(folder, key):
+    runs = load_runs([folder])
+    return ITEMS[key].table.fill(item_rows(ITEMS[key], runs), runs)
+
+
 def at_best(accuracy):
     return {"test_accuracy_at_best_validation": accuracy}
 
@@ -43,7 +49,7 @@ def cell(table, label, column):
 def test_a_cell_is_mean_and_deviation_over_seeds_beside_the_published(tmp_path):
     for seed, accuracy in enumerate((0.78, 0.80, 0.82)):
         add(tmp_path, "fp", seed, at_best(accuracy))
-    table = build_table(load_runs([tmp_path]).table, SPEC["table1"])
+    table = fill(tmp_path, "table1")
     found = cell(table, "SimpleCNN / CIFAR-10", "fp")
     assert found.ours.mean == pytest.approx(80.0)
     assert found.ours.std == pytest.approx(2.0)
@@ -54,7 +60,7 @@ def test_a_cell_is_mean_and_deviation_over_seeds_beside_the_published(tmp_path):
 
 def test_a_missing_cell_says_why_and_keeps_the_published_value(tmp_path):
     add(tmp_path, "fp", 0, at_best(0.8))
-    table = build_table(load_runs([tmp_path]).table, SPEC["table1"])
+    table = fill(tmp_path, "table1")
     missing = cell(table, "SimpleCNN / CIFAR-10", "gp")
     assert (missing.ours, missing.reason) == (None, "no runs")
     assert missing.published.value == 75.73
@@ -69,7 +75,7 @@ def test_best_is_bold_and_green_reaches_eta_star(tmp_path):
         ("gp_r", 0.79),
     ):
         add(tmp_path, method, 0, at_best(accuracy))
-    table = build_table(load_runs([tmp_path]).table, SPEC["table1"])
+    table = fill(tmp_path, "table1")
     row = {c: cell(table, "SimpleCNN / CIFAR-10", c) for c in table.columns}
     assert [c for c, found in row.items() if found.is_best] == ["gp_r"]
     assert [c for c, found in row.items() if found.is_green] == ["fp", "gp_r"]
@@ -80,7 +86,7 @@ def test_small_forms_and_other_data_stand_in_rows_of_their_own(tmp_path):
     add(tmp_path, "fp", 0, at_best(0.5), small=True)
     digits = {"dataset.name": "digits", "model.name": "simple_cnn"}
     add(tmp_path, "fp", 0, at_best(0.9), changes=digits, small=True)
-    table = build_table(load_runs([tmp_path]).table, SPEC["table1"])
+    table = fill(tmp_path, "table1")
     assert cell(table, "SimpleCNN / CIFAR-10 (small)", "fp").published is None
     assert cell(table, "SimpleCNN / digits (small)", "fp").ours.mean == 90.0
     full = [row for row in table.rows if row.label == "SimpleCNN / CIFAR-10"]
@@ -90,8 +96,8 @@ def test_small_forms_and_other_data_stand_in_rows_of_their_own(tmp_path):
 def test_a_method_that_only_we_have_gets_a_column(tmp_path):
     add(tmp_path, "fp", 0, at_best(0.8))
     add(tmp_path, "rfp", 0, at_best(0.81), changes=CNN | {"penalty.coefficient": 0.3})
-    table = build_table(load_runs([tmp_path]).table, SPEC["table1"])
-    assert table.columns == (*published.METHODS, "rfp")
+    table = fill(tmp_path, "table1")
+    assert table.columns == (*PENALTY_METHODS, "rfp")
 
 
 def test_noise_rows_and_the_effective_rate(tmp_path):
@@ -99,11 +105,11 @@ def test_noise_rows_and_the_effective_rate(tmp_path):
         noisy = VGG | {"dataset.label_noise": noise}
         result = at_best(0.6) | {"final_train_noisy_accuracy": 0.04}
         add(tmp_path, "fp", 0, result, changes=noisy, experiment="table3")
-    table = build_table(load_runs([tmp_path]).table, SPEC["table3"])
+    table = fill(tmp_path, "table3")
     labels = [row.label for row in table.rows]
     assert "VGG-11 / CIFAR-100, 25% noise (effective 22.5%)" in labels
     assert "VGG-11 / CIFAR-100, 50% noise (effective 45.0%)" in labels
-    memorised = build_table(load_runs([tmp_path]).table, SPEC["table9"])
+    memorised = fill(tmp_path, "table9")
     assert cell(memorised, "VGG-11", "fp").ours.mean == pytest.approx(4.0)
     assert all("50%" not in row.label for row in memorised.rows)
 
@@ -111,7 +117,7 @@ def test_noise_rows_and_the_effective_rate(tmp_path):
 def test_peak_traces_stand_with_their_roots(tmp_path):
     for seed, trace in enumerate((400.0, 900.0)):
         add(tmp_path, "fp", seed, {"max_fisher_trace": trace})
-    table = build_table(load_runs([tmp_path]).table, SPEC["table4"])
+    table = fill(tmp_path, "table4")
     (trace, root) = [row for row in table.rows if "SimpleCNN" in row.label]
     column = table.columns.index("fp")
     assert trace.cells[column].ours.mean == 650.0
@@ -124,7 +130,7 @@ def test_without_a_validation_split_the_last_epoch_counts_and_it_is_said(tmp_pat
     add(tmp_path, "fp", 0, {"test_accuracy": 0.7})
     for path in tmp_path.glob("*/metrics.jsonl"):
         path.write_text(path.read_text().replace("validation/", "nothing/"))
-    table = build_table(load_runs([tmp_path]).table, SPEC["table1"])
+    table = fill(tmp_path, "table1")
     found = cell(table, "SimpleCNN / CIFAR-10", "fp")
     assert found.ours.mean == 70.0
     assert "at the last epoch: no validation split" in found.notes
@@ -134,31 +140,22 @@ def test_two_code_versions_are_told_in_the_cell(tmp_path):
     add(tmp_path, "fp", 0, at_best(0.8))
     add(tmp_path, "fp", 1, at_best(0.8))
     add(tmp_path, "fp", 2, at_best(0.1), commit="f" * 40)
-    found = cell(
-        build_table(load_runs([tmp_path]).table, SPEC["table1"]), "SimpleCNN", "fp"
-    )
+    found = cell(fill(tmp_path, "table1"), "SimpleCNN", "fp")
     assert found.ours.mean == pytest.approx(80.0)
     assert found.ours.n == 2
     assert "1 run by other code (ffffffff, jax 0.10.2)" in found.notes[0]
-
-
-def test_tables_without_runs_are_missing_with_the_reason(tmp_path):
-    add(tmp_path, "fp", 0, at_best(0.8))
-    tables, missing = build_tables(load_runs([tmp_path]).table)
-    assert [t.key for t in tables] == ["table1", "table4", "table5", "table6"]
-    assert missing["table2"] == "no runs of table2"
 
 
 def test_markdown_csv_and_latex_say_the_same(tmp_path):
     for seed, accuracy in enumerate((0.78, 0.82)):
         add(tmp_path, "fp", seed, at_best(accuracy))
     add(tmp_path, "eta_star", 0, at_best(0.7))
-    table = build_table(load_runs([tmp_path]).table, SPEC["table1"])
-    markdown = render.as_markdown(table)
+    table = fill(tmp_path, "table1")
+    markdown = render.as_markdown(table, "T", "C.")
     assert "**80.00 ± 2.83** (2) ✓<br>paper 79.66 (+0.34)" in markdown
     widths = {line.count(" | ") for line in markdown.splitlines() if line[:1] == "|"}
     assert widths == {len(table.columns)}
-    latex = render.as_latex(table)
+    latex = render.as_latex(table, "T", "C.")
     assert r"\cellcolor{green!18}\textbf{80.00 $\pm$ 2.83} {\footnotesize(2)}" in latex
     assert "79.66 (+0.34)" in latex
     assert latex.count(r"\begin") == latex.count(r"\end")
@@ -181,14 +178,14 @@ HOSTILE = "<script>alert(1)</script>|x_y & 50% #$~^{}\\`*[l](u)"
 def test_hostile_names_are_escaped_everywhere(tmp_path):
     changes = {"dataset.name": HOSTILE, "model.name": "=cmd()|'../../x'"}
     add(tmp_path, HOSTILE, 0, at_best(0.8), changes=changes)
-    table = build_table(load_runs([tmp_path]).table, SPEC["table1"])
-    markdown = render.as_markdown(table)
+    table = fill(tmp_path, "table1")
+    markdown = render.as_markdown(table, "T", "C.")
     assert "<script" not in markdown
     assert not re.search(r"(?<!\\)\]\(u\)", markdown)
     body = [line for line in markdown.splitlines() if line.startswith("|")]
     unescaped = {len(re.findall(r"(?<!\\)\|", line)) for line in body}
     assert unescaped == {len(table.columns) + 2}
-    latex = render.as_latex(table)
+    latex = render.as_latex(table, "T", "C.")
     assert r"\textbackslash{}" in latex
     name = render.escape_latex(HOSTILE)
     assert name in latex
@@ -204,30 +201,8 @@ def test_hostile_names_are_escaped_everywhere(tmp_path):
     assert row["row"].startswith("'=cmd()")
 
 
-def test_published_tables_are_complete():
-    for item, rows, columns in (
-        (published.TABLE_1, 5, 6),
-        (published.TABLE_2, 5, 2),
-        (published.TABLE_3, 4, 5),
-        (published.TABLE_4, 4, 6),
-        (published.TABLE_5, 5, 6),
-        (published.TABLE_6, 5, 6),
-        (published.TABLE_7, 5, 2),
-        (published.TABLE_8, 2, 5),
-        (published.TABLE_9, 2, 5),
-    ):
-        assert len(item.values) == rows * columns, item.reference
-        assert all(math.isfinite(value.value) for value in item.values.values())
-    # Each row's last number, as a check against a slip of columns.
-    assert published.TABLE_1.values[published.C10_CNN, "gp_r"].value == 79.76
-    assert published.TABLE_5.values[published.C10_CNN, "gp_r"].value == 20.55
-    assert published.TABLE_3.values[published.C100_WRN, "0.5", "gp_r"].value == 50.08
-    assert published.TABLE_7.values[published.TINY_WRN, "fp"].std == 5.85
-
-
-def test_fp_costs_1_09_to_1_69_times_the_baseline_in_the_paper():
-    times = published.TABLE_5.values
-    ratios = [
-        times[s, "fp"].value / times[s, "baseline"].value for s in published.SETTINGS
-    ]
-    assert [round(min(ratios), 2), round(max(ratios), 2)] == [1.09, 1.69]
+def test_tables_of_texts_are_escaped():
+    table = Table(("b",), (Row("<i>|", ("=1_%",)),), 1, notes=("n",), label="a")
+    assert "| &lt;i&gt;\\| | =1\\_% |" in render.as_markdown(table, "t", "c")
+    assert render.as_csv(table) == "a,b\n<i>|,'=1_%\n"
+    assert r"<i>| & =1\_\% \\" in render.as_latex(table, "t", "c")

@@ -1,0 +1,309 @@
+"""What figures are drawn with: sizes, colours, mean curves with their spread, marks."""
+
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+import matplotlib
+import numpy as np
+import pandas as pd
+from matplotlib import ticker
+from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import LinearSegmentedColormap, LogNorm
+from matplotlib.figure import Figure
+
+from fisher_jax.report.choose import Setting, drawable, join_notes
+from fisher_jax.report.names import METHODS, position
+from fisher_jax.report.statistics import Correlation, Summary, smooth
+
+STYLE = Path(__file__).parent / "paper.mplstyle"
+COLUMN, PAGE = 3.25, 6.75  # inches
+# Okabe and Ito's palette, told apart with any colour vision; styles repeat it in grey.
+METHOD_STYLES: Mapping[str, tuple[str, Any]] = {
+    "eta_star": ("#000000", "-"),
+    "baseline": ("#7A7A7A", "--"),
+    "fp": ("#D55E00", "-"),
+    "gp_x": ("#0072B2", "-."),
+    "gp": ("#009E73", ":"),
+    "gp_r": ("#CC79A7", (0, (5, 1, 1, 1))),
+    "mixup": ("#E69F00", (0, (3, 1))),
+    "rfp": ("#56B4E9", "-"),
+    "fp_single": ("#8C5A2B", "-."),
+    "sam": ("#6A51A3", (0, (1, 1))),
+    "gradient_norm": ("#4D9221", (0, (4, 2, 1, 2))),
+}
+# Blue to red through purple: as the paper's order of coefficients, dark throughout.
+BLUE_TO_RED = LinearSegmentedColormap.from_list(
+    "blue_to_red", ("#0057B8", "#6A5ACD", "#9E3D8F", "#C8102E")
+)
+MARKERS = ("o", "s", "D", "^", "v", "P", "X", "*", "h", "p")
+# A published value beside ours.
+HOLLOW: Mapping[str, Any] = MappingProxyType(
+    {"marker": "o", "mfc": "none", "mec": "black", "ls": "none"}
+)
+MAX_POINTS = 1500  # of one line; more are thinned after smoothing
+
+
+class Drawing(NamedTuple):
+    """A figure, how many runs it was drawn from, and what is to be said of them."""
+
+    figure: Figure
+    run_count: int
+    notes: tuple[str, ...] = ()
+
+
+class Curve(NamedTuple):
+    """A mean over runs with its standard deviation (0 for one run)."""
+
+    x: np.ndarray
+    mean: np.ndarray
+    std: np.ndarray
+
+
+def new_figure(
+    num_rows: int, num_columns: int, *, height: float = 1.75
+) -> tuple[Figure, np.ndarray]:
+    """Returns a figure and its axes [rows, columns]; one column wide for one panel."""
+    width = COLUMN if num_columns == 1 else PAGE
+    figure = Figure(figsize=(width, height * num_rows + 0.25))
+    return figure, figure.subplots(num_rows, num_columns, squeeze=False)
+
+
+def new_panels(
+    count: int, *, height: float, columns: int = 3
+) -> tuple[Figure, list[Axes]]:
+    """Returns a figure and the axes of so many panels, row by row."""
+    columns = min(columns, count)
+    figure, grid = new_figure(-(-count // columns), columns, height=height)
+    for axes in grid.flat[count:]:
+        axes.set_axis_off()
+    return figure, list(grid.flat[:count])
+
+
+def style() -> AbstractContextManager[None]:
+    """Returns the context in which every figure is made and written."""
+    return matplotlib.rc_context(fname=STYLE)
+
+
+def mean_curve(
+    runs: pd.DataFrame,
+    metrics: Mapping[int, pd.DataFrame],
+    name: str,
+    *,
+    x: str = "epoch",
+    factor: float = 1.0,
+    decay: float = 0.0,
+) -> Curve | None:
+    """Averages a metric over runs at each x that all of them have.
+
+    Each run is smoothed before; unended runs are left out where others have ended.
+    """
+    columns = []
+    for index in drawable(runs).index:
+        frame = metrics[index]
+        if name not in frame or x not in frame:
+            continue
+        values = frame[[x, name]].dropna().drop_duplicates(x, keep="last")
+        if len(values):
+            places = values[x].to_numpy(float)
+            smoothed = smooth(places, factor * values[name].to_numpy(float), decay)
+            columns.append(pd.Series(smoothed, index=places))
+    if not columns:
+        return None
+    together = pd.concat(columns, axis=1).sort_index()
+    together = together[together.notna().all(axis=1)]
+    if not len(together):
+        return None
+    if len(together) > MAX_POINTS:
+        chosen = np.linspace(0, len(together) - 1, MAX_POINTS).round().astype(int)
+        together = together.iloc[np.unique(chosen)]
+    std = together.std(axis=1, ddof=1).fillna(0.0)
+    return Curve(
+        together.index.to_numpy(float), together.mean(axis=1).to_numpy(), std.to_numpy()
+    )
+
+
+def draw_curve(axes: Axes, curve: Curve | None, **line: Any) -> None:
+    """Draws a mean line with a band of one standard deviation."""
+    if curve is None:
+        return
+    (drawn,) = axes.plot(curve.x, curve.mean, **line)
+    if curve.std.any():
+        low, high = curve.mean - curve.std, curve.mean + curve.std
+        if axes.get_yscale() == "log":
+            low = np.maximum(low, curve.mean / 10)
+        axes.fill_between(
+            curve.x, low, high, color=drawn.get_color(), alpha=0.18, linewidth=0
+        )
+
+
+def draw_level(axes: Axes, summary: Summary, **line: Any) -> None:
+    """Draws a mean across all of the x axis with a band of one standard deviation."""
+    axes.axhline(summary.mean, **line)
+    spread = float(np.nan_to_num(summary.std))
+    if spread:
+        low, high = summary.mean - spread, summary.mean + spread
+        axes.axhspan(low, high, color=line["color"], alpha=0.12, linewidth=0)
+
+
+def method_line(method: str) -> dict[str, Any]:
+    """Returns colour and line style of a method, the same in every figure."""
+    colour, line = METHOD_STYLES.get(method, ("#444444", "-"))
+    return {"color": colour, "linestyle": line}
+
+
+def method_text(method: str) -> str:
+    """Returns a method's name for a legend, with its subscript."""
+    return METHODS[method].latex if method in METHODS else plain(method)
+
+
+def plain(name: str) -> str:
+    """Returns a name that matplotlib neither reads as mathematics nor hides."""
+    shown = name.replace("$", r"\$")
+    return f" {shown}" if shown.startswith("_") else shown
+
+
+def in_method_order(methods: Sequence[str]) -> list[str]:
+    """Sorts method keys as the paper's columns stand."""
+    return sorted(set(methods), key=lambda method: position(method, METHODS))
+
+
+def ordered_colours(values: Sequence[float]) -> dict[float, tuple[float, ...]]:
+    """Returns colours from blue (smallest) to red (largest), by rank."""
+    distinct = sorted(set(values))
+    scale = max(len(distinct) - 1, 1)
+    return {value: BLUE_TO_RED(rank / scale) for rank, value in enumerate(distinct)}
+
+
+def coefficient_colours(
+    figure: Figure, axes: Any, values: Sequence[float]
+) -> dict[float, tuple[float, ...]]:
+    """Returns colours by the logarithm of α and adds their bar, or none for one α."""
+    positive = sorted({value for value in values if value > 0})
+    if len(positive) < 2:
+        return {value: BLUE_TO_RED(1.0) for value in positive}
+    norm = LogNorm(positive[0], positive[-1])
+    bar = figure.colorbar(
+        ScalarMappable(norm, BLUE_TO_RED),
+        ax=axes,
+        aspect=30,
+        pad=0.015,
+        fraction=0.05,
+    )
+    bar.set_label("coefficient α")
+    bar.outline.set_visible(False)
+    return {value: BLUE_TO_RED(norm(value)) for value in positive}
+
+
+def add_root_axis(axes: Axes) -> None:
+    """Adds √Tr(F) on the right: the paper's section 4 seems to print the root.
+
+    Its labels stand at the ticks of the left axis, so that one grid serves both; call
+    it once everything is drawn.
+    """
+    if not axes.has_data():
+        return
+    if axes.get_yscale() == "log":
+        tidy_log_axis(axes.yaxis)
+    low, high = axes.get_ylim()
+    ticks = [tick for tick in axes.get_yticks() if max(low, 0) <= tick <= high]
+    root = axes.secondary_yaxis("right")
+    root.set_yticks(ticks, [f"{tick**0.5:.3g}" for tick in ticks])
+    root.minorticks_off()
+    root.set_ylabel("√Tr(F)")
+    root.spines["right"].set_visible(True)
+
+
+def start_at_zero(axes: Axes) -> None:
+    """Lets the y axis begin at zero and end a little above what is drawn."""
+    if axes.has_data():
+        axes.set_ylim(0, 1.05 * axes.dataLim.y1)
+
+
+def tidy_log_axis(axis: Any) -> None:
+    """Labels a logarithmic axis that spans less than a decade or two with numbers."""
+    low, high = sorted(axis.get_view_interval())
+    if low <= 0 or high / low > 100:
+        return
+    ratio = high / low
+    subs: tuple[float, ...] = (1.0, 3.0) if ratio > 20 else (1.0, 2.0, 5.0)
+    if ratio < 4:
+        subs = (1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 7.0)
+    axis.set_major_locator(ticker.LogLocator(subs=subs))
+    axis.set_major_formatter(ticker.FuncFormatter(lambda v, _: f"{v:g}"))
+    axis.set_minor_formatter(ticker.NullFormatter())
+
+
+def finish(figure: Figure) -> None:
+    """Gives axes their last touch: few whole epochs, readable logarithmic ticks."""
+    for axes in figure.axes:
+        if not axes.has_data():
+            continue
+        for axis in (axes.xaxis, axes.yaxis):
+            if axis.get_scale() == "log":
+                tidy_log_axis(axis)
+        if axes.get_xlabel() in ("epoch", "step"):
+            steps = (1, 2, 2.5, 5, 10)
+            locator = ticker.MaxNLocator(nbins=5, steps=steps, integer=True)
+            axes.xaxis.set_major_locator(locator)
+
+
+def mark_empty(axes: Axes, text: str = "not recorded") -> None:
+    """Says in an empty panel that, and why, nothing is there."""
+    if not axes.has_data():
+        axes.text(
+            0.5,
+            0.5,
+            text,
+            ha="center",
+            va="center",
+            transform=axes.transAxes,
+            color="#666666",
+        )
+        axes.set_xticks([])
+        axes.set_yticks([])
+
+
+def legend_below(figure: Figure, *all_axes: Axes) -> None:
+    """Puts one legend below all panels, with every name once, as wide as fits."""
+    entries: dict[str, Any] = {}
+    for axes in all_axes:
+        for handle, name in zip(*axes.get_legend_handles_labels(), strict=True):
+            entries.setdefault(name, handle)
+    if not entries:
+        return
+    # A handle and gaps take about half an inch, a letter of 7 points 0.06 inches.
+    entry = 0.5 + 0.06 * max(len(name.replace("mathrm", "")) for name in entries)
+    columns = max(1, int(figure.get_figwidth() / entry))
+    figure.legend(
+        list(entries.values()),
+        list(entries),
+        loc="outside lower center",
+        ncols=min(columns, len(entries)),
+    )
+
+
+def correlation_text(correlation: Correlation | None) -> str:
+    """Returns r, ρ and its interval in two short lines for a panel."""
+    if correlation is None:
+        return ""
+    return (
+        f"Pearson r = {correlation.pearson:.2f}\nSpearman ρ = "
+        f"{correlation.spearman:.2f} [{correlation.low:.2f}, {correlation.high:.2f}]"
+    ).replace("-", "−")
+
+
+def notes_of(settings: Sequence[Setting]) -> tuple[str, ...]:
+    """Returns all settings' notes, each once."""
+    return join_notes([setting.notes for setting in settings])
+
+
+def label_axes(axes: Axes, title: str, x: str, y: str) -> None:
+    """Names a panel of curves and what stands on its axes."""
+    axes.set_title(plain(title))
+    axes.set_xlabel(x)
+    axes.set_ylabel(y)
+    axes.margins(x=0.01)

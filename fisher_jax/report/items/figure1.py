@@ -1,0 +1,67 @@
+"""Figure 1: validation accuracy and Tr(F) for a large and a small learning rate."""
+
+from functools import partial
+
+import pandas as pd
+
+from fisher_jax.report import canvas
+from fisher_jax.report.canvas import Drawing
+from fisher_jax.report.choose import (
+    accuracy_metric,
+    final_stage,
+    settings_of,
+)
+from fisher_jax.report.claims import Claim, correlated
+from fisher_jax.report.collect import Runs
+from fisher_jax.report.item import FigurePart, Item
+from fisher_jax.report.tables import ROOT_REASON
+
+
+def _draw(rows: pd.DataFrame, runs: Runs) -> Drawing:
+    rows = final_stage(rows)
+    settings = settings_of(rows)
+    figure, all_axes = canvas.new_figure(len(settings), 2, height=2.0)
+    for setting, (left, right) in zip(settings, all_axes, strict=True):
+        colours = canvas.ordered_colours(list(setting.runs["learning_rate"]))
+        accuracy = accuracy_metric(setting.runs, runs.metrics)
+        # The large rate is good, as the paper draws it: blue for large, red for small.
+        flipped = dict(zip(colours, reversed(list(colours.values())), strict=True))
+        for rate, group in setting.runs.groupby("learning_rate", sort=True):
+            line = {"color": flipped[rate], "label": f"η = {rate:.3g}"}
+            curve = canvas.mean_curve(group, runs.metrics, accuracy, factor=100)
+            canvas.draw_curve(left, curve, **line)
+            curve = canvas.mean_curve(group, runs.metrics, "trace/fisher")
+            canvas.draw_curve(right, curve, **line)
+        word = accuracy.split("/")[0]
+        canvas.label_axes(left, setting.title, "epoch", f"{word} accuracy, %")
+        canvas.label_axes(right, setting.title, "epoch", "Tr(F)")
+        canvas.start_at_zero(right)
+        canvas.add_root_axis(right)
+        left.legend()
+    return Drawing(figure, len(rows), canvas.notes_of(settings))
+
+
+ITEM = Item(
+    name="Figure 1",
+    title="Accuracy and Tr(F) along training, for two learning rates",
+    place="section 1",
+    experiments=("fig01",),
+    figure=FigurePart(
+        _draw,
+        "Accuracy and Tr(F) against epoch for two learning rates. Lines are means over "
+        f"seeds, bands one standard deviation. Not smoothed. {ROOT_REASON}",
+        "Two panels against epoch: accuracy on the left and Tr(F) on the right, a line "
+        "for each of the two learning rates.",
+    ),
+    claims=(
+        Claim(
+            "The smaller learning rate lets Tr(F) rise higher.",
+            partial(
+                correlated,
+                x="learning_rate",
+                y="max_fisher_trace",
+                sign=-1,
+            ),
+        ),
+    ),
+)

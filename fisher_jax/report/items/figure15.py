@@ -1,0 +1,70 @@
+"""Figure 15: Tr(F) and Tr(F_B) along training, and one against the other."""
+
+from functools import partial
+
+import pandas as pd
+
+from fisher_jax.report import canvas
+from fisher_jax.report.canvas import Drawing
+from fisher_jax.report.choose import (
+    final_stage,
+    pairs_along_training,
+    settings_of,
+)
+from fisher_jax.report.claims import Claim, correlated_along_training
+from fisher_jax.report.collect import Runs
+from fisher_jax.report.item import FigurePart, Item
+from fisher_jax.report.shapes.scatter import finish_scatter
+
+METRICS = ("trace/fisher", "trace/fisher_minibatch")
+LABELS = ("Tr(F)", "Tr(F$_B$)")
+
+
+def _draw(rows: pd.DataFrame, runs: Runs) -> Drawing:
+    rows = final_stage(rows)
+    settings = settings_of(rows)
+    figure, all_axes = canvas.new_figure(len(settings), 3, height=2.1)
+    for setting, (left, middle, right) in zip(settings, all_axes, strict=True):
+        colours = canvas.ordered_colours(list(setting.runs["learning_rate"].dropna()))
+        for rate, colour in colours.items():
+            group = setting.runs[setting.runs["learning_rate"] == rate]
+            for axes, name in zip((left, middle), METRICS, strict=True):
+                axes.set_yscale("log")
+                curve = canvas.mean_curve(group, runs.metrics, name)
+                canvas.draw_curve(axes, curve, color=colour, label=f"η = {rate:.3g}")
+            points = pairs_along_training(group, runs.metrics, *METRICS)
+            right.plot(*points, ".", ms=2.5, alpha=0.6, color=colour)
+        for axes, label in zip((left, middle), LABELS, strict=True):
+            axes.set_xlabel("epoch")
+            axes.set_ylabel(label)
+            canvas.mark_empty(axes)
+        left.set_title(canvas.plain(setting.title))
+        points = pairs_along_training(setting.runs, runs.metrics, *METRICS)
+        finish_scatter(right, points, LABELS)
+    canvas.legend_below(figure, *all_axes.flat)
+    return Drawing(figure, len(rows), canvas.notes_of(settings))
+
+
+ITEM = Item(
+    name="Figure 15",
+    title="Tr(F) and its minibatch form Tr(F_B) along training",
+    place="appendix C",
+    experiments=("fig15",),
+    figure=FigurePart(
+        _draw,
+        "Tr(F) is the mean squared gradient norm of single examples, Tr(F_B) the "
+        "squared norm of the mean gradient of one batch of B examples; with sampled "
+        "labels the expectation of the second is the first divided by B. Correlations "
+        "are of the logarithms (Pearson) and ranks (Spearman, 95% bootstrap interval) "
+        "over all records; records of a run depend on each other, so the interval is "
+        "narrower than independent points would give.",
+        "Tr(F) and Tr(F_B) against epoch for several learning rates, and a scatter of "
+        "one against the other.",
+    ),
+    claims=(
+        Claim(
+            "Tr(F_B) of one batch follows Tr(F).",
+            partial(correlated_along_training, x=METRICS[0], y=METRICS[1], sign=1),
+        ),
+    ),
+)

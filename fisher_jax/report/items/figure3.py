@@ -1,0 +1,106 @@
+"""Figure 3: the penalty switched on later and later."""
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+
+from fisher_jax.report import canvas
+from fisher_jax.report.canvas import Drawing
+from fisher_jax.report.choose import (
+    REFERENCES,
+    Setting,
+    final_stage,
+    for_cell,
+    pairs,
+    settings_of,
+)
+from fisher_jax.report.claims import Claim, Decision, has_sign
+from fisher_jax.report.collect import Runs
+from fisher_jax.report.item import FigurePart, Item
+from fisher_jax.report.statistics import summarise
+
+# Has η* and the baseline of the same settings.
+TABLE_1 = ("table1", "cifar10_simplecnn_fp")
+
+
+def _draw(rows: pd.DataFrame, runs: Runs) -> Drawing:
+    rows = final_stage(rows)
+    settings = settings_of(rows)
+    columns = 2 if len(settings) == 4 else 3
+    figure, all_axes = canvas.new_panels(len(settings), height=2.1, columns=columns)
+    for axes, setting in zip(all_axes, settings, strict=True):
+        _draw_onset(axes, setting)
+        for method in REFERENCES:
+            _draw_reference(axes, setting, runs, method)
+        axes.set_title(canvas.plain(setting.title))
+        axes.set_xlabel("epoch at which FP starts")
+        axes.set_ylabel("final test accuracy, %")
+        canvas.mark_empty(axes, "no run has ended")
+    canvas.legend_below(figure, *all_axes)
+    return Drawing(figure, len(rows), canvas.notes_of(settings))
+
+
+def onset_means(runs: pd.DataFrame) -> pd.DataFrame:
+    """Returns start_epoch, mean, std and n of final test accuracy in %."""
+    penalised = runs[~runs["method"].isin(REFERENCES)]
+    rows = []
+    for start, group in penalised.groupby("start_epoch", sort=True):
+        values = 100 * group["test_accuracy"].astype(float)
+        if (summary := summarise(list(values))) is not None:
+            rows.append((float(start), *summary))
+    return pd.DataFrame(rows, columns=["start_epoch", "mean", "std", "n"])
+
+
+def _draw_onset(axes: Axes, setting: Setting) -> None:
+    means = onset_means(setting.runs)
+    if not len(means):
+        return
+    axes.set_xscale("symlog", base=2, linthresh=1)
+    axes.errorbar(
+        means["start_epoch"],
+        means["mean"],
+        yerr=np.nan_to_num(means["std"]),
+        marker="o",
+        color=canvas.METHOD_STYLES["fp"][0],
+        label="FP from this epoch on",
+    )
+    axes.set_xticks(means["start_epoch"], [f"{e:g}" for e in means["start_epoch"]])
+    axes.minorticks_off()
+
+
+def _draw_reference(axes: Axes, setting: Setting, runs: Runs, method: str) -> None:
+    rows = setting.runs[setting.runs["method"] == method]
+    if not len(rows):
+        table = runs.table
+        label, is_small = setting.runs[["setting_label", "is_small"]].iloc[0]
+        same = (table["setting_label"] == label) & (table["is_small"] == is_small)
+        is_method = table["experiment"].isin(TABLE_1) & (table["method"] == method)
+        rows = for_cell(table[same & is_method]).runs
+    values = [100 * v for v in rows["test_accuracy"].astype(float)]
+    if (summary := summarise(values)) is None:
+        return
+    line = canvas.method_line(method)
+    canvas.draw_level(axes, summary, label=canvas.method_text(method), **line)
+
+
+def _falls(setting: Setting, runs: Runs) -> Decision | None:
+    rows = final_stage(setting.runs)
+    rows = rows[rows["method"].isin(("fp", "rfp"))]
+    return has_sign(*pairs(rows, "start_epoch", "test_accuracy"), -1)
+
+
+ITEM = Item(
+    name="Figure 3",
+    title="Test accuracy by the epoch at which FP is switched on",
+    place="section 4",
+    experiments=("fig03",),
+    figure=FigurePart(
+        _draw,
+        "Final test accuracy against the epoch from which FP is on, mean and one "
+        "standard deviation over seeds. Lines with bands: η* and the baseline without "
+        "a penalty, from runs of this experiment or else of table 1.",
+        "Accuracy against the onset epoch on a logarithmic axis, with horizontal lines "
+        "for η* and the baseline.",
+    ),
+    claims=(Claim("The later FP is switched on, the less it helps.", _falls),),
+)

@@ -1,0 +1,25 @@
+"""Figure 9: the training accuracy of figure 7's runs."""
+
+from functools import partial
+
+from fisher_jax.report.item import FigurePart, Item
+from fisher_jax.report.shapes.early import CAPTION, draw_early
+
+ITEM = Item(
+    name="Figure 9",
+    title="Early Tr(F) against training accuracy, by batch size",
+    place="appendix A.1",
+    experiments=("fig07",),
+    figure=FigurePart(
+        partial(
+            draw_early,
+            varied="batch_size",
+            letter="S",
+            quantity="best_train_accuracy",
+            label="best training accuracy, %",
+        ),
+        CAPTION,
+        "Scatter of early Tr(F) against best training accuracy, a colour for "
+        "each batch size.",
+    ),
+)

@@ -1,0 +1,108 @@
+"""Early Tr(F) against accuracy, a point for each value of a hyperparameter."""
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+
+from fisher_jax.report import canvas
+from fisher_jax.report.canvas import Drawing
+from fisher_jax.report.choose import Setting, final_stage, pairs, settings_of
+from fisher_jax.report.collect import Runs
+from fisher_jax.report.names import position
+from fisher_jax.report.statistics import correlate, summarise
+
+CAPTION = (
+    "Tr(F) at the first epoch whose training loss is below ε against accuracy. Large "
+    "markers: means with one standard deviation over seeds; small: single runs. "
+    "Correlations are over single runs, with a 95% bootstrap interval."
+)
+_DATASETS = ("imagenet2012", "cifar10", "cifar100")  # the paper's order of panels
+
+
+class Point(NamedTuple):
+    """A point of a plot, read by eye: early Tr(F) and accuracy in %."""
+
+    trace: float
+    accuracy: float
+
+
+def draw_early(
+    rows: pd.DataFrame,
+    runs: Runs,
+    *,
+    varied: str,
+    letter: str,
+    quantity: str,
+    label: str,
+    published: Mapping[str, Sequence[Point]] | None = None,
+) -> Drawing:
+    """Draws a panel for each setting.
+
+    Args:
+        varied: the column whose values the points stand for, ``letter`` in legends.
+        quantity: the column across, from 0 to 1, drawn in %, ``label`` on the axis.
+        published: the paper's points by data set.
+    """
+    rows = final_stage(rows)
+    settings = sorted(settings_of(rows), key=_paper_order)
+    figure, all_axes = canvas.new_panels(len(settings), height=2.3)
+    notes = list(canvas.notes_of(settings))
+    for axes, setting in zip(all_axes, settings, strict=True):
+        _draw_points(axes, setting, varied, letter, quantity)
+        points = (published or {}).get(setting.dataset, ())
+        if points and not setting.is_small:
+            axes.plot(
+                [point.trace for point in points],
+                [point.accuracy for point in points],
+                label="paper, by eye",
+                **canvas.HOLLOW,
+            )
+        _finish(axes, setting, quantity, label)
+        missing = int(setting.runs["early_fisher_trace"].isna().sum())
+        if missing:
+            count = f"{missing} of {len(setting.runs)} runs"
+            notes.append(f"{setting.title}: {count} have not reached ε")
+    losses = sorted(set(rows["early_loss"].dropna()))
+    notes.insert(0, f"ε = {', '.join(f'{loss:g}' for loss in losses)}")
+    return Drawing(figure, len(rows), tuple(dict.fromkeys(notes)))
+
+
+def _paper_order(setting: Setting) -> tuple[bool, int]:
+    return setting.is_small, position(setting.dataset, _DATASETS)[0]
+
+
+def _draw_points(
+    axes: Axes, setting: Setting, varied: str, letter: str, quantity: str
+) -> None:
+    markers = iter(canvas.MARKERS * 3)
+    values = list(setting.runs[varied].dropna())
+    for value, colour in canvas.ordered_colours(values).items():
+        group = setting.runs[setting.runs[varied] == value]
+        x, y = pairs(group, "early_fisher_trace", quantity)
+        marker = next(markers)
+        across, up = summarise(list(x)), summarise(list(100 * y))
+        if across is None or up is None:
+            continue
+        label = f"{letter} = {value:g} (n = {across.n})"
+        axes.plot([], [], marker=marker, ls="none", color=colour, label=label)
+        axes.plot(x, 100 * y, marker=marker, ls="none", color=colour, ms=2.2, alpha=0.5)
+        spread = {"xerr": np.nan_to_num(across.std), "yerr": np.nan_to_num(up.std)}
+        axes.errorbar(across.mean, up.mean, **spread, fmt=marker, color=colour, lw=0.9)
+
+
+def _finish(axes: Axes, setting: Setting, quantity: str, label: str) -> None:
+    x, y = pairs(setting.runs, "early_fisher_trace", quantity)
+    axes.margins(0.12)
+    low, high = axes.dataLim.intervalx
+    if x.size and high > 8 * low > 0:
+        axes.set_xscale("log")
+    text = canvas.correlation_text(correlate(x, y))
+    axes.set_title(f"{canvas.plain(setting.title)}\n{text}")
+    axes.set_xlabel("early Tr(F)")
+    axes.set_ylabel(label)
+    canvas.mark_empty(axes, "no run has reached ε\nand ended")
+    if x.size:
+        axes.legend(loc="best")

@@ -1,0 +1,138 @@
+"""High or low regularisation in the first epochs only: bars and histograms."""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
+
+from fisher_jax.report import canvas
+from fisher_jax.report.canvas import Drawing
+from fisher_jax.report.choose import final_stage
+from fisher_jax.report.collect import Runs
+from fisher_jax.report.phases import varied_settings
+from fisher_jax.report.statistics import summarise
+
+CAPTION = (
+    "Phase one trains with a high or low regularising {word}, phase two continues "
+    "every run under the low one. Left: Tr(F) where phase one crosses ε, bars with one "
+    "standard deviation over seeds, dots single runs. Right: histograms over the "
+    "continued runs. Hollow: the paper's values, by eye."
+)
+ALT = (
+    "Bars of early Tr(F) and histograms of final Tr(H) and best test accuracy, blue "
+    "after high and red after low early regularisation."
+)
+COLOURS = {"high": "#0057B8", "low": "#C8102E"}
+
+
+class TwoPhase(NamedTuple):
+    """The paper's values, by eye; (lowest, highest) of a histogram."""
+
+    early_trace: float
+    final_hessian_trace: tuple[float, float]
+    accuracy: float
+
+
+def draw_two_phase(
+    rows: pd.DataFrame,
+    runs: Runs,
+    *,
+    varied: str,
+    published: Mapping[str, TwoPhase],
+    dataset: str,
+) -> Drawing | str:
+    """Draws three panels for each setting whose first phases differ in ``varied``.
+
+    Args:
+        published: by "high" and "low", of the paper's runs on ``dataset``.
+    """
+    settings = varied_settings(final_stage(rows), runs.table, varied)
+    if not settings:
+        return f"no runs with two values of the {varied.replace('_', ' ')}"
+    figure, all_axes = canvas.new_figure(len(settings), 3, height=2.0)
+    for setting, (bars, hessian, accuracy) in zip(settings, all_axes, strict=True):
+        is_papers = setting.dataset == dataset and not setting.is_small
+        paper = published if is_papers else {}
+        second = setting.runs[setting.runs["phase"] == 2]
+        _draw_bars(bars, setting.runs, paper)
+        _draw_histogram(hessian, second, "hessian_trace_at_best_test", 1.0)
+        _draw_histogram(accuracy, second, "best_test_accuracy", 100.0)
+        hessian.set_xlabel("Tr(H) at the best epoch")
+        accuracy.set_xlabel("best test accuracy, %")
+        hessian.set_title(canvas.plain(setting.title))
+        for start, value in paper.items():
+            _mark_published(hessian, value.final_hessian_trace, COLOURS[start])
+            _mark_published(accuracy, (value.accuracy,), COLOURS[start])
+    count = sum(len(setting.runs) for setting in settings)
+    return Drawing(figure, count, canvas.notes_of(settings))
+
+
+def _mark_published(axes: Axes, values: tuple[float, ...], colour: str) -> None:
+    top = [axes.get_ylim()[1]] * len(values)
+    hollow: dict[str, Any] = {
+        "mfc": "none",
+        "mec": colour,
+        "marker": "D",
+        "clip_on": False,
+    }
+    axes.plot(values, top, color=colour, lw=0.7, **hollow)
+
+
+def _draw_bars(axes: Axes, runs: pd.DataFrame, paper: Mapping[str, TwoPhase]) -> None:
+    first = runs[runs["phase"] == 1]
+    shown = first if len(first) else runs
+    labels = []
+    for place, start in enumerate(("high", "low")):
+        group = shown[shown["start"] == start]
+        values = list(group["first_early_fisher_trace"].astype(float).dropna())
+        summary = summarise(values)
+        labels.append(f"{start} (n = {summary.n if summary else 0})")
+        if summary is not None:
+            axes.bar(place, summary.mean, 0.6, color=COLOURS[start], alpha=0.75)
+            spread = np.nan_to_num(summary.std)
+            axes.errorbar(place, summary.mean, yerr=spread, color="black", lw=0.8)
+            jitter = np.linspace(-0.12, 0.12, len(values))
+            axes.plot(place + jitter, values, "o", ms=2, color="black", alpha=0.6)
+        if start in paper:
+            axes.plot(
+                place + 0.22, paper[start].early_trace, "o", mfc="none", mec="black"
+            )
+    if not axes.has_data():
+        canvas.mark_empty(axes, "no first phase\nhas reached ε")
+        return
+    axes.set_xticks((0, 1), labels)
+    axes.set_xlim(-0.6, 1.6)
+    axes.set_ylabel("early Tr(F)")
+    axes.set_xlabel("early regularisation")
+    axes.grid(visible=False, axis="x")
+
+
+def _draw_histogram(
+    axes: Axes, runs: pd.DataFrame, quantity: str, factor: float
+) -> None:
+    values = {
+        start: factor * runs[runs["start"] == start][quantity].astype(float).dropna()
+        for start in ("high", "low")
+    }
+    everything = np.concatenate([v.to_numpy() for v in values.values()])
+    axes.set_ylabel("runs")
+    if not everything.size:
+        canvas.mark_empty(axes, "no continued run\nhas ended with it")
+        return
+    bins = np.histogram_bin_edges(everything, bins=min(12, max(5, everything.size)))
+    for start, sample in values.items():
+        if len(sample):
+            axes.hist(
+                sample,
+                bins=list(bins),
+                color=COLOURS[start],
+                alpha=0.6,
+                edgecolor="white",
+                linewidth=0.4,
+                label=f"{start} (n = {len(sample)})",
+            )
+    axes.legend(loc="best")
+    axes.yaxis.set_major_locator(MaxNLocator(integer=True))

@@ -1,0 +1,1 @@
+"""What single items compute for themselves, worked out by hand."""

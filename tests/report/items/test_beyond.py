@@ -1,0 +1,66 @@
+"""Tables beyond the paper, against values worked out by hand."""
+
+import json
+
+import pytest
+
+from benchmarks.synthetic_runs import CNN, write_run
+from fisher_jax.report.collect import load_runs
+from fisher_jax.report.items import beyond_estimators, beyond_rfp
+
+
+def add(folder, method, seed, accuracy, alpha=0.0, stage="final"):
+    changes = CNN | {"seed": seed, "train.num_epochs": 2, "penalty.coefficient": alpha}
+    path = write_run(
+        folder / f"{method}-{seed}-{alpha}-{stage}",
+        experiment="beyond_rfp",
+        changes=changes,
+        method=method,
+        stage=stage,
+    )
+    result = {
+        "status": "finished",
+        "test_accuracy_at_best_validation": accuracy,
+        "best_validation_accuracy": accuracy,
+    }
+    (path / "result.json").write_text(json.dumps(result))
+
+
+@pytest.fixture
+def runs(tmp_path):
+    for seed, (plain, fp, rfp) in enumerate(((0.7, 0.8, 0.83), (0.7, 0.82, 0.83))):
+        add(tmp_path, "baseline", seed, plain)
+        add(tmp_path, "fp", seed, fp, 0.1)
+        add(tmp_path, "rfp", seed, rfp, 0.3)
+    # The search: stronger ones fall off, FP earlier than RFP.
+    add(tmp_path, "fp", 9, 0.66, 1.0, "search")
+    add(tmp_path, "fp", 9, 0.2, 3.0, "search")
+    add(tmp_path, "rfp", 9, 0.66, 3.0, "search")
+    return load_runs([tmp_path])
+
+
+def test_rfp_beside_fp_in_pairs(runs):
+    table = beyond_rfp.ITEM.table.fill(runs.table, runs)
+    assert [row.cells[0] for row in table.rows] == ["Baseline", "FP", "RFP (ours)"]
+    baseline, fp, rfp = (row.cells[1:] for row in table.rows)
+    # 0.8 and 0.82: mean 81, deviation sqrt(2).
+    assert fp == ("0.1", "81.00 ± 1.41", "2", "", "3")
+    # Differences 3 and 1 points: mean 2, and no resample leaves [1, 3].
+    assert rfp == ("0.3", "83.00 ± 0.00", "2", "+2.00 [+1.00, +3.00]", "nowhere")
+    assert baseline == ("–", "70.00 ± 0.00", "2", "−11.00 [−12.00, −10.00]", "")
+
+
+def test_errors_of_estimators(tmp_path):
+    path = write_run(
+        tmp_path / "r", experiment="beyond_estimators", changes={"train.num_epochs": 1}
+    )
+    rows = [
+        {"step": s, "epoch": s, "estimator/exact": 7.0, "estimator/labels": error}
+        for s, error in enumerate((0.1, 0.4, 0.2))
+    ]
+    (path / "metrics.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    runs = load_runs([tmp_path])
+    table = beyond_estimators.ITEM.table.fill(runs.table, runs)
+    assert table.rows == (
+        ("SimpleCNN / digits, Baseline", ("labels", "20", "40", "3")),
+    )

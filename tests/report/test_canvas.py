@@ -1,0 +1,49 @@
+"""Drawing primitives, by hand."""
+
+import json
+
+import numpy as np
+
+from benchmarks.synthetic_runs import CNN, write_run
+from fisher_jax.report import canvas
+from fisher_jax.report.canvas import mean_curve
+from fisher_jax.report.collect import load_runs
+
+
+def test_a_mean_curve_by_hand(tmp_path):
+    for seed, values in enumerate(((1.0, 3.0), (3.0, 7.0))):
+        path = tmp_path / str(seed)
+        path.mkdir()
+        rows = [{"step": i, "epoch": i, "x": v} for i, v in enumerate(values)]
+        (path / "metrics.jsonl").write_text("\n".join(map(json.dumps, rows)))
+        config = {"config": {"seed": seed, "train": {"num_epochs": 1}}}
+        (path / "config.json").write_text(json.dumps(config))
+    runs = load_runs([tmp_path])
+    curve = mean_curve(runs.table, runs.metrics, "x", factor=10)
+    np.testing.assert_allclose(curve.mean, [20, 50])
+    np.testing.assert_allclose(curve.std, [10 * 2**0.5, 20 * 2**0.5])
+    smoothed = mean_curve(runs.table, runs.metrics, "x", decay=0.5)
+    # (0.5 * 1 + 3) / 1.5 and (0.5 * 3 + 7) / 1.5
+    np.testing.assert_allclose(smoothed.mean, [2, (3.5 / 1.5 + 8.5 / 1.5) / 2])
+    assert mean_curve(runs.table, runs.metrics, "y") is None
+
+
+def test_curves_average_ended_runs_only_where_there_are_some(tmp_path):
+    for seed, until in ((0, None), (1, 1)):
+        changes = CNN | {"seed": seed, "train.num_epochs": 3}
+        write_run(
+            tmp_path / str(seed), experiment="e", changes=changes, until_epoch=until
+        )
+    runs = load_runs([tmp_path])
+    whole = mean_curve(runs.table, runs.metrics, "trace/fisher")
+    assert list(whole.x) == [0, 1, 2, 3]
+    broken = runs.table[runs.table["status"] == "incomplete"]
+    assert list(mean_curve(broken, runs.metrics, "trace/fisher").x) == [0, 1]
+
+
+def test_colours_run_from_blue_to_red():
+    colours = canvas.ordered_colours([0.3, 0.01, 0.1, 0.1])
+    assert list(colours) == [0.01, 0.1, 0.3]
+    first, *_, last = colours.values()
+    assert first[2] > first[0]
+    assert last[0] > last[2]
