@@ -11,7 +11,6 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import jupytext
@@ -22,6 +21,7 @@ from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 
 from fisher_jax.report.build import build_report
+from fisher_jax.report.page import Entry
 
 ROOT = Path(__file__).parents[1]
 MADE = ROOT / "build" / "docs"
@@ -131,30 +131,29 @@ def report() -> Path:
     paths += sorted((ROOT / "fisher_jax" / "report").rglob("*.py"))
     digest = hashlib.sha256(b"".join(path.read_bytes() for path in paths))
     folder = MADE / f"report-{digest.hexdigest()[:12]}"
-    if not (folder / "captions.json").exists():
-        drawn = build_report([ROOT / "results"], folder, REPORT_COMMAND).figures
-        captions = {figure.key: (figure.title, figure.caption) for figure in drawn}
-        (folder / "captions.json").write_text(json.dumps(captions))
+    if not (folder / "gallery.json").exists():
+        entries = build_report([ROOT / "results"], folder, REPORT_COMMAND).entries
+        shown = [_gallery_entry(folder, entry) for entry in entries]
+        (folder / "gallery.json").write_text(json.dumps([s for s in shown if s]))
     return folder
 
 
-def gallery() -> Iterator[str]:
-    """Headings, figures and tables of the report, as Markdown."""
-    captions = json.loads((report() / "captions.json").read_text())
-    for path in sorted(report().glob("figures/*.png"), key=_in_order):
-        title, caption = captions[path.stem]
-        yield f"## {_title(path.stem)}: {title}"
-        yield f"![{title}](gallery/{path.name})\n\n{caption}"
-    for path in sorted(report().glob("tables/*.md"), key=_in_order):
-        yield f"## {_title(path.stem)}\n\n{path.read_text()}"
+def _gallery_entry(folder: Path, entry: Entry) -> str:
+    """An item as Markdown: headline, verdicts, figure and table; "" without runs."""
+    parts = []
+    if entry.picture and entry.item.figure:
+        caption = entry.item.figure.caption
+        parts.append(f"![{entry.item.title}](gallery/{entry.key}.png)\n\n{caption}")
+    if entry.table:
+        parts.append((folder / "tables" / f"{entry.key}.md").read_text())
+    if not parts:
+        return ""
+    claims = [f"* **{v.status}**: {v.claim}" for v in entry.verdicts]
+    heading = f"## {entry.item.name}: {entry.item.title}"
+    return "\n\n".join([heading, "\n".join(claims), *parts])
 
 
-def _in_order(path: Path) -> tuple[str, int]:
-    name, number = re.fullmatch(r"(.*?)(\d*)", path.stem).groups()  # type: ignore[union-attr]
-    return name, int(number or 0)
-
-
-def _title(stem: str) -> str:
-    name, number = re.fullmatch(r"(.*?)(\d*)", stem).groups()  # type: ignore[union-attr]
-    words = name.replace("_", " ").strip().capitalize().replace("rfp", "RFP")
-    return f"{words} {number}".strip()
+def gallery() -> list[str]:
+    """The report's tables and figures, as Markdown."""
+    entries: list[str] = json.loads((report() / "gallery.json").read_text())
+    return entries
