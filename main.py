@@ -11,13 +11,14 @@ everywhere; elsewhere tell each of several processes --coordinator_address=HOST:
 --num_processes and --process_id. --profile_steps=FROM:TO traces these steps.
 
 Exit codes: 0 finished, 2 bad configuration or data, 3 diverged, 75 preempted after
-saving (SIGTERM or SIGUSR1) or another process lost, 130 interrupted after saving.
+saving (SIGTERM, SIGUSR1, SIGHUP) or another process lost, 130 interrupted after saving.
 """
 
 import sys
 from collections.abc import Sequence
 
 from fisher_jax.errors import UserError, needs_extra, one_line
+from fisher_jax.host.output import keep_writing
 
 with needs_extra("train"):
     from absl import app, flags, logging
@@ -44,4 +45,5 @@ def main(argv: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
+    keep_writing()
     app.run(main, flags_parser=parse_flags)

@@ -18,6 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from fisher_jax.errors import UserError, one_line
+from fisher_jax.host.output import keep_writing
+from fisher_jax.host.paths import path_argument
 from launch.command_line import Parser, positive
 
 _COPIED = ("run.json", "result.json")
@@ -27,8 +29,8 @@ Record = dict[str, Any]
 def main(argv: Sequence[str]) -> int:
     """Archives; returns the exit code."""
     parser = Parser("python -m launch.archive", __doc__)
-    parser.add_argument("runs", type=Path)
-    parser.add_argument("archive", type=Path)
+    parser.add_argument("runs", type=path_argument)
+    parser.add_argument("archive", type=path_argument)
     parser.add_argument(
         "--records", type=positive, default=30, help="kept of a run, about (30)"
     )
@@ -68,10 +70,10 @@ def _archive_run(directory: Path, copy: Path, number: int) -> None:
     for name in _COPIED:
         if (directory / name).exists():
             _write(copy / name, _read(directory / name))
-    path = directory / "metrics.jsonl"
+    metrics = directory / "metrics.jsonl"
     # The lines as they are: a number keeps its last bit.
-    lines = path.read_text().splitlines()
-    records = [_parsed(line, f"{path} line {i + 1}") for i, line in enumerate(lines)]
+    lines = metrics.read_text().splitlines()
+    records = [_parsed(line, f"{metrics} line {i + 1}") for i, line in enumerate(lines)]
     kept = thin(records, number)
     (copy / "metrics.jsonl").write_text("".join(lines[i] + "\n" for i in kept))
     if (directory / "config.json").exists():
@@ -129,8 +131,8 @@ def _having(records: Sequence[Record], name: str, first_epoch: int = 0) -> list[
     ]
 
 
-def _read(path: Path) -> dict[str, Any]:
-    return _parsed(path.read_text(), str(path))
+def _read(file: Path) -> dict[str, Any]:
+    return _parsed(file.read_text(), str(file))
 
 
 def _parsed(text: str, where: str) -> dict[str, Any]:
@@ -143,9 +145,10 @@ def _parsed(text: str, where: str) -> dict[str, Any]:
     return content
 
 
-def _write(path: Path, content: dict[str, Any]) -> None:
-    path.write_text(json.dumps(content) + "\n")
+def _write(file: Path, content: dict[str, Any]) -> None:
+    file.write_text(json.dumps(content) + "\n")
 
 
 if __name__ == "__main__":
+    keep_writing()
     sys.exit(main(sys.argv[1:]))

@@ -23,6 +23,7 @@ from fisher_jax.train.config import (
     load_config,
     nearest,
     parse_value,
+    split_path,
 )
 
 _HAS_SWEEP = re.compile(r"^(def get_sweep\(|get_config, get_sweep = )", re.MULTILINE)
@@ -73,7 +74,7 @@ def load_definition(
         UserError: no such file, no sweep in it, or a run whose configuration cannot
             be used.
     """
-    file, _, arg = path.partition(":")
+    file, arg = split_path(path)
     config = load_config(path, command_line)
     module = _load(file)
     set_for_all = {key: parse_value(key, text) for key, text in command_line}

@@ -5,15 +5,18 @@ without help, with the Fisher Penalty in both forms and with mixup; then prints 
 and draws a figure. A second call shows the finished runs again.
 """
 
-import os
 import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from fisher_jax.errors import UserError, needs_extra, one_line
+from fisher_jax.host.machine import count_cores
+from fisher_jax.host.output import keep_writing
+from fisher_jax.host.paths import path_argument
 from launch.command_line import Parser
-from launch.processes import Job, main_command, run_side_by_side
+from launch.local import count_accelerators, environments
+from launch.processes import Job, StopRequested, main_command, run_side_by_side
 
 with needs_extra("train"):
     from rich.console import Console
@@ -38,7 +41,7 @@ METRICS = (
 
 
 def main(directory: Path) -> int:
-    """Runs the methods, two at a time, and shows what came out."""
+    """Runs the methods, side by side, and shows what came out."""
     console = Console()
     console.print(
         "The same CNN, learning rate and 1000 handwritten digits, a quarter of their "
@@ -51,14 +54,15 @@ def main(directory: Path) -> int:
         )
         for name in METHODS
     }
-    at_a_time = min(len(METHODS), max(1, os.cpu_count() or 1))
+    has_accelerators = count_accelerators()[1] > 0
+    at_a_time = None if has_accelerators else min(len(METHODS), count_cores())
     with Live(console=console, auto_refresh=False, transient=True) as live:
 
         def watch(states: dict[str, str]) -> None:
             if console.is_terminal:
                 live.update(progress_table(directory, states), refresh=True)
 
-        codes = run_side_by_side(jobs, at_a_time, watch)
+        codes = run_side_by_side(jobs, environments(at_a_time), watch)
     failed = [name for name, code in codes.items() if code]
     for name in failed:
         log = jobs[name].log
@@ -145,13 +149,19 @@ def _number(value: float | None, form: str) -> str:
 def directory_of(argv: Sequence[str]) -> Path:
     """Returns the folder that the command line names."""
     parser = Parser("python -m launch.demo", __doc__)
-    parser.add_argument("folder", nargs="?", type=Path, default=Path("runs/demo"),
-                        help="where the runs go (default: runs/demo)")  # fmt: skip
+    parser.add_argument(
+        "folder",
+        nargs="?",
+        type=path_argument,
+        default=Path("runs/demo"),
+        help="where the runs go (default: runs/demo)",
+    )
     folder: Path = parser.parse_args(argv).folder
     return folder
 
 
 if __name__ == "__main__":
+    keep_writing()
     try:
         sys.exit(main(directory_of(sys.argv[1:])))
     except UserError as error:
@@ -160,3 +170,6 @@ if __name__ == "__main__":
     except KeyboardInterrupt:
         print("\nStopped; the same command continues.")
         sys.exit(130)
+    except StopRequested:
+        print("\nStopped by a signal; the same command continues.")
+        sys.exit(75)

@@ -16,7 +16,13 @@ from rich.table import Table
 
 from fisher_jax.errors import UserError
 from fisher_jax.train import cost
-from fisher_jax.train.config import check_config, flatten, load_config, parse_value
+from fisher_jax.train.config import (
+    check_config,
+    flatten,
+    load_config,
+    parse_value,
+    split_path,
+)
 from fisher_jax.train.cost import RunCost
 from launch.definition import PlannedRun, load_definition
 
@@ -144,7 +150,7 @@ def _configs(
 
 def _sweep(path: str, overrides: Sequence[tuple[str, str]]) -> list[PlannedRun] | None:
     """The sweep's runs; None for a file, or a config.json, without a sweep."""
-    if path.partition(":")[0].endswith(".json"):
+    if split_path(path)[0].endswith(".json"):
         return None
     try:
         return load_definition(path, overrides).plan(None)

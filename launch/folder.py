@@ -8,15 +8,15 @@
 How a run stands is read from its files alone, so a sweep can be stopped in any way.
 """
 
-import fcntl
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from fisher_jax.errors import UserError, one_line
+from fisher_jax.host.locks import lock_file
 
 QUEUED, WAITING, RUNNING = "queued", "waiting", "running"
 DONE, DIVERGED, FAILED, INTERRUPTED = "done", "diverged", "failed", "interrupted"
@@ -26,6 +26,8 @@ ENDED = (DONE, DIVERGED)
 _STOPPED = (75, 130, -15, -2, -10)
 # Bytes at the end of metrics.jsonl that surely hold its last record.
 _TAIL = 16_384
+# Major and minor number of the device, and inode.
+LockedFile = tuple[tuple[int, int], int]
 
 
 class RunState(NamedTuple):
@@ -89,23 +91,30 @@ def open_folder(out: Path, definition: Mapping[str, Any] | None) -> dict[str, An
 
 
 @contextmanager
-def locked(out: Path) -> Iterator[None]:
+def locked(out: Path, warn: Callable[[str], None]) -> Iterator[None]:
     """Holds the sweep's lock.
+
+    Args:
+        out: the sweep's folder.
+        warn: takes a line where the file system has no locks.
 
     Raises:
         UserError: another process works on this sweep.
     """
     try:
-        lock = (out / ".lock").open("w")
+        lock, is_locked = lock_file(out / ".lock")
+    except BlockingIOError as error:
+        raise UserError(
+            f"another process runs the sweep in {out}; --status shows it"
+        ) from error
     except OSError as error:
         raise UserError(f"cannot use the folder {out}: {one_line(error)}") from error
+    if not is_locked:
+        warn(
+            f"the file system of {out} has no locks: nothing would stop another sweep "
+            "from running in it, too"
+        )
     with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise UserError(
-                f"another process runs the sweep in {out}; --status shows it"
-            ) from error
         yield
 
 
@@ -166,19 +175,19 @@ def note_end(directory: Path, code: int) -> None:
     )
 
 
-def read_state(directory: Path, locked_inodes: frozenset[int]) -> RunState:
+def read_state(directory: Path, locked: frozenset[LockedFile]) -> RunState:
     """Returns how a run stands, from its files.
 
     Args:
         directory: the run's.
-        locked_inodes: of ``lock_holders()``.
+        locked: of ``locked_files()``.
     """
     attempts = read_attempts(directory)
     result = read_json(directory / "result.json")
     record = last_record(directory / "metrics.jsonl")
     if result:
         state = DIVERGED if result.get("status") == DIVERGED else DONE
-    elif is_locked(directory, locked_inodes):
+    elif is_locked(directory, locked):
         state = RUNNING
     elif attempts.failures and attempts.exit_code not in _STOPPED:
         state = FAILED
@@ -215,27 +224,52 @@ def last_record(path: Path) -> dict[str, Any]:
     return {}
 
 
-def lock_holders() -> frozenset[int]:
-    """Returns the inodes of all files that are locked on this machine.
+def locked_files() -> frozenset[LockedFile]:
+    """Returns the device and inode of every file that is locked on this machine.
 
     The kernel's list is read, because trying a lock could keep a run from starting.
     """
-    try:
-        lines = Path("/proc/locks").read_text().splitlines()
-    except OSError:
-        return frozenset()
-    fields = (line.split() for line in lines)
+    fields = (line.split() for line in _lines(Path("/proc/locks")))
+    places = [field[5].split(":") for field in fields if field[1] == "FLOCK"]
     return frozenset(
-        int(field[5].rpartition(":")[2]) for field in fields if field[1] == "FLOCK"
+        ((int(major, 16), int(minor, 16)), int(inode)) for major, minor, inode in places
     )
 
 
-def is_locked(directory: Path, locked_inodes: frozenset[int]) -> bool:
+def is_locked(directory: Path, locked: frozenset[LockedFile]) -> bool:
     """Whether a process runs in this run directory."""
     try:
-        return (directory / ".lock").stat().st_ino in locked_inodes
+        with (directory / ".lock").open() as file:
+            inode = os.fstat(file.fileno()).st_ino
+            if not any(inode == other for _, other in locked):
+                return False
+            return (_device(file.fileno()), inode) in locked
     except OSError:
         return False
+
+
+def _device(descriptor: int) -> tuple[int, int]:
+    """The device of an open file as the kernel's list of locks has it.
+
+    That is the mounted file system's, which ``stat`` does not tell on Btrfs.
+    """
+    for line in _lines(Path(f"/proc/self/fdinfo/{descriptor}")):
+        if line.startswith("mnt_id:"):
+            for mount in _lines(Path("/proc/self/mountinfo")):
+                number, _, device = mount.split()[:3]
+                if number == line.split()[1]:
+                    major, minor = device.split(":")
+                    return int(major), int(minor)
+    device_number = os.fstat(descriptor).st_dev
+    return os.major(device_number), os.minor(device_number)
+
+
+def _lines(path: Path) -> list[str]:
+    """Of a file of the kernel's; none where there is no such file."""
+    try:
+        return path.read_text().splitlines()
+    except OSError:
+        return []
 
 
 def _reason(directory: Path, code: int) -> str:

@@ -5,11 +5,17 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 from typing import NamedTuple
 
 ROOT = Path(__file__).parents[1]
+
+
+class StopRequested(BaseException):
+    """SIGTERM or SIGHUP: end as on Ctrl-C, everything resumable."""
 
 
 class Job(NamedTuple):
@@ -77,30 +83,62 @@ class Pool:
         return self.ended()
 
 
+@contextmanager
+def stopping_on_signals() -> Iterator[None]:
+    """Inside, SIGTERM and SIGHUP raise StopRequested in the main thread.
+
+    What the program was told to ignore when it started, as ``nohup`` does with SIGHUP,
+    it ignores.
+    """
+    numbers = [
+        number
+        for number in (signal.SIGTERM, signal.SIGHUP)
+        if signal.getsignal(number) != signal.SIG_IGN
+    ]
+    previous = {number: signal.signal(number, _request_stop) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+def _request_stop(number: int, frame: FrameType | None) -> None:
+    raise StopRequested
+
+
 def run_side_by_side(
-    jobs: Mapping[str, Job], at_a_time: int, watch: Callable[[dict[str, str]], None]
+    jobs: Mapping[str, Job],
+    environments: Sequence[Mapping[str, str]],
+    watch: Callable[[dict[str, str]], None],
 ) -> dict[str, int]:
-    """Runs every job, ``at_a_time`` at once, in order; returns exit codes by name.
+    """Runs every job, in order, as many at once as there are environments.
 
     Args:
+        jobs: by name.
+        environments: as for ``Pool``.
         watch: called a few times a second with each job's state: queued, running, done
             or failed.
 
-    On Ctrl-C the running jobs are asked to end too, are waited for, and
-    KeyboardInterrupt goes on.
+    Returns:
+        Exit codes by name.
+
+    On Ctrl-C, SIGTERM and SIGHUP the running jobs are asked to end too and are waited
+    for; KeyboardInterrupt or StopRequested goes on.
     """
     queue = list(jobs)
-    pool = Pool([{}] * at_a_time)
+    pool = Pool(environments)
     codes: dict[str, int] = {}
     try:
-        while queue or pool.running:
-            while queue and pool.has_room:
-                name = queue.pop(0)
-                pool.start(name, jobs[name])
-            codes |= pool.ended()
-            watch({name: _state(name, pool.running, codes) for name in jobs})
-            time.sleep(0.2)
-    except KeyboardInterrupt:
+        with stopping_on_signals():
+            while queue or pool.running:
+                while queue and pool.has_room:
+                    name = queue.pop(0)
+                    pool.start(name, jobs[name])
+                codes |= pool.ended()
+                watch({name: _state(name, pool.running, codes) for name in jobs})
+                time.sleep(0.2)
+    except (KeyboardInterrupt, StopRequested):
         pool.stop()
         raise
     return codes

@@ -22,6 +22,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from fisher_jax.errors import UserError, needs_extra, one_line
+from fisher_jax.host.output import keep_writing
+from fisher_jax.host.paths import path_argument
 from launch.command_line import Parser
 from launch.folder import read_json
 from launch.processes import main_command
@@ -74,8 +76,10 @@ def main(argv: Sequence[str]) -> int:
     """Reruns and compares; returns the exit code."""
     console = Console(soft_wrap=True, markup=False, highlight=False)
     parser = Parser("python -m launch.rerun", __doc__)
-    parser.add_argument("run", type=Path, help="a finished run's folder")
-    parser.add_argument("--out", type=Path, help="where to run (default: a new folder)")
+    parser.add_argument("run", type=path_argument, help="a finished run's folder")
+    parser.add_argument(
+        "--out", type=path_argument, help="where to run (default: a new folder)"
+    )
     try:
         options, rest = parser.parse_known_args(argv)
         unknown = [word for word in rest if not word.startswith("--config.")]
@@ -203,15 +207,16 @@ def _without_times(record: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
 
 
 def _records(directory: Path) -> list[dict[str, Any]]:
-    path = directory / "metrics.jsonl"
+    metrics = directory / "metrics.jsonl"
     try:
-        records = [json.loads(line) for line in path.read_text().splitlines()]
+        records = [json.loads(line) for line in metrics.read_text().splitlines()]
         if not all("step" in record for record in records):
             raise ValueError("a line has no step")
     except (OSError, ValueError, TypeError) as error:
-        raise UserError(f"cannot read {path}: {one_line(error)}") from error
+        raise UserError(f"cannot read {metrics}: {one_line(error)}") from error
     return records
 
 
 if __name__ == "__main__":
+    keep_writing()
     sys.exit(main(sys.argv[1:]))

@@ -6,7 +6,6 @@ again. The sweep's own process only submits and watches: it can end at any time,
 jobs go on, and the same command watches them again.
 """
 
-import getpass
 import os
 import shutil
 import signal
@@ -181,7 +180,7 @@ def _requeue_own_job() -> None:
 def read_queue() -> dict[str, str] | None:
     """Returns the state of each of the user's jobs by id; None if Slurm is silent."""
     listed = _output(
-        ["squeue", "-h", "-r", "-u", getpass.getuser(), "-o", "%F %K %i %T"]
+        ["squeue", "-h", "-r", "-u", str(os.getuid()), "-o", "%F %K %i %T"]
     )
     if listed is None:
         return None

@@ -9,8 +9,8 @@ command continues: finished runs are skipped, interrupted ones go on, failed one
 tried again. Where a value is tuned, OUT/selection.json says what was chosen, by which
 scores, and what then runs with it.
 
-Exit codes: 0 all runs ended, 1 some failed, 2 bad input, 75 stopped by SIGTERM and
-130 by Ctrl-C, with every run saved.
+Exit codes: 0 all runs ended, 1 some failed, 2 bad input, 75 stopped by SIGTERM or
+SIGHUP and 130 by Ctrl-C, with every run saved.
 """
 
 import argparse
@@ -22,6 +22,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fisher_jax.errors import UserError, needs_extra, one_line
+from fisher_jax.host.output import keep_writing
+from fisher_jax.host.paths import path_argument
 from launch import folder
 from launch.command_line import Parser, positive
 
@@ -65,13 +67,13 @@ def _parser() -> Parser:
     parser = Parser("python -m launch.sweep", __doc__)
     add = parser.add_argument
     add("--config", help="experiment FILE.py[:small] with a get_sweep()")
-    add("--out", type=Path, help="the sweep's folder, made if absent")
+    add("--out", type=path_argument, help="the sweep's folder, made if absent")
     add("--executor", choices=("local", "slurm"), default="local")
     add("--at_a_time", type=positive, help="runs side by side (default: one for each "
         "accelerator, else for every two cores; Slurm: no limit)")  # fmt: skip
     add("--only", action="append", default=[], metavar="PATTERN",
         help="run only what matches, as 'search-*-fp-*'; can be repeated")  # fmt: skip
-    add("--winners", type=Path, metavar="FILE",
+    add("--winners", type=path_argument, metavar="FILE",
         help="another sweep's selection.json, whose choices are taken")  # fmt: skip
     add("--max_failures", type=positive, default=3,
         help="a run that failed so often is left (default 3)")  # fmt: skip
@@ -95,8 +97,8 @@ def _show_status(console: Console, options: argparse.Namespace) -> int:
     if options.out is None:
         raise UserError("--status needs --out")
     names = list(folder.open_folder(options.out, None)["runs"])
-    locks = folder.lock_holders()
-    states = {name: folder.read_state(options.out / name, locks) for name in names}
+    locked = folder.locked_files()
+    states = {name: folder.read_state(options.out / name, locked) for name in names}
     if any(state.job for state in states.values()):
         from launch.slurm import with_queue
 
@@ -110,13 +112,14 @@ def _show_status(console: Console, options: argparse.Namespace) -> int:
 def _run(
     console: Console, options: argparse.Namespace, overrides: list[tuple[str, str]]
 ) -> int:
+    from fisher_jax.train.config import split_path
     from launch.definition import fingerprint, first_difference, load_definition
     from launch.selection import read_selection
     from launch.work import Work, command_of, wanted_names
 
     definition = load_definition(options.config, overrides)
     given = read_selection(options.winners) if options.winners else {}
-    out = options.out or Path("runs") / Path(definition.path.partition(":")[0]).stem
+    out = options.out or Path("runs") / Path(split_path(definition.path)[0]).stem
     if options.dry_run:
         chosen = {name: entry["value"] for name, entry in given.items()}
         for run in definition.plan(chosen or None):
@@ -135,15 +138,15 @@ def _run(
         )
     # All runs of a sweep share what they compile.
     os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str((out / "xla").absolute()))
-    with folder.locked(out):
+    with folder.locked(out, lambda text: console.print(f"Warning: {text}")):
         work = Work(definition, out, given=given, only=options.only,
                     max_failures=options.max_failures)  # fmt: skip
         return _execute(console, options, work)
 
 
 def _execute(console: Console, options: argparse.Namespace, work: "Work") -> int:
-    from launch.local import StopRequested, environments, run_locally
-    from launch.processes import Pool
+    from launch.local import environments, run_locally
+    from launch.processes import Pool, StopRequested
 
     try:
         if options.executor == "slurm":
@@ -158,7 +161,7 @@ def _execute(console: Console, options: argparse.Namespace, work: "Work") -> int
         console.print("Stopped; the same command continues.")
         return 130
     except StopRequested:
-        console.print("Stopped by SIGTERM; the same command continues.")
+        console.print("Stopped by a signal; the same command continues.")
         return 75
     return _conclude(console, work)
 
@@ -186,4 +189,5 @@ def _conclude(console: Console, work: "Work") -> int:
 
 
 if __name__ == "__main__":
+    keep_writing()
     sys.exit(main(sys.argv[1:]))

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from fisher_jax.errors import UserError
+from fisher_jax.train.config import split_path
 from launch import folder, selection
 from launch.definition import Definition, PlannedRun
 from launch.folder import RunState
@@ -62,9 +63,9 @@ class Work:
 
     def update(self, names: Any) -> None:
         """Reads how these runs stand."""
-        locks = folder.lock_holders()
+        locked = folder.locked_files()
         for name in names:
-            state = folder.read_state(self.out / name, locks)
+            state = folder.read_state(self.out / name, locked)
             run = self.runs.get(name)
             is_waiting = run is None or (
                 run.waits_for is not None and not self._is_done(run.waits_for)
@@ -162,7 +163,7 @@ def command_of(definition: Definition, run: PlannedRun, out: Path) -> list[str]:
     }
     texts = {**changes, **dict(definition.command_line)}
     flags = [f"--config.{key}={text}" for key, text in texts.items()]
-    file, _, arg = definition.path.partition(":")
+    file, arg = split_path(definition.path)
     path = f"{Path(file).absolute()}:{arg}" if arg else str(Path(file).absolute())
     return main_command(path, out.absolute() / run.name, *flags)
 

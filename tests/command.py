@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import orbax.checkpoint as ocp
+import pytest
 
 ROOT = Path(__file__).parents[1]
 
@@ -93,6 +94,14 @@ def run(
     finally:
         process.kill()
     return process.returncode, output
+
+
+def without_user(*command: str) -> list[str]:
+    """The command under a number that no user has; the caller has to unset HOME."""
+    words = ["unshare", "--user", "--map-user=54321"]
+    if subprocess.run([*words, "true"], capture_output=True, check=False).returncode:
+        pytest.skip("no namespace of users may be made here")
+    return [*words, *command]
 
 
 def signal_when(

@@ -21,6 +21,7 @@ import numpy as np
 
 from fisher_jax.data.image_set import ImageSet, Source
 from fisher_jax.errors import one_line
+from fisher_jax.host.paths import local_path, user_cache
 
 _FORMAT = 1
 _ALIGNMENT = 64
@@ -36,9 +37,8 @@ def default_cache_dir() -> Path:
     ``~/.cache/fisher_jax/data``.
     """
     if root := os.environ.get("FISHER_JAX_CACHE_DIR"):
-        return Path(root).expanduser() / "data"
-    user_cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
-    return Path(user_cache) / "fisher_jax" / "data"
+        return local_path(root, "FISHER_JAX_CACHE_DIR") / "data"
+    return user_cache() / "fisher_jax" / "data"
 
 
 def cache_path(cache_dir: Path, name: str, prepared_dir: Path) -> Path:

@@ -27,6 +27,8 @@ from fisher_jax.data.tfds_folder import (
 )
 from fisher_jax.data.tfds_prepared import file_format
 from fisher_jax.errors import needs_extra, one_line
+from fisher_jax.host.output import keep_writing
+from fisher_jax.host.paths import path_argument
 
 # TFDS retries 10 times with doubling pauses, over three minutes without a network.
 _MAX_RETRIES = 5
@@ -148,7 +150,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--data_dir", help="where prepared sets are (default: ~/tensorflow_datasets)"
     )
     parser.add_argument(
-        "--manual_dir", type=Path, help="where archives are that you already have"
+        "--manual_dir",
+        type=path_argument,
+        help="where archives are that you already have",
     )
     arguments = parser.parse_args(argv)
     try:
@@ -171,4 +175,5 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    keep_writing()
     sys.exit(main())

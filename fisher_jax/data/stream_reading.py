@@ -28,6 +28,7 @@ from fisher_jax.data.records import (
     read_one,
 )
 from fisher_jax.errors import one_line
+from fisher_jax.host.machine import count_cores
 
 KEPT = -1  # in place of a drawn label: the true one stays
 FILLER = -1  # in place of an example's id: nothing is read
@@ -211,11 +212,7 @@ def _start_reading(plan: Plan, reading: Reading) -> Any:
 
 def count_threads(reading: Reading) -> int:
     """Returns the threads to start: by default one for each core we may run on."""
-    if reading.num_threads:
-        return reading.num_threads
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    return reading.num_threads or count_cores()
 
 
 def _start_worker(index: int, count: int) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from fisher_jax.data.errors import DataError
+from fisher_jax.host.paths import local_path
 
 _NAME = re.compile(
     r"(?P<dataset>\w+)(/(?P<config>[\w.+-]+))?(:(?P<version>\d+\.\d+\.\d+))?"
@@ -50,7 +51,7 @@ def resolve_data_dir(data_dir: str | None) -> Path:
             f"dataset.data_dir={data_dir} is not a local folder: array_record files "
             "are read from a local or mounted disk, copy them there"
         )
-    return Path(data_dir).expanduser()
+    return local_path(data_dir, "dataset.data_dir")
 
 
 def prepare_command(name: str, data_dir: Path | str) -> str:

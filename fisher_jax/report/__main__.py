@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fisher_jax.errors import UserError, needs_extra
+from fisher_jax.host.output import keep_writing
+from fisher_jax.host.paths import path_argument
 
 with needs_extra("train"):
     from rich.console import Console
@@ -54,11 +56,11 @@ def _report_parser() -> argparse.ArgumentParser:
         "folders",
         nargs="+",
         metavar="RUNS_DIR",
-        type=Path,
+        type=path_argument,
         help="a folder with run directories in or below it",
     )
     parser.add_argument(
-        "--out", type=Path, required=True, metavar="DIR", help="where to write"
+        "--out", type=path_argument, required=True, metavar="DIR", help="where to write"
     )
     return parser
 
@@ -70,11 +72,11 @@ def _compare_parser() -> argparse.ArgumentParser:
         "differ in and draws their curves in one figure.",
     )
     parser.add_argument(
-        "runs", nargs="+", metavar="RUN", type=Path, help="a run directory"
+        "runs", nargs="+", metavar="RUN", type=path_argument, help="a run directory"
     )
     parser.add_argument(
         "--out",
-        type=Path,
+        type=path_argument,
         default=Path("comparison.png"),
         metavar="FILE",
         help="the figure, .png or .pdf (default: %(default)s)",
@@ -139,4 +141,5 @@ def _as_rich(title: str, differences: "Differences") -> Table:
 
 
 if __name__ == "__main__":
+    keep_writing()
     sys.exit(main(sys.argv[1:]))

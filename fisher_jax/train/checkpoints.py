@@ -26,6 +26,7 @@ from jaxtyping import Array, Float, Int, PyTree, UInt32
 
 from fisher_jax import parallel
 from fisher_jax.errors import UserError, one_line
+from fisher_jax.host.paths import local_path
 from fisher_jax.train.state import TrainState
 from fisher_jax.train.step import StepMetrics
 
@@ -297,7 +298,7 @@ def start_from(run_directory: str, state: TrainState) -> TrainState:
     Raises:
         UserError: no run, no checkpoint, all damaged, or another model.
     """
-    directory = Path(run_directory) / "checkpoints"
+    directory = local_path(run_directory, "train.init_from") / "checkpoints"
     if not directory.is_dir():
         raise UserError(f"train.init_from: {run_directory} holds no checkpoints folder")
     options = ocp.CheckpointManagerOptions(read_only=True)

@@ -7,6 +7,7 @@ from typing import NamedTuple
 from absl import flags
 
 from fisher_jax.errors import UserError, one_line
+from fisher_jax.host.paths import local_path
 from fisher_jax.train.config import SCHEMA, split_overrides
 
 _CONFIG = flags.DEFINE_string("config", None, "experiment file.py[:variant]")
@@ -70,7 +71,7 @@ def read_command_line(argv: Sequence[str]) -> CommandLine:
     return CommandLine(
         file,
         split_overrides(argv)[1],
-        workdir,
+        str(local_path(workdir, "--workdir")),
         Processes(_COORDINATOR_ADDRESS.value, _NUM_PROCESSES.value, _PROCESS_ID.value),
         _steps(_PROFILE_STEPS.value),
         argv,

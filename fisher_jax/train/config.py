@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 from ml_collections import ConfigDict
 
 from fisher_jax.errors import UserError, one_line
+from fisher_jax.host.paths import local_path
 from fisher_jax.models import MODEL_KEYS
 
 _OVERRIDE = re.compile(r"--?config\.([^=]+)(?:=(.*))?", re.DOTALL)
@@ -200,8 +201,22 @@ def flat_config(config: ConfigDict) -> dict[str, Any]:
     return json.loads(json.dumps(flatten(config.to_dict())))
 
 
-def _read(path: str) -> Mapping[str, Any]:
+def split_path(path: str) -> tuple[str, str]:
+    """Returns (FILE, arg) of ``FILE:arg``; a folder's name may have colons, too.
+
+    Raises:
+        UserError: ``~`` where no home folder is known.
+    """
+    path = str(local_path(path, "--config"))
+    for end in (len(path), *(i for i, c in enumerate(path) if c == ":")):
+        if Path(path[:end]).is_file():
+            return path[:end], path[end + 1 :]
     file, _, argument = path.partition(":")
+    return file, argument
+
+
+def _read(path: str) -> Mapping[str, Any]:
+    file, argument = split_path(path)
     if not Path(file).is_file():
         siblings = [str(p) for p in Path(file).parent.glob("*.py")]
         raise ConfigError(f"no configuration file {file!r}{nearest(file, siblings)}")

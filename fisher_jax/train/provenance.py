@@ -13,6 +13,7 @@ from ml_collections import ConfigDict
 
 from fisher_jax.data.selection import Selection
 from fisher_jax.errors import UserError
+from fisher_jax.host.machine import describe_machine
 from fisher_jax.train import loop
 from fisher_jax.train.records import read_json
 from fisher_jax.train.state import TrainState, count_parameters
@@ -177,42 +178,11 @@ def config_json(
             **{name: version(name) for name in PACKAGES},
         },
         "git_commit": _git_commit(),
-        "machine": machine(),
+        "machine": describe_machine(),
         "settings": dict(settings),
         "xla_flags": os.environ.get("XLA_FLAGS", ""),
         **{name.replace(" ", "_"): value for name, value in facts.items()},
     }
-
-
-def machine() -> str:
-    """Returns the processor and how many cores this process may use.
-
-    On CPUs both decide in which order XLA adds.
-    """
-    if hasattr(os, "sched_getaffinity"):
-        cores = len(os.sched_getaffinity(0))
-    else:  # macOS
-        cores = os.cpu_count() or 1
-    return f"{_processor()}, {cores} cores"
-
-
-def _processor() -> str:
-    """The processor's name with what XLA chooses instructions by."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor() or platform.machine()
-    fields = {key.strip(): value.strip() for key, _, value in _fields(lines)}
-    flags = set(fields.get("flags", fields.get("Features", "")).split())
-    vectors = [name for name in ("avx2", "avx512f", "amx_bf16", "sve") if name in flags]
-    name = fields.get("model name", platform.machine())
-    return " ".join([name, *vectors])
-
-
-def _fields(lines: Sequence[str]) -> list[tuple[str, str, str]]:
-    """Splits what is said of the first processor, a field a line."""
-    end = next((i for i, line in enumerate(lines) if not line.strip()), len(lines))
-    return [line.partition(":") for line in lines[:end]]
 
 
 def _shown(value: Any) -> str:

@@ -1,15 +1,15 @@
 """The files of a run directory: config.json, metrics.jsonl, result.json, the lock."""
 
-import fcntl
 import json
 import math
 import os
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
 from fisher_jax.errors import UserError, one_line
+from fisher_jax.host.locks import lock_file
 from fisher_jax.train.config import flatten
 
 Record = dict[str, float | int | None]
@@ -18,8 +18,12 @@ FINISHED = "finished"
 DIVERGED = "diverged"
 
 
-def open_workdir(workdir: str) -> tuple[Path, IO[str]]:
+def open_workdir(workdir: str, warn: Callable[[str], None]) -> tuple[Path, IO[str]]:
     """Makes the run directory and locks it for this process.
+
+    Args:
+        workdir: the run directory.
+        warn: takes a line where the file system has no locks.
 
     Returns:
         The directory and the open lock file; the lock lasts until it is closed.
@@ -29,24 +33,33 @@ def open_workdir(workdir: str) -> tuple[Path, IO[str]]:
             name would break checkpoints.
     """
     directory = Path(workdir)
-    # Orbax takes them for wildcards when it puts a checkpoint together.
-    wildcards = set(str(directory.absolute())) & set("[]*?")
-    if wildcards:
-        raise UserError(
-            f"workdir {str(directory.absolute())!r} has {' '.join(sorted(wildcards))} "
-            "in its name, with which checkpoints cannot be stored; choose another"
-        )
+    _check_name(str(directory.absolute()))
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        lock = (directory / ".lock").open("w")
+        lock, is_locked = lock_file(directory / ".lock")
+    except BlockingIOError as error:
+        raise UserError(f"another process is running in workdir {workdir!r}") from error
     except OSError as error:
         raise UserError(f"cannot write to workdir {workdir!r}: {error}") from error
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        lock.close()
-        raise UserError(f"another process is running in workdir {workdir!r}") from error
+    if not is_locked:
+        warn(
+            f"the file system of workdir {workdir!r} has no locks: nothing would stop "
+            "another process from running in it, too"
+        )
     return directory, lock
+
+
+def _check_name(name: str) -> None:
+    # Orbax takes some for wildcards when it puts a checkpoint together; TensorStore
+    # loses what lies behind a backslash, and takes UTF-8 only.
+    refused = set(name) & set("[]*?\\\0")
+    refused |= {c for c in name if "\ud800" <= c <= "\udfff"}
+    if refused:
+        shown = " ".join(c if c.isprintable() else ascii(c) for c in sorted(refused))
+        raise UserError(
+            f"workdir {name!r} has {shown} in its name, with which checkpoints cannot "
+            "be stored; choose another"
+        )
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:

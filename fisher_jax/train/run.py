@@ -93,7 +93,7 @@ def _run(
 
     def open_workdir() -> tuple[bool, bool]:
         """Returns whether this run has been here, and whether it has ended."""
-        _, lock = records.open_workdir(command.workdir)
+        _, lock = records.open_workdir(command.workdir, _warner(console))
         locks.enter_context(lock)
         is_known = records.check_same_config(directory, flat_config(config))
         has_ended = (directory / "result.json").exists()

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP, signal.SIGINT)
 EXIT_PREEMPTED, EXIT_INTERRUPTED = 75, 130
 
 
@@ -33,9 +33,16 @@ class StopSignals:
         self._is_interruptible = False
 
     def install(self) -> None:
-        """Takes over SIGTERM, SIGUSR1 and SIGINT for the rest of the process."""
+        """Takes over the stop signals for the rest of the process.
+
+        But for a SIGHUP that ``nohup`` has had ignored.
+        """
         for number in STOP_SIGNALS:
-            signal.signal(number, self._note)
+            is_nohup = number == signal.SIGHUP and (
+                signal.getsignal(number) == signal.SIG_IGN
+            )
+            if not is_nohup:
+                signal.signal(number, self._note)
 
     def start_noting(self, any_wants: Callable[[bool], bool] | None = None) -> None:
         """From here on there is something to save: signals are noted, not obeyed.

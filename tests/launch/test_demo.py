@@ -26,7 +26,7 @@ def test_jobs_run_side_by_side_and_report_how_they_ended(tmp_path):
         "late": job(tmp_path, "late", ""),
     }
     seen = []
-    codes = run_side_by_side(jobs, 2, lambda states: seen.append(dict(states)))
+    codes = run_side_by_side(jobs, [{}] * 2, lambda states: seen.append(dict(states)))
     assert codes == {"good": 0, "bad": 3, "late": 0}
     assert (tmp_path / "good.log").read_text() == "fine\n"
     assert seen[0]["late"] == "queued"

@@ -224,7 +224,7 @@ def test_another_sweeps_choices_can_be_taken(tmp_path):
 
 
 def state_of(directory):
-    return folder.read_state(directory, folder.lock_holders())
+    return folder.read_state(directory, folder.locked_files())
 
 
 def test_a_runs_state_is_read_from_its_files(tmp_path):

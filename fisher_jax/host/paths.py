@@ -1,0 +1,58 @@
+"""Folders and files as people write them on a command line."""
+
+import argparse
+import os
+import re
+import tempfile
+from pathlib import Path
+
+from fisher_jax.errors import UserError
+
+_ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
+
+
+def local_path(text: str, option: str = "") -> Path:
+    """Returns the path, with ``~`` for the home folder, which shells leave in --a=~/b.
+
+    Args:
+        text: as it was given.
+        option: what it was given for, as "--workdir", for the error's text; not where
+            the parser of the command line says it.
+
+    Raises:
+        UserError: an address, or ``~`` where no home folder is known.
+    """
+    given = f"{option}={text}" if option else text
+    if _ADDRESS.match(text):
+        raise UserError(
+            f"{given} is an address; runs are written to folders: mount it "
+            "(gcsfuse, s3fs, NFS) and give the mounted folder"
+        )
+    try:
+        return Path(text).expanduser()
+    except RuntimeError as error:
+        raise UserError(
+            f"{given}: no home folder is known here; give the whole path"
+        ) from error
+
+
+def path_argument(text: str) -> Path:
+    """``local_path`` as a ``type=`` of argparse, which says the option itself."""
+    try:
+        return local_path(text)
+    except UserError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+
+
+def user_cache() -> Path:
+    """Returns where this user's caches go: $XDG_CACHE_HOME, else ~/.cache.
+
+    In a container without HOME and without an entry for the user it is a folder of the
+    user's among the temporary files.
+    """
+    if folder := os.environ.get("XDG_CACHE_HOME"):
+        return Path(folder)
+    try:
+        return Path.home() / ".cache"
+    except RuntimeError:
+        return Path(tempfile.gettempdir()) / f"cache-{os.getuid()}"
