@@ -15,7 +15,6 @@ from fisher_jax.host.machine import count_cores
 from fisher_jax.host.output import keep_writing
 from fisher_jax.host.paths import path_argument
 from launch.command_line import Parser
-from launch.local import count_accelerators, environments
 from launch.processes import Job, StopRequested, main_command, run_side_by_side
 
 with needs_extra("train"):
@@ -25,6 +24,7 @@ with needs_extra("train"):
 
     from fisher_jax.report.compare import Metric, draw_runs, save_figure
     from fisher_jax.run_files import RunFiles, read_run
+    from launch.local import count_accelerators, environments
 
 CONFIG = "experiments/digits_fp.py"
 METHODS = {
