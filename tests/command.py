@@ -31,12 +31,12 @@ SMALL = (
 
 
 def start(
-    *arguments: str, environment: dict[str, str] | None = None
+    *arguments: str, environment: dict[str, str] | None = None, cwd: Path = ROOT
 ) -> subprocess.Popen[str]:
     """Starts main.py; output is piped, standard error into standard output."""
     return subprocess.Popen(
         [sys.executable, str(ROOT / "main.py"), *arguments],
-        cwd=ROOT,
+        cwd=cwd,
         env={**os.environ, **(environment or {})},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -85,10 +85,13 @@ def finish_group(
 
 
 def run(
-    *arguments: str, environment: dict[str, str] | None = None, timeout: float = 180
+    *arguments: str,
+    environment: dict[str, str] | None = None,
+    cwd: Path = ROOT,
+    timeout: float = 180,
 ) -> tuple[int, str]:
     """Runs main.py to its end; returns exit code and output."""
-    process = start(*arguments, environment=environment)
+    process = start(*arguments, environment=environment, cwd=cwd)
     try:
         output, _ = process.communicate(timeout=timeout)
     finally:

@@ -18,6 +18,7 @@ import time
 import numpy as np
 import pytest
 
+from fisher_jax.train.command_line import default_workdir
 from tests.command import (
     ROOT,
     SMALL,
@@ -262,11 +263,43 @@ def test_a_mistake_gets_one_line_and_exit_2(case, tmp_path):
     assert "Traceback" not in output
 
 
-def test_flags_that_are_missing(tmp_path):
-    assert run(f"--workdir={tmp_path}")[0] == 2
-    code, output = run("--config=experiments/base.py")
+def test_flags_that_are_missing(finished, tmp_path):
+    code, output = run(f"--workdir={tmp_path}")
+    assert code == 2
+    assert "--config is missing" in output
+    code, output = run(f"--config={finished[0]}/config.json")
     assert code == 2
     assert "--workdir is missing" in output
+
+
+def test_without_a_workdir_a_run_has_its_own_and_continues_there(finished, tmp_path):
+    config, *changes = SMALL
+    config = config.replace("experiments/", f"{ROOT}/experiments/")
+    command = (config, *changes, EPOCHS)
+    process = start(*command, cwd=tmp_path)
+    workdir = tmp_path / "runs" / "digits_fp_rfp"
+    code, output = signal_when(
+        process, signal.SIGTERM, lambda: len(records_so_far(workdir)) >= 3
+    )
+    assert code == 75, output
+    said = "Run directory: runs/digits_fp_rfp (--workdir=DIR names another)."
+    assert output.splitlines()[0] == said
+    code, output = run(*command, cwd=tmp_path)
+    assert code == 0, output
+    assert "Continuing from step" in output
+    assert_same_end(workdir, finished[0], STEPS)
+
+
+@pytest.mark.parametrize(
+    ("config", "workdir"),
+    [
+        ("experiments/tinyimagenet_fp.py", "runs/tinyimagenet_fp"),
+        ("/a/b/imagenet.py:eta_0.1", "runs/imagenet_eta_0.1"),
+        ("x.py:../a b/c", "runs/x_.._a_b_c"),
+    ],
+)
+def test_the_default_workdir(config, workdir):
+    assert default_workdir(config) == workdir
 
 
 def test_help_says_how():

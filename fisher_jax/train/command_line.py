@@ -1,7 +1,9 @@
 """The flags of main.py and what they say."""
 
+import re
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 from absl import flags
@@ -11,7 +13,9 @@ from fisher_jax.host.paths import local_path
 from fisher_jax.train.config import SCHEMA, split_overrides
 
 _CONFIG = flags.DEFINE_string("config", None, "experiment file.py[:variant]")
-_WORKDIR = flags.DEFINE_string("workdir", None, "run directory, made if absent")
+_WORKDIR = flags.DEFINE_string(
+    "workdir", None, "run directory; without it runs/EXPERIMENT[_VARIANT]"
+)
 _COORDINATOR_ADDRESS = flags.DEFINE_string(
     "coordinator_address", None, "several processes: HOST:PORT of process 0"
 )
@@ -31,7 +35,7 @@ class Processes(NamedTuple):
 
 
 class CommandLine(NamedTuple):
-    """A command line, taken apart."""
+    """A command line, taken apart; the workdir is the default where none is given."""
 
     config: str
     overrides: list[tuple[str, str]]
@@ -39,6 +43,7 @@ class CommandLine(NamedTuple):
     processes: Processes
     profile_steps: range
     argv: Sequence[str]
+    has_default_workdir: bool = False
 
 
 def parse_flags(argv: Sequence[str]) -> Sequence[str]:
@@ -62,20 +67,34 @@ def read_command_line(argv: Sequence[str]) -> CommandLine:
     """Returns what the flags say, after ``parse_flags``.
 
     Raises:
-        UserError: --config or --workdir is missing, or --profile_steps is no range.
+        UserError: --config is missing, or --workdir for a run's config.json, which has
+            no name of its own; --profile_steps is no range.
     """
     file, workdir = _CONFIG.value, _WORKDIR.value
-    if not file or not workdir:
-        missing = "workdir" if file else "config"
-        raise UserError(f"--{missing} is missing; see python main.py --help")
+    if not file:
+        raise UserError("--config is missing; see python main.py --help")
     return CommandLine(
         file,
         split_overrides(argv)[1],
-        str(local_path(workdir, "--workdir")),
+        str(local_path(workdir or default_workdir(file), "--workdir")),
         Processes(_COORDINATOR_ADDRESS.value, _NUM_PROCESSES.value, _PROCESS_ID.value),
         _steps(_PROFILE_STEPS.value),
         argv,
+        has_default_workdir=not workdir,
     )
+
+
+def default_workdir(config: str) -> str:
+    """Returns ``runs/EXPERIMENT`` or ``runs/EXPERIMENT_VARIANT`` of ``FILE.py[:arg]``.
+
+    Raises:
+        UserError: the file is a run's config.json.
+    """
+    file, _, variant = config.partition(":")
+    if file.endswith(".json"):
+        raise UserError("--workdir is missing; a config.json can run anywhere")
+    name = f"{Path(file).stem}_{variant}" if variant else Path(file).stem
+    return "runs/" + re.sub(r"[^\w.+-]", "_", name)
 
 
 def _steps(text: str | None) -> range:

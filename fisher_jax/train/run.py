@@ -108,6 +108,8 @@ def _run(
             "this process has other JAX or XLA settings than the first; start all with "
             "one environment"
         )
+    if command.has_default_workdir:
+        console.print(f"Run directory: {directory} (--workdir=DIR names another).")
     with locks:
         is_known, has_ended = parallel.from_first(open_workdir)
         if has_ended:
