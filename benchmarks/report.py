@@ -45,7 +45,7 @@ class Table(NamedTuple):
 
 
 class Target(NamedTuple):
-    """A limit of issue 3 and what was measured.
+    """A limit that the benchmark is held to, and what was measured.
 
     Attributes:
         name: what is compared.

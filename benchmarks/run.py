@@ -64,7 +64,7 @@ class Benchmark:
         return times.ratio
 
     def aim(self, network: str, *targets: Target) -> None:
-        """Records what was measured of a network beside what issue 3 asks."""
+        """Records what was measured of a network beside its limits."""
         self.results.targets.extend(t._replace(network=network) for t in targets)
 
     def gradient(self, problem: Problem, effort: Effort) -> None:

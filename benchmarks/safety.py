@@ -27,7 +27,7 @@ from fisher_jax.train.records import append_record
 from fisher_jax.train.state import count_parameters, create_state
 from fisher_jax.train.step import StepMetrics, place_state
 
-# Seconds of a step of SimpleCNN on CIFAR-10 at batch 128 on two cores (findings), for
+# Seconds of a step of SimpleCNN on CIFAR-10 at batch 128 on two cores, measured, for
 # where the share is told without a run.
 STEP_SECONDS = 0.35
 STEPS_PER_EPOCH = 351

@@ -24,7 +24,8 @@ The paper's table 5: 97 s an epoch with FP, 8.1 h in all.
 Open: the chosen eta* and alpha. 0.1 is our reading of "five log-spaced values in [1e-2,
 1e0]" for a network with batch norm (it is also what DenseNet's authors take), alpha the
 centre of the paper's grid; ``table1.py`` searches both. In which mode batch norm is
-inside the penalty: ``penalty.batch_norm``, train. What is open in the penalties
+inside the penalty: ``penalty.batch_norm``, train. Whether statistics are estimated anew
+for Tr(F) too, and not "in testing" alone; here they are. What is open in the penalties
 themselves: ``experiments/methods.py``.
 """
 

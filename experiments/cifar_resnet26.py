@@ -15,7 +15,9 @@ Variants (``:name``): cifar10 (default), cifar100, small (ResNet-8 on digits).
 Expected time: --estimate tells; small: 20 s on two CPU cores.
 
 Open: which variant of Arpit et al.'s initialisation, see
-fisher_jax/models/weight_norm.py; whether examples are held out, none here.
+fisher_jax/models/weight_norm.py; whether examples are held out, none here; which
+training loss crosses epsilon, here that of the whole training set at an epoch's end,
+without augmentation.
 """
 
 from ml_collections import ConfigDict

@@ -13,7 +13,7 @@ Expected time: 9 runs, 0.3 device-hours on A100s, 0.11 on H100s, 0.29 on TPU v5e
 
 Open: which batch sizes, here 32, 128 and 512, and which rate, here eta*; how long, here
 50 epochs, as figure 18; how many seeds, here 3 (small: 5). The small form has a third
-of the small eta*, at which batches of 10 train as well as larger ones.
+of the small eta*, at which batches of 20 train as well as larger ones.
 """
 
 from experiments import fig18
@@ -30,7 +30,7 @@ from experiments.sweeps import (
 )
 
 BATCH_SIZES = (32, 128, 512)
-SMALL_BATCH_SIZES = (10, 50, 200)
+SMALL_BATCH_SIZES = (20, 60, 200)
 SMALL = {**fig18.SMALL, "train.num_epochs": 120}
 
 

@@ -18,10 +18,10 @@ Expected time: 8.2 h on one NVIDIA A100, an estimate: 651 PFLOP, 30% of its peak
 Decoding is the other bound: 1.28 million photographs an epoch, some 500 a second and
 core.
 
-Open: the images' size: resized to 256 pixels, of which the middle 224 are kept; on how
-many examples the training loss is taken, 50,000 random ones here, to save reading all
-of them again at every epoch; the test split, TFDS's ``validation`` here; whether
-examples are held out, none here.
+Open: the images' size: resized to 256 pixels, of which the middle 224 are kept; which
+training loss crosses epsilon, here that of 50,000 random training examples at an
+epoch's end, to save reading all of them again; the test split, TFDS's ``validation``
+here; whether examples are held out, none here.
 """
 
 from ml_collections import ConfigDict

@@ -26,7 +26,8 @@ split; ``table1.py`` takes the best test accuracy and selection.json says so, an
 grid (of 5 values here). How images are downsized to 32x32, see
 ``fisher_jax/data/tiny_imagenet_builder.py``. The inputs' normalisation, per channel
 here. In which mode batch norm is inside the penalty: ``penalty.batch_norm``, train.
-What is open in the penalties themselves: ``experiments/methods.py``.
+Whether its statistics are estimated anew for Tr(F) too, and not "in testing" alone;
+here they are. What is open in the penalties themselves: ``experiments/methods.py``.
 """
 
 from ml_collections import ConfigDict

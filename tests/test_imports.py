@@ -1,4 +1,4 @@
-"""Imports point down only: curvature <- penalties <- train <- main (design)."""
+"""Imports point down only: curvature <- penalties <- train <- main."""
 
 import ast
 from pathlib import Path
