@@ -32,9 +32,7 @@ def time_alone(plan: loop.Run, state: object, steps: int) -> tuple[list[float], 
     seconds = []
     for _ in range(steps):
         started = time.perf_counter()
-        state, metrics = plan.train_step(
-            state, *batch, plan.penalty_coefficient, update_penalty=False
-        )
+        state, metrics = plan.train_step(state, *batch, update_penalty=False)
         jax.block_until_ready((state, metrics))
         seconds.append(time.perf_counter() - started)
     return seconds, state

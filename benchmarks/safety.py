@@ -22,10 +22,15 @@ from fisher_jax import parallel
 from fisher_jax.models import MODELS
 from fisher_jax.train import checkpoints
 from fisher_jax.train.checkpoints import Best, Snapshot
-from fisher_jax.train.optimizer import sgd
+from fisher_jax.train.loop import no_penalties
 from fisher_jax.train.records import append_record
-from fisher_jax.train.state import count_parameters, create_state
-from fisher_jax.train.step import StepMetrics, place_state
+from fisher_jax.train.step import (
+    StepMetrics,
+    count_parameters,
+    create_state,
+    sgd,
+    stale_penalty,
+)
 
 # Seconds of a step of SimpleCNN on CIFAR-10 at batch 128 on two cores, measured, for
 # where the share is told without a run.
@@ -35,20 +40,18 @@ STEPS_PER_EPOCH = 351
 
 def make_snapshot(model_name: str, classes: int) -> Snapshot:
     """A run's state at its start, with everything a checkpoint may hold."""
-    mesh = parallel.make_mesh()
     model = MODELS[model_name](num_classes=classes, dtype=jnp.float32)
-    state = create_state(
-        model, sgd(lambda _: 0.01, 0.9, 0.0), (32, 32, 3), seed=0, with_penalty=True
-    )
-    state = place_state(state, mesh)
+    optimizer = sgd(lambda _: 0.01, 0.9, 0.0, stale_penalty(0.1))
+    state = create_state(model, optimizer, (32, 32, 3), seed=0)
     metrics = StepMetrics(jnp.float32(0), jnp.float32(0), jnp.int32(0))
     best = Best(
         jnp.float32(0.5),
         jnp.int32(0),
         *jax.tree.map(jnp.copy, (state.params, state.batch_stats)),
     )
-    place = parallel.replicated(mesh)
-    return Snapshot(state, parallel.place(metrics, place), parallel.place(best, place))
+    everywhere = parallel.replicated(parallel.make_mesh())
+    state, metrics, best = parallel.place((state, metrics, best), everywhere)
+    return Snapshot(state, metrics, no_penalties(everywhere), best)
 
 
 def time_checkpoints(snapshot: Snapshot, number: int) -> tuple[list[float], float]:

@@ -16,8 +16,7 @@ from benchmarks.torch_twins import Twin, make_twin, torch_device
 from fisher_jax import penalties
 from fisher_jax.curvature import fisher_trace, hessian_trace, squared_gradient_norms
 from fisher_jax.train.gradients import PenaltySettings, StepSettings
-from fisher_jax.train.state import TrainState, create_state
-from fisher_jax.train.step import train_step
+from fisher_jax.train.step import TrainState, create_state, sgd, train_step
 
 UPDATE_EVERY = 10
 NUM_PROBES = 30
@@ -130,9 +129,13 @@ def steps(problem: Problem) -> Section:
 
 def _our_steps(problem: Problem, penalty: PenaltySettings | None) -> Call:
     """The steps of ``fisher_jax.train``, compiled and donated as its loop does."""
-    optimizer = optax.sgd(LEARNING_RATE, MOMENTUM)
-    shape = problem.inputs.shape[1:]
-    state = create_state(problem.model, optimizer, shape, 0, penalty is not None)
+    optimizer = sgd(
+        optax.constant_schedule(LEARNING_RATE),
+        MOMENTUM,
+        0.0,
+        None if penalty is None else penalties.add_penalty(COEFFICIENT),
+    )
+    state = create_state(problem.model, optimizer, problem.inputs.shape[1:], 0)
     # Copies: the step donates its state.
     state = state.replace(params=jax.tree.map(jnp.copy, problem.params))
     step = jax.jit(
@@ -148,7 +151,6 @@ def _our_steps(problem: Problem, penalty: PenaltySettings | None) -> Call:
                 state,
                 problem.inputs,
                 problem.labels,
-                COEFFICIENT,
                 settings=settings,
                 update_penalty=penalty is not None and index == 0,
             )

@@ -40,7 +40,7 @@ def accumulation_dtype(tree: PyTree) -> jnp.dtype:
     return jnp.result_type(jnp.float32, *jax.tree.leaves(tree))
 
 
-def unknown(beside: PyTree, *, is_carried: bool = False) -> Float[Array, ""]:
+def unknown(beside: PyTree) -> Float[Array, ""]:
     """NaN, which stands for a number that is not known.
 
     ``jax_debug_nans`` takes every NaN that JAX computes for a fault, and every one that
@@ -50,13 +50,12 @@ def unknown(beside: PyTree, *, is_carried: bool = False) -> Float[Array, ""]:
     Args:
         beside: arrays that come from the same computation; they say the dtype, as in
             ``accumulation_dtype``, and whether it is being traced.
-        is_carried: whether compiled functions will take it and return it, as a state.
     """
     dtype = accumulation_dtype(beside)
     if not getattr(jax.config, _DEBUG_NANS):
         return jnp.full((), jnp.nan, dtype)
     leaves = jax.tree.leaves(beside)
-    if is_carried or any(isinstance(leaf, jax.core.Tracer) for leaf in leaves):
+    if any(isinstance(leaf, jax.core.Tracer) for leaf in leaves):
         return jnp.full((), jnp.inf, dtype)
     return jax.device_put(np.asarray(np.nan, dtype))
 

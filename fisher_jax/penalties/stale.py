@@ -23,9 +23,9 @@ class StalePenaltyState(NamedTuple):
 
     Attributes:
         step: how many steps were taken.
-        penalty_value: the penalty at its latest update, without α; NaN before the
-            first. B times a Fisher penalty's value is an unbiased estimate of Tr(F).
-        penalty_gradient: its gradient there, a pytree like params.
+        penalty_value: the penalty at its latest update, without α; 0 before the first.
+            B times a Fisher penalty's value is an unbiased estimate of Tr(F).
+        penalty_gradient: its gradient there, a pytree like params; zeros before.
     """
 
     step: Int[Array, ""]
@@ -63,12 +63,19 @@ def add_penalty(
     ``optax.tree_utils.tree_get(state, "penalty_value")``.
 
     Call ``update`` under ``jax.jit``, with the same key or another one at each step:
-    only the keys of the steps that renew matter. Under ``jit`` with sharded arrays, the
-    gradient kept lies on the devices as the params do. Inside ``jax.shard_map`` pass
-    ``axis_name`` to the penalty, and to ``update`` the gradient of the whole batch.
+    only the keys of the steps that renew matter. The program holds both kinds of step
+    and decides between them. A loop that knows the step's number can compile them
+    apart, without a conditional: it passes ``renew=is_penalty_update(step, 0, 10)``, a
+    Python bool, to ``update``, and needs no ``penalty_fn`` where that is False. This
+    is how main.py trains.
+
+    Under ``jit`` with sharded arrays, the gradient kept lies on the devices as the
+    params do. Inside ``jax.shard_map`` pass ``axis_name`` to the penalty, and to
+    ``update`` the gradient of the whole batch: what is kept is replicated.
 
     Args:
-        coefficient: α, a number or a scalar array. One that changes along the way:
+        coefficient: α, a number or a scalar array. One that changes along the way, or
+            with which a program is not to be compiled anew:
             ``optax.inject_hyperparams(add_penalty, ("update_every", "first_step"))``.
         update_every: f, 10 in the paper.
         first_step: the first step that adds the penalty, counted from 0.
@@ -78,8 +85,8 @@ def add_penalty(
 
     Raises:
         TypeError: a coefficient that is no real scalar, counts that are no Python
-            integers; from ``update``: a penalty that is no scalar, or integer
-            parameters.
+            integers; from ``update``: a penalty that is no scalar, integer parameters,
+            or a ``renew`` that is traced.
         ValueError: update_every < 1 or first_step < 0; from ``update``: no params or no
             penalty_fn; from both: inside ``optax.masked`` or ``optax.multi_transform``,
             which show it some of the parameters only.
@@ -99,7 +106,7 @@ def add_penalty(
         trees.check_params(params)
         return StalePenaltyState(
             step=jnp.zeros((), jnp.int32),
-            penalty_value=trees.unknown(params, is_carried=True),
+            penalty_value=jnp.zeros((), trees.accumulation_dtype(params)),
             penalty_gradient=jax.tree.map(jnp.zeros_like, params),
         )
 
@@ -109,10 +116,28 @@ def add_penalty(
         params: PyTree | None = None,
         *,
         penalty_fn: PenaltyFn | None = None,
+        renew: bool | None = None,
         **others: Any,
     ) -> tuple[PyTree, StalePenaltyState]:
         del others
-        value, gradient = _renewed(penalty_fn, params, state, update_every, first_step)
+        if renew is not None and not isinstance(renew, bool):
+            raise TypeError(
+                f"renew: expected a Python bool or None, got {trees.described(renew)}"
+            )
+        kept = state.penalty_value, state.penalty_gradient
+        if renew is False:
+            value, gradient = kept
+        else:
+            compute = _value_and_gradient(penalty_fn, params, kept[0].dtype)
+            if renew:
+                value, gradient = compute(params)
+            else:
+                value, gradient = jax.lax.cond(
+                    is_penalty_update(state.step, first_step, update_every),
+                    loops.loop_body(compute),
+                    lambda _: kept,
+                    params,
+                )
         total = jax.tree.map(
             lambda g, p: (g + coefficient * p).astype(g.dtype), updates, gradient
         )
@@ -121,14 +146,10 @@ def add_penalty(
     return optax.GradientTransformationExtraArgs(init, update)
 
 
-def _renewed(
-    penalty_fn: PenaltyFn | None,
-    params: PyTree | None,
-    state: StalePenaltyState,
-    update_every: int,
-    first_step: int,
-) -> tuple[Float[Array, ""], PyTree]:
-    """Penalty and gradient at ``params`` where they are due, else those kept."""
+def _value_and_gradient(
+    penalty_fn: PenaltyFn | None, params: PyTree | None, dtype: jnp.dtype
+) -> Callable[[PyTree], tuple[Float[Array, ""], PyTree]]:
+    """The penalty and its gradient, of arguments that have been checked."""
     if params is None:
         raise ValueError(
             "params: needed to differentiate the penalty; call "
@@ -142,19 +163,23 @@ def _renewed(
         )
     _check_whole(params)
     trees.check_params(params)
-    trees.check_scalar("penalty_fn", penalty_fn, params)
+
+    # Checked as it is traced: a network should not be traced once more for that.
+    def checked(params: PyTree) -> Float[Array, ""]:
+        trees.check_function("penalty_fn", penalty_fn)
+        value = penalty_fn(params)
+        if getattr(value, "shape", None) != () or not trees.is_floating(value):
+            raise TypeError(
+                "penalty_fn: expected penalty_fn(params) to be one floating-point "
+                f"scalar, got {trees.described(value)}"
+            )
+        return value
 
     def compute(params: PyTree) -> tuple[Float[Array, ""], PyTree]:
-        value, gradient = jax.value_and_grad(penalty_fn)(params)
-        return value.astype(state.penalty_value.dtype), gradient
+        value, gradient = jax.value_and_grad(checked)(params)
+        return value.astype(dtype), gradient
 
-    result: tuple[Float[Array, ""], PyTree] = jax.lax.cond(
-        is_penalty_update(state.step, first_step, update_every),
-        loops.loop_body(compute),
-        lambda params: (state.penalty_value, state.penalty_gradient),
-        params,
-    )
-    return result
+    return compute
 
 
 def _check_whole(params: PyTree) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import optax
 from flax import linen as nn
 from jax import Array
-from jax.sharding import Mesh
+from jax.sharding import Mesh, Sharding
 from ml_collections import ConfigDict
 
 from fisher_jax import measure, parallel
@@ -24,9 +24,16 @@ from fisher_jax.train.checkpoints import Best, Snapshot
 from fisher_jax.train.config import STREAM_KEYS
 from fisher_jax.train.feed import Feed, feed_from_memory, feed_from_stream
 from fisher_jax.train.gradients import PENALTIES, PenaltySettings, StepSettings
-from fisher_jax.train.optimizer import sgd, step_decay
-from fisher_jax.train.state import TrainState, create_state, make_eval_apply
-from fisher_jax.train.step import StepMetrics, compile_train_step, place_state
+from fisher_jax.train.step import (
+    StepMetrics,
+    TrainState,
+    compile_train_step,
+    create_state,
+    make_eval_apply,
+    sgd,
+    stale_penalty,
+    step_decay,
+)
 
 
 def load_data(config: ConfigDict) -> Selection:
@@ -68,21 +75,19 @@ def build(config: ConfigDict, data: Selection, mesh: Mesh) -> tuple[loop.Run, Sn
     _check_compute_dtype(config.model.compute_dtype, mesh)
     model = make_model(config, data.source.num_classes)
     optimizer = make_optimizer(config, per_epoch)
-    has_penalty = PENALTIES[config.penalty.name] is not None
     try:
-        state = create_state(
-            model, optimizer, data.image_shape, config.seed, has_penalty
-        )
+        state = create_state(model, optimizer, data.image_shape, config.seed)
     except ValueError as error:
         raise UserError(f"model {config.model.name}: {error}") from error
     _check_microbatches(config, state, mesh)
-    state = place_state(state, mesh)
+    everywhere = parallel.replicated(mesh)
+    state = parallel.place(state, everywhere)
     if config.train.init_from is not None:
         state = checkpoints.start_from(config.train.init_from, state)
-    best = _no_best(state) if data.validation_ids.size else None
+    best = _no_best(state, everywhere) if data.validation_ids.size else None
     nothing = StepMetrics(jnp.float32(0), jnp.float32(0), jnp.int32(0))
-    metrics = parallel.place(nothing, parallel.replicated(mesh))
-    snapshot = Snapshot(state, metrics, best)
+    metrics = parallel.place(nothing, everywhere)
+    snapshot = Snapshot(state, metrics, loop.no_penalties(everywhere), best)
     return _plan(config, data, mesh, per_epoch, make_eval_apply(model)), snapshot
 
 
@@ -102,12 +107,18 @@ def make_model(config: ConfigDict, num_classes: int) -> nn.Module:
 def make_optimizer(
     config: ConfigDict, steps_per_epoch: int
 ) -> optax.GradientTransformation:
-    """Returns SGD with the step decay of ``config.optimizer``."""
-    rate = config.optimizer
+    """Returns SGD with the step decay of ``config.optimizer``, and the penalty."""
+    rate, penalty = config.optimizer, None
     schedule = step_decay(
         rate.learning_rate, rate.decay_factor, rate.decay_epochs, steps_per_epoch
     )
-    return sgd(schedule, rate.momentum, rate.weight_decay)
+    if PENALTIES[config.penalty.name] is not None:
+        penalty = stale_penalty(
+            config.penalty.coefficient,
+            config.penalty.update_every,
+            config.penalty.start_epoch * steps_per_epoch,
+        )
+    return sgd(schedule, rate.momentum, rate.weight_decay, penalty)
 
 
 def _plan(
@@ -119,7 +130,6 @@ def _plan(
     )
     return loop.Run(
         schedule=_schedule(config, per_epoch),
-        penalty_coefficient=config.penalty.coefficient,
         fisher_batch=_fisher_batch(config),
         train_step=compile_train_step(step_settings(config), mesh),
         eval_apply=eval_apply,
@@ -172,6 +182,7 @@ def step_settings(config: ConfigDict) -> StepSettings:
         config.mixup.beta,
         config.sam.radius,
         config.penalty.radius if is_gradient_norm else 0.0,
+        config.penalty.coefficient if is_gradient_norm else 0.0,
         config.train.microbatches,
     )
 
@@ -252,8 +263,7 @@ def _random_order(seed: int, purpose: str, data: Selection) -> np.ndarray:
     return np.argsort(bits, kind="stable").astype(np.int32)
 
 
-def _no_best(state: TrainState) -> Best:
+def _no_best(state: TrainState, sharding: Sharding) -> Best:
     like = jax.tree.map(jnp.copy, (state.params, state.batch_stats))
-    sharding = state.penalty_value.sharding
     scalars = parallel.place((np.float32(-1), np.int32(0)), sharding)
     return Best(*scalars, *like)

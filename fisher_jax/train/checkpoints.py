@@ -22,13 +22,13 @@ import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 from absl import logging as absl_logging
+from flax import serialization
 from jaxtyping import Array, Float, Int, PyTree, UInt32
 
 from fisher_jax import parallel
 from fisher_jax.errors import UserError, one_line
 from fisher_jax.host.paths import local_path
-from fisher_jax.train.state import TrainState
-from fisher_jax.train.step import StepMetrics
+from fisher_jax.train.step import StepMetrics, TrainState
 
 DAMAGED = "damaged_checkpoints"
 
@@ -42,16 +42,25 @@ class Best(NamedTuple):
     batch_stats: PyTree
 
 
+class PenaltySum(NamedTuple):
+    """The sum of the penalty's values since the last record, and how many they are."""
+
+    total: Float[Array, ""]
+    updates: Int[Array, ""]
+
+
 class Snapshot(NamedTuple):
     """What a checkpoint holds: all from which a run goes on.
 
     Attributes:
         metrics: of the latest step, whose record may still be due.
+        penalties: of the penalty's updates that no record has seen yet.
         best: None for a run without validation.
     """
 
     state: TrainState
     metrics: StepMetrics
+    penalties: PenaltySum
     best: Best | None
 
 
@@ -313,25 +322,16 @@ def start_from(run_directory: str, state: TrainState) -> TrainState:
 
 
 def _tree(snapshot: Snapshot) -> dict[str, Any]:
-    """The snapshot as nested dicts of arrays."""
-    state = snapshot.state
-    tree: dict[str, Any] = {
-        "state": {
-            "step": jnp.asarray(state.step, jnp.int32),
-            "params": state.params,
-            "opt_state": state.opt_state,
-            "batch_stats": state.batch_stats,
-            "key": jax.random.key_data(state.key),
-            "penalty_gradient": state.penalty_gradient,
-            "penalty_value": state.penalty_value,
-            "penalty_sum": state.penalty_sum,
-            "penalty_count": state.penalty_count,
-        },
-        "metrics": snapshot.metrics._asdict(),
-    }
-    if snapshot.best is not None:
-        tree["best"] = snapshot.best._asdict()
+    """The snapshot as nested dicts of arrays, whose order no reader can change."""
+    tree: dict[str, Any] = serialization.to_state_dict(_with_key_data(snapshot))
     return tree
+
+
+def _with_key_data(snapshot: Snapshot) -> Snapshot:
+    """With the key's words in place of the key."""
+    state = snapshot.state
+    words = jax.random.key_data(state.key)
+    return snapshot._replace(state=state.replace(key=words))
 
 
 @jax.jit
@@ -355,11 +355,9 @@ def _read(
     tree, reason = _read_tree(orbax, step, abstract)
     if tree is None:
         return None, reason
-    values = dict(tree["state"])
-    values["key"] = jax.random.wrap_key_data(values["key"])
-    best = Best(**tree["best"]) if like.best is not None else None
-    state = like.state.replace(**values)
-    return Snapshot(state, StepMetrics(**tree["metrics"]), best), ""
+    found: Snapshot = serialization.from_state_dict(_with_key_data(like), tree)
+    key = jax.random.wrap_key_data(found.state.key)
+    return found._replace(state=found.state.replace(key=key)), ""
 
 
 def _read_tree(

@@ -20,8 +20,12 @@ from fisher_jax.train.assemble import (
     step_settings,
 )
 from fisher_jax.train.gradients import PENALTIES
-from fisher_jax.train.state import count_parameters, create_state, make_eval_apply
-from fisher_jax.train.step import train_step
+from fisher_jax.train.step import (
+    count_parameters,
+    create_state,
+    make_eval_apply,
+    train_step,
+)
 
 
 class DataSize(NamedTuple):
@@ -106,10 +110,11 @@ def data_size(config: ConfigDict) -> DataSize:
 def program_key(config: ConfigDict) -> str:
     """Returns a text that is the same for runs whose steps are the same programs."""
     settings = step_settings(config)
-    # The strength of mixup and SAM changes numbers in the program, no operation.
+    # How strong these are changes numbers in the program, no operation.
     alike = settings._replace(
         mixup_beta=float(bool(settings.mixup_beta)),
         sam_radius=float(bool(settings.sam_radius)),
+        gradient_norm_coefficient=0.0,
     )
     shapes = (data_size(config), config.model.to_dict(), config.train.batch_size)
     return repr((*shapes, alike))
@@ -153,19 +158,17 @@ def lower_step(config: ConfigDict, *, update_penalty: bool) -> jax.stages.Lowere
         static_argnames=("update_penalty",),
         donate_argnums=0,
     )
-    return step.lower(state, inputs, labels, 0.1, update_penalty=update_penalty)
+    return step.lower(state, inputs, labels, update_penalty=update_penalty)
 
 
 def _shapes(config: ConfigDict) -> tuple[Any, Any, Any]:
     """Returns the shapes of a state, of a batch's inputs and of its labels."""
     data = data_size(config)
     model = make_model(config, data.num_classes)
-    has_penalty = PENALTIES[config.penalty.name] is not None
+    optimizer = make_optimizer(config, 1)
     try:
         state = jax.eval_shape(
-            lambda: create_state(
-                model, make_optimizer(config, 1), data.image_shape, 0, has_penalty
-            )
+            lambda: create_state(model, optimizer, data.image_shape, 0)
         )
     except ValueError as error:
         raise UserError(f"model {config.model.name}: {error}") from error

@@ -1,10 +1,8 @@
-"""The gradient of a step: cross-entropy and penalty, each device its share.
+"""The gradient of a step's cross-entropy, and its penalty as a function of params.
 
-Under shard_map every device differentiates its part of the batch and the sum over
-devices is taken once, of cross-entropy plus alpha times penalty: an update of the
-penalty needs one more, of the gradient inside its square. What is kept of the penalty's
-gradient for the steps to come lies scattered over the devices, each holding a piece,
-which it adds to its own part of the sum.
+Under shard_map every device sees its share of the batch. The sum over devices is taken
+once for the cross-entropy; an update of the penalty needs two more, of the gradient
+inside its square and of its own gradient, which every device then holds whole.
 """
 
 from collections.abc import Callable, Mapping
@@ -12,8 +10,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import PartitionSpec
-from jaxtyping import Array, Bool, Float, Int, Key, PyTree
+from jaxtyping import Array, Float, Int, Key, PyTree
 
 from fisher_jax import axes, baselines, loops, penalties
 from fisher_jax.losses import cross_entropy
@@ -35,7 +32,8 @@ class StepSettings(NamedTuple):
     penalty: PenaltySettings | None = None
     mixup_beta: float = 0.0
     sam_radius: float = 0.0
-    gradient_norm_radius: float = 0.0  # r of Zhao et al. 2022; its λ is coefficient
+    gradient_norm_radius: float = 0.0  # r of Zhao et al. 2022
+    gradient_norm_coefficient: float = 0.0  # its λ
     microbatches: int = 1  # parts of each device's batch that are computed in turn
 
 
@@ -116,10 +114,15 @@ def loss_gradient(
     settings: StepSettings,
     axis_name: axes.AxisName,
 ) -> tuple[Scores, PyTree]:
-    """Returns the scores of the batch and this device's part of the loss's gradient."""
+    """Returns the scores of the whole batch and the gradient that its loss gives.
+
+    That of the mean loss; or what SAM or the gradient-norm penalty make of it, who look
+    for it at parameters that the whole batch's gradient leads to.
+    """
     batch = examples.labels.shape[0] * axes.size(axis_name)
 
     def summed_loss(params: PyTree, part: Examples) -> tuple[Array, tuple[Array, Any]]:
+        params = axes.vary(params, axes.names(axis_name))
         logits, batch_stats = network.train_mode(params, part.inputs)
         losses = part.weights * cross_entropy(logits, part.labels)
         if settings.mixup_beta:
@@ -128,9 +131,28 @@ def loss_gradient(
         correct = jnp.sum(jnp.argmax(logits, axis=-1) == part.labels)
         return jnp.sum(losses) / batch, (correct / batch, batch_stats)
 
+    def whole_loss(params: PyTree) -> tuple[Float[Array, ""], Scores]:
+        loss, (accuracy, batch_stats) = summed_loss(params, examples)
+        loss, accuracy = axes.total((loss, accuracy), axis_name)
+        return loss, Scores(loss, accuracy, batch_stats)
+
+    if settings.sam_radius:
+        (_, scores), gradient = baselines.sam_gradient(
+            whole_loss, network.params, settings.sam_radius, has_aux=True
+        )
+        return scores, gradient
+    if settings.gradient_norm_radius:
+        radius = settings.gradient_norm_radius
+        balance = jnp.float32(settings.gradient_norm_coefficient) / radius
+        (_, scores), gradient = baselines.gradient_norm_gradient(
+            whole_loss, network.params, radius, balance, has_aux=True
+        )
+        return scores, gradient
+
     def one_part(part: Examples) -> tuple[tuple[Array, tuple[Array, Any]], PyTree]:
-        params = axes.vary(network.params, axes.names(axis_name))
-        return jax.value_and_grad(summed_loss, has_aux=True)(params, part)
+        # This device's share of the gradient: the sum is taken once, of all parts.
+        own = axes.vary(network.params, axes.names(axis_name))
+        return jax.value_and_grad(summed_loss, has_aux=True)(own, part)
 
     if settings.microbatches == 1:
         (loss, (accuracy, batch_stats)), gradient = one_part(examples)
@@ -140,71 +162,37 @@ def loss_gradient(
         )
         # Networks with batch norm are refused, so that there are no statistics.
         (loss, (accuracy, batch_stats)), gradient = loops.sum_slices(one_part, parts)
-    loss, accuracy = axes.total((loss, accuracy), axis_name)
+    loss, accuracy, gradient = axes.total((loss, accuracy, gradient), axis_name)
     return Scores(loss, accuracy, batch_stats), gradient
 
 
-def perturbed_gradient(
-    network: Network,
-    examples: Examples,
-    coefficient: Float[Array, ""] | float,
+def penalised_examples(
+    inputs: Float[Array, "B H W channels"],
+    labels: Int[Array, " B"],
     settings: StepSettings,
-    axis_name: axes.AxisName,
-) -> tuple[Scores, PyTree]:
-    """As ``loss_gradient`` for SAM and the gradient-norm penalty, but the whole sum.
-
-    Both look for the gradient at parameters that the whole batch's gradient leads to.
-    """
-
-    def loss_fn(params: PyTree) -> tuple[Float[Array, ""], Scores]:
-        at_params = network._replace(params=params)
-        scores = whole_loss(at_params)
-        return scores.loss, scores
-
-    def whole_loss(network: Network) -> Scores:
-        params = axes.vary(network.params, axes.names(axis_name))
-        logits, batch_stats = network.train_mode(params, examples.inputs)
-        losses = cross_entropy(logits, examples.labels)
-        correct = jnp.argmax(logits, axis=-1) == examples.labels
-        batch = losses.shape[0] * axes.size(axis_name)
-        sums = jnp.sum(losses) / batch, jnp.sum(correct) / batch
-        loss, accuracy = axes.total(sums, axis_name)
-        return Scores(loss, accuracy, batch_stats)
-
-    if settings.sam_radius:
-        (_, scores), gradient = baselines.sam_gradient(
-            loss_fn, network.params, settings.sam_radius, has_aux=True
-        )
-    else:
-        (_, scores), gradient = baselines.gradient_norm_gradient(
-            loss_fn,
-            network.params,
-            settings.gradient_norm_radius,
-            coefficient / settings.gradient_norm_radius,
-            has_aux=True,
-        )
-    return scores, gradient
+) -> tuple[Float[Array, "n H W channels"], Int[Array, " n"]]:
+    """The batch's first examples, as many as the penalty sees: never mixed ones."""
+    count = settings.penalty and settings.penalty.num_examples
+    if settings.penalty is not None and settings.penalty.name == "fisher_single":
+        count = 1
+    return inputs[:count], labels[:count]
 
 
-def penalty_gradient(
+def penalty_of_step(
     network: Network,
     inputs: Float[Array, "B H W channels"],
     labels: Int[Array, " B"],
     key: Key[Array, ""],
     settings: StepSettings,
     axis_name: axes.AxisName,
-    is_split: bool,
-) -> tuple[Float[Array, ""], PyTree]:
-    """Returns the penalty and this device's part of its gradient.
+) -> Callable[[PyTree], Float[Array, ""]]:
+    """Returns params -> penalty of the batch, by the statistics ``batch_norm`` says.
 
     Batch norm normalises by these examples, as in training, or by its running
-    statistics, as ``batch_norm`` says. The running statistics are left alone: the
-    cross-entropy pass has updated them.
+    statistics. These are left alone: the cross-entropy pass updates them.
 
     Args:
-        inputs, labels: this device's, or all where they are not split.
-        is_split: whether they are. If not, all devices compute the same and the first
-            one's part is all.
+        inputs, labels: this device's share; all of them with ``axis_name`` None.
     """
     penalty = settings.penalty
     assert penalty is not None
@@ -214,16 +202,12 @@ def penalty_gradient(
             return network.train_mode(params, x)[0]
         return network.eval_mode(params, x)
 
-    split_over = axis_name if is_split else None
     chunk_size = None
     if settings.microbatches > 1:
         chunk_size = -(-labels.shape[0] // settings.microbatches)
-    penalty_fn = penalty_function(
-        penalty, logits_fn, inputs, labels, key, chunk_size, split_over
+    return penalty_function(
+        penalty, logits_fn, inputs, labels, key, chunk_size, axis_name
     )
-    params = axes.vary(network.params, axes.names(split_over))
-    value, gradient = jax.value_and_grad(penalty_fn)(params)
-    return value, gradient if is_split else _on_the_first(gradient, axis_name)
 
 
 class PenalisedBatch(NamedTuple):
@@ -302,64 +286,3 @@ def penalty_function(
     batch = PenalisedBatch(inputs, labels, key)
     options = {"chunk_size": chunk_size, "axis_name": axis_name}
     return lambda params: penalty(logits_fn, params, batch, settings, options)
-
-
-def kept_spec(shape: tuple[int, ...], devices: int, axis: str) -> PartitionSpec:
-    """How a kept gradient of this shape is scattered: along what the devices divide.
-
-    What they do not divide in any direction, a small array, every device keeps whole.
-    """
-    split = _split_dimension(shape, devices)
-    if split is None:
-        return PartitionSpec()
-    return PartitionSpec(*[None] * split, axis)
-
-
-def keep(part: PyTree, axis_name: axes.AxisName) -> PyTree:
-    """Sums the devices' parts of a gradient and leaves each with its piece."""
-    names = axes.names(axis_name)
-    if not names:
-        return part
-
-    def one(leaf: Array) -> Array:
-        split = _split_dimension(leaf.shape, axes.size(names))
-        if split is None:
-            return jax.lax.psum(leaf, names)
-        return jax.lax.psum_scatter(leaf, names, scatter_dimension=split, tiled=True)
-
-    return jax.tree.map(one, part)
-
-
-def kept_part(kept: PyTree, like: PyTree, axis_name: axes.AxisName) -> PyTree:
-    """This device's part of a kept gradient: its piece, and zeros elsewhere.
-
-    Args:
-        kept: the device's pieces.
-        like: of the whole gradient's shapes.
-    """
-    names = axes.names(axis_name)
-    if not names:
-        return kept
-
-    def one(piece: Array, whole: Array) -> Array:
-        split = _split_dimension(whole.shape, axes.size(names))
-        if split is None:
-            return _on_the_first(piece, names)
-        zeros = axes.vary(jnp.zeros(whole.shape, piece.dtype), names)
-        first = jax.lax.axis_index(names) * piece.shape[split]
-        return jax.lax.dynamic_update_slice_in_dim(zeros, piece, first, split)
-
-    return jax.tree.map(one, kept, like)
-
-
-def _split_dimension(shape: tuple[int, ...], devices: int) -> int | None:
-    return next((i for i, n in enumerate(shape) if n and n % devices == 0), None)
-
-
-def _on_the_first(tree: PyTree, axis_name: axes.AxisName) -> PyTree:
-    """Zeros but on the first device, so that the sum over devices is the tree."""
-    names = axes.names(axis_name)
-    if not names:
-        return tree
-    is_first: Bool[Array, ""] = jax.lax.axis_index(names) == 0
-    return jax.tree.map(lambda a: jnp.where(is_first, a, jnp.zeros_like(a)), tree)

@@ -23,15 +23,19 @@ from fisher_jax.estimator_errors import estimator_errors
 from fisher_jax.penalties import is_penalty_update
 from fisher_jax.train import checkpoints
 from fisher_jax.train.batch_norm import reestimate_batch_stats
-from fisher_jax.train.checkpoints import Best, Snapshot
+from fisher_jax.train.checkpoints import Best, PenaltySum, Snapshot
 from fisher_jax.train.feed import Feed, TrainingBatch
 from fisher_jax.train.profile import StepTrace
 from fisher_jax.train.progress import Display
 from fisher_jax.train.records import Record, append_record, finite_or_none
 from fisher_jax.train.signals import StopNow, StopSignals
 from fisher_jax.train.speed import Work, count_flops, peak_flops
-from fisher_jax.train.state import TrainState
-from fisher_jax.train.step import QUANTITIES, StepMetrics
+from fisher_jax.train.step import (
+    QUANTITIES,
+    StepMetrics,
+    TrainState,
+    penalty_value,
+)
 from fisher_jax.train.trackers import Tracker, finite_values
 
 
@@ -58,7 +62,6 @@ class Run(NamedTuple):
     """All that a run computes with; made in one place, ``assemble.py``."""
 
     schedule: Schedule
-    penalty_coefficient: float
     fisher_batch: int | None  # B of the training Fisher penalty; None: another or none
     train_step: Callable[..., tuple[TrainState, StepMetrics]]
     eval_apply: Callable[[PyTree, PyTree, Any], Array]
@@ -133,7 +136,10 @@ def _train_on(
         with _saving_if_data_is_damaged(session, snapshot, step):
             inputs, labels = next(batches)
         state, metrics = take_step(run, snapshot.state, step, inputs, labels)
-        snapshot = Snapshot(state, metrics, snapshot.best)
+        penalties = snapshot.penalties
+        if is_update(schedule, step):
+            penalties = _add(penalties, penalty_value(state))
+        snapshot = Snapshot(state, metrics, penalties, snapshot.best)
         # This waits for the step before, while the new one is already under way.
         _check_finite(previous, step - 1)
         session.display.show_step(done)
@@ -156,15 +162,8 @@ def take_step(
     run: Run, state: TrainState, step: int, inputs: Array, labels: Array
 ) -> tuple[TrainState, StepMetrics]:
     """Dispatches one step, a function of (state, step, batch); donates the state."""
-    first = run.schedule.penalty_first_step
-    return run.train_step(
-        state,
-        inputs,
-        labels,
-        run.penalty_coefficient,
-        update_penalty=first is not None
-        and is_penalty_update(step, first, run.schedule.penalty_every),
-    )
+    update_penalty = is_update(run.schedule, step)
+    return run.train_step(state, inputs, labels, update_penalty=update_penalty)
 
 
 def work_of_a_step(
@@ -181,12 +180,7 @@ def work_of_a_step(
 
     def flops(update_penalty: bool) -> float:
         return count_flops(
-            run.train_step,
-            state,
-            inputs,
-            labels,
-            run.penalty_coefficient,
-            update_penalty=update_penalty,
+            run.train_step, state, inputs, labels, update_penalty=update_penalty
         )
 
     total = flops(False)
@@ -194,6 +188,14 @@ def work_of_a_step(
         total += (flops(True) - total) / run.schedule.penalty_every
     is_known = np.isfinite(total)
     return Work(batch_shape[0], total if is_known else None, peak_flops())
+
+
+def is_update(schedule: Schedule, step: int) -> bool:
+    """Whether ``step``, counted from 0, renews the penalty's gradient."""
+    first = schedule.penalty_first_step
+    return first is not None and bool(
+        is_penalty_update(step, first, schedule.penalty_every)
+    )
 
 
 def is_record_due(schedule: Schedule, done: int) -> bool:
@@ -292,7 +294,7 @@ def _record_if_due(
     speed = clock.steps_per_second(step)
     try:
         with session.stop.interruptible():
-            values = measure_state(run, snapshot.state)
+            values = measure_state(run, snapshot)
     except StopNow:
         return snapshot
     epoch = step / run.schedule.steps_per_epoch
@@ -312,7 +314,7 @@ def _record_if_due(
     session.display.show_record(record)
     clock.set_mark(step)
     return snapshot._replace(
-        state=_forget_penalty_sum(snapshot.state),
+        penalties=no_penalties(snapshot.penalties.total.sharding),
         best=_better(snapshot.best, snapshot.state, record),
     )
 
@@ -324,8 +326,9 @@ def _write_record(record: Record, session: Session) -> None:
     session.tracker.log(int(record["step"] or 0), finite_values(record))
 
 
-def measure_state(run: Run, state: TrainState) -> dict[str, float]:
-    """Returns what is measured at this state's step, by metric name."""
+def measure_state(run: Run, snapshot: Snapshot) -> dict[str, float]:
+    """Returns what is measured at this snapshot's step, by metric name."""
+    state, penalties = snapshot.state, snapshot.penalties
     step = int(state.step)
     batch_stats = state.batch_stats
     if batch_stats and run.reestimation_batches:
@@ -375,21 +378,23 @@ def measure_state(run: Run, state: TrainState) -> dict[str, float]:
             settings.mesh,
         )
     if run.schedule.penalty_first_step is not None and step:
-        values["penalty/value"] = float(state.penalty_value)
+        values["penalty/value"] = float(penalty_value(state))
     if run.fisher_batch is not None:
         values |= measure.online_fisher(
-            float(state.penalty_sum), int(state.penalty_count), run.fisher_batch
+            float(penalties.total), int(penalties.updates), run.fisher_batch
         )
     return values
 
 
-def _forget_penalty_sum(state: TrainState) -> TrainState:
-    """Starts the mean of the penalty's values anew, after a record."""
-    zeros = parallel.place(
-        (np.zeros((), state.penalty_sum.dtype), np.zeros((), np.int32)),
-        state.penalty_sum.sharding,
-    )
-    return state.replace(penalty_sum=zeros[0], penalty_count=zeros[1])
+def no_penalties(sharding: Sharding) -> PenaltySum:
+    """Where the sum of the penalty's values starts, and starts anew at a record."""
+    zeros = np.zeros((), np.float32), np.zeros((), np.int32)
+    return PenaltySum(*parallel.place(zeros, sharding))
+
+
+@jax.jit
+def _add(penalties: PenaltySum, value: Array) -> PenaltySum:
+    return PenaltySum(penalties.total + value, penalties.updates + 1)
 
 
 def _better(best: Best | None, state: TrainState, record: Record) -> Best | None:

@@ -16,7 +16,7 @@ from fisher_jax.errors import UserError
 from fisher_jax.host.machine import describe_machine
 from fisher_jax.train import loop
 from fisher_jax.train.records import read_json
-from fisher_jax.train.state import TrainState, count_parameters
+from fisher_jax.train.step import TrainState, count_parameters
 from fisher_jax.version import __version__
 
 PACKAGES = (

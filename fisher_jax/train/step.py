@@ -1,8 +1,9 @@
-"""One training step, pure: cross-entropy plus alpha times a penalty (eq. 3).
+"""One training step, pure: cross-entropy plus α times a penalty (eq. 3), then SGD.
 
-The penalty's gradient is recomputed when ``update_penalty`` is set (every f = 10 steps
-in the paper) and the latest one is added in the steps between. The caller knows from
-the step's number which it is, so that each form is compiled without a conditional.
+The optimizer is a chain of the published ``add_penalty``, weight decay and SGD. The
+penalty's gradient is renewed when ``update_penalty`` is set (every f = 10 steps in the
+paper) and the latest one is added in the steps between. The caller knows from the
+step's number which it is, so that each form is compiled without a conditional.
 """
 
 from collections.abc import Callable, Sequence
@@ -11,14 +12,16 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+import optax
+from flax import linen as nn
+from flax.training import train_state
+from jax.sharding import Mesh, PartitionSpec
 from jaxtyping import Array, Bool, Float, Int, Key, PyTree
 
-from fisher_jax import parallel
-from fisher_jax.axes import AxisName, total
+from fisher_jax.axes import AxisName
+from fisher_jax.penalties import add_penalty
 from fisher_jax.train import gradients
-from fisher_jax.train.gradients import StepSettings
-from fisher_jax.train.state import TrainState
+from fisher_jax.train.gradients import Examples, Scores, StepSettings
 
 # What may be the first that is not finite, in the order in which a step meets them.
 QUANTITIES = (
@@ -30,6 +33,18 @@ QUANTITIES = (
     "the gradient",
     "the parameters after the step",
 )
+
+
+class TrainState(train_state.TrainState):
+    """All that changes from step to step: Flax's, and two more.
+
+    Attributes:
+        batch_stats: running statistics of batch norm; empty without it.
+        key: the run's typed key; never changes, steps fold their number into it.
+    """
+
+    batch_stats: PyTree
+    key: Key[Array, ""]
 
 
 class StepMetrics(NamedTuple):
@@ -57,11 +72,110 @@ def step_keys(key: Key[Array, ""], step: Int[Array, ""] | int) -> StepKeys:
     return StepKeys(*jax.random.split(jax.random.fold_in(key, step)))
 
 
+def step_decay(
+    learning_rate: float,
+    decay_factor: float,
+    decay_epochs: Sequence[int],
+    steps_per_epoch: int,
+) -> optax.Schedule:
+    """Returns step -> learning_rate * decay_factor^(number of epochs passed).
+
+    The rate changes with the first step of each epoch in ``decay_epochs``, counted
+    from 0, as PyTorch's MultiStepLR does.
+    """
+    boundaries = {epoch * steps_per_epoch: decay_factor for epoch in decay_epochs}
+    return optax.piecewise_constant_schedule(learning_rate, boundaries)
+
+
+def stale_penalty(
+    coefficient: float, update_every: int = 10, first_step: int = 0
+) -> optax.GradientTransformation:
+    """``add_penalty`` with its coefficient in the optimizer's state.
+
+    It is then no constant of the program, and a sweep over α compiles once.
+    """
+    injected = optax.inject_hyperparams(add_penalty, ("update_every", "first_step"))
+    return injected(coefficient, update_every=update_every, first_step=first_step)
+
+
+def sgd(
+    schedule: optax.Schedule,
+    momentum: float,
+    weight_decay: float,
+    penalty: optax.GradientTransformation | None = None,
+) -> optax.GradientTransformation:
+    """Returns SGD with v <- momentum v + (g + α h + weight_decay w), w <- w - rate v.
+
+    Weight decay is coupled (it enters the momentum) and acts on every parameter,
+    biases included, as in PyTorch's ``torch.optim.SGD``.
+
+    Args:
+        penalty: what adds α h, the gradient of a penalty; None for no penalty.
+    """
+    return optax.chain(
+        optax.identity() if penalty is None else penalty,
+        optax.add_decayed_weights(weight_decay) if weight_decay else optax.identity(),
+        optax.sgd(schedule, momentum=momentum or None),
+    )
+
+
+def create_state(
+    model: nn.Module,
+    optimizer: optax.GradientTransformation,
+    image_shape: tuple[int, int, int],
+    seed: int,
+) -> TrainState:
+    """Initialises model and optimizer from the seed.
+
+    Args:
+        image_shape: height, width, channels.
+
+    Raises:
+        ValueError: the model cannot take images of this shape.
+    """
+    init_key, run_key = jax.random.split(jax.random.key(seed))
+    example = jnp.zeros((1, *image_shape), jnp.float32)
+    variables = jax.jit(model.init)(init_key, example)
+    state = TrainState.create(
+        apply_fn=model.apply,
+        params=variables["params"],
+        tx=optimizer,
+        batch_stats=variables.get("batch_stats", {}),
+        key=run_key,
+    )
+    # Flax starts at a Python 0, which would compile once more than an array.
+    return state.replace(step=jnp.zeros((), jnp.int32))
+
+
+def make_eval_apply(
+    model: nn.Module,
+) -> Callable[[PyTree, PyTree, Any], Float[Array, "B C"]]:
+    """Returns (batch_stats, params, inputs) -> logits, in evaluation mode."""
+
+    def eval_apply(
+        batch_stats: PyTree, params: PyTree, inputs: Any
+    ) -> Float[Array, "B C"]:
+        variables = {"params": params, "batch_stats": batch_stats}
+        return jnp.asarray(model.apply(variables, inputs, train=False))
+
+    return eval_apply
+
+
+def count_parameters(params: PyTree) -> int:
+    """Returns the number of scalars in params."""
+    return sum(leaf.size for leaf in jax.tree.leaves(params))
+
+
+def penalty_value(state: TrainState) -> Float[Array, ""]:
+    """The penalty at its latest update, without α; 0 before the first or without."""
+    value = optax.tree_utils.tree_get(state.opt_state, "penalty_value")
+    return jnp.zeros(()) if value is None else value
+
+
 def train_step(
     state: TrainState,
     inputs: Float[Array, "B H W channels"],
     labels: Int[Array, " B"],
-    coefficient: Float[Array, ""] | float,
     *,
     settings: StepSettings,
     update_penalty: bool,
@@ -70,149 +184,27 @@ def train_step(
     """Takes one step on the global batch.
 
     Args:
-        coefficient: alpha. Not static: a sweep over alpha compiles once.
+        state: whose optimizer has ``add_penalty`` in it if the settings have a penalty.
         settings: static.
         update_penalty: static; recompute the penalty's gradient at these parameters.
         mesh: static; the devices over which the batch is split, None for one.
     """
     keys = step_keys(state.key, state.step)
     examples = gradients.mix(inputs, labels, keys.mixup, settings.mixup_beta)
-    num_examples = settings.penalty and settings.penalty.num_examples
-    if settings.penalty is not None and settings.penalty.name == "fisher_single":
-        num_examples = 1
-    penalised = inputs[:num_examples], labels[:num_examples]
-    compute = _computed_by(mesh, settings, update_penalty, state, penalised)
-    result = compute(
-        state.params,
-        state.batch_stats,
-        state.penalty_gradient,
-        jnp.asarray(coefficient, jnp.float32),
-        examples,
-        penalised,
-        keys.penalty,
-    )
-    if result.penalty_value is not None:
-        state = state.replace(
-            penalty_gradient=result.kept,
-            penalty_value=result.penalty_value,
-            penalty_sum=state.penalty_sum + result.penalty_value,
-            penalty_count=state.penalty_count + 1,
-        )
-    scores, before = result.scores, state.params
-    state = state.apply_gradients(grads=result.gradient, batch_stats=scores.batch_stats)
+    penalised = gradients.penalised_examples(inputs, labels, settings)
+    step = _on_devices(mesh, settings, update_penalty, len(penalised[1]))
+    new, scores, gradient = step(state, examples, penalised, keys.penalty)
+    kept = optax.tree_utils.tree_get(new.opt_state, "penalty_gradient")
     met = (
         inputs,
-        before,
-        scores.loss,
-        state.penalty_value,
-        result.gradient,
         state.params,
+        scores.loss,
+        penalty_value(new),
+        (gradient, kept),
+        new.params,
     )
     first_bad = _first_bad([_all_finite(quantity) for quantity in met])
-    return state, StepMetrics(scores.loss, scores.accuracy, first_bad)
-
-
-class _Result(NamedTuple):
-    scores: gradients.Scores
-    gradient: PyTree  # of the whole batch: cross-entropy and alpha times penalty
-    penalty_value: Float[Array, ""] | None  # None without an update
-    kept: PyTree | None
-
-
-def _computed_by(
-    mesh: Mesh | None,
-    settings: StepSettings,
-    update_penalty: bool,
-    state: TrainState,
-    penalised: tuple[Array, Array],
-) -> Callable[..., _Result]:
-    """Returns ``_compute`` for one device, or under shard_map for all of a mesh."""
-    is_split = mesh is None or penalised[1].shape[0] % mesh.size == 0
-    compute = partial(
-        _compute,
-        apply_fn=state.apply_fn,
-        settings=settings,
-        update_penalty=update_penalty,
-        is_split=is_split,
-    )
-    if mesh is None or mesh.size == 1:
-        return compute
-    same, share = PartitionSpec(), PartitionSpec(mesh.axis_names)
-    kept = kept_specs(state.penalty_gradient, mesh)
-    is_updated = update_penalty and settings.penalty is not None
-    specs: Any = (same, same, *((same, kept) if is_updated else (None, None)))
-    return jax.shard_map(
-        partial(compute, axis_name=mesh.axis_names),
-        mesh=mesh,
-        in_specs=(same, same, kept, same, share, share if is_split else same, same),
-        out_specs=_Result(*specs),
-    )
-
-
-def kept_specs(penalty_gradient: PyTree, mesh: Mesh) -> PyTree:
-    """How the kept gradient of a penalty lies on the devices."""
-    (axis,) = mesh.axis_names
-    if mesh.size == 1:
-        return jax.tree.map(lambda leaf: PartitionSpec(), penalty_gradient)
-    return jax.tree.map(
-        lambda leaf: gradients.kept_spec(leaf.shape, mesh.size, axis), penalty_gradient
-    )
-
-
-def place_state(state: TrainState, mesh: Mesh) -> TrainState:
-    """Puts a state on the devices: all of it on each, but for the kept gradient."""
-    placed = parallel.place(
-        state.replace(penalty_gradient=None), parallel.replicated(mesh)
-    )
-    kept = jax.tree.map(
-        lambda leaf, spec: parallel.place(leaf, NamedSharding(mesh, spec)),
-        state.penalty_gradient,
-        kept_specs(state.penalty_gradient, mesh),
-    )
-    return placed.replace(penalty_gradient=kept)
-
-
-def _compute(
-    params: PyTree,
-    batch_stats: PyTree,
-    kept: PyTree | None,
-    coefficient: Float[Array, ""],
-    examples: gradients.Examples,
-    penalised: tuple[Float[Array, "B H W channels"], Int[Array, " B"]],
-    penalty_key: Key[Array, ""],
-    *,
-    apply_fn: Callable[..., Any],
-    settings: StepSettings,
-    update_penalty: bool,
-    is_split: bool,
-    axis_name: AxisName = None,
-) -> _Result:
-    """What a step needs of the batch, of which each device sees its share."""
-    network = gradients.Network(apply_fn, params, batch_stats)
-    is_perturbed = bool(settings.sam_radius or settings.gradient_norm_radius)
-    if is_perturbed:
-        scores, whole = gradients.perturbed_gradient(
-            network, examples, coefficient, settings, axis_name
-        )
-        part = None
-    else:
-        scores, part = gradients.loss_gradient(network, examples, settings, axis_name)
-    value = None
-    if settings.penalty is not None:
-        if update_penalty:
-            value, penalty = gradients.penalty_gradient(
-                network, *penalised, penalty_key, settings, axis_name, is_split
-            )
-            kept = gradients.keep(penalty, axis_name)
-        else:
-            penalty = gradients.kept_part(kept, params, axis_name)
-        penalty = jax.tree.map(lambda leaf: coefficient * leaf, penalty)
-        part = penalty if part is None else jax.tree.map(jnp.add, part, penalty)
-    if part is not None:
-        part = total(part, axis_name)
-    if is_perturbed:
-        part = whole if part is None else jax.tree.map(jnp.add, whole, part)
-    return _Result(scores, part, value, kept if value is not None else None)
+    return new, StepMetrics(scores.loss, scores.accuracy, first_bad)
 
 
 def compile_train_step(
@@ -224,6 +216,66 @@ def compile_train_step(
         static_argnames=("update_penalty",),
         donate_argnums=0,
     )
+
+
+def _on_devices(
+    mesh: Mesh | None, settings: StepSettings, update_penalty: bool, num_penalised: int
+) -> Callable[..., tuple[TrainState, Scores, PyTree]]:
+    """Returns ``_take_step`` for one device, or under shard_map for all of a mesh."""
+    step = partial(_take_step, settings=settings, update_penalty=update_penalty)
+    if mesh is None or mesh.size == 1:
+        return step
+    same, share = PartitionSpec(), PartitionSpec(mesh.axis_names)
+    # Where the devices do not divide what the penalty sees, each computes all of it.
+    is_split = num_penalised % mesh.size == 0
+    return jax.shard_map(
+        partial(
+            step,
+            axis_name=mesh.axis_names,
+            penalty_axis_name=mesh.axis_names if is_split else None,
+        ),
+        mesh=mesh,
+        in_specs=(same, share, share if is_split else same, same),
+        out_specs=(same, same, same),
+    )
+
+
+def _take_step(
+    state: TrainState,
+    examples: Examples,
+    penalised: tuple[Float[Array, "n H W channels"], Int[Array, " n"]],
+    penalty_key: Key[Array, ""],
+    *,
+    settings: StepSettings,
+    update_penalty: bool,
+    axis_name: AxisName = None,
+    penalty_axis_name: AxisName = None,
+) -> tuple[TrainState, Scores, PyTree]:
+    """The new state, the scores of the batch and the gradient of its loss.
+
+    Each device sees its share of the examples and takes the same step.
+    """
+    network = gradients.Network(state.apply_fn, state.params, state.batch_stats)
+    scores, gradient = gradients.loss_gradient(network, examples, settings, axis_name)
+    penalty_fn = None
+    if settings.penalty is not None:
+        penalty_fn = gradients.penalty_of_step(
+            network, *penalised, penalty_key, settings, penalty_axis_name
+        )
+    updates, opt_state = optax.with_extra_args_support(state.tx).update(
+        gradient,
+        state.opt_state,
+        state.params,
+        penalty_fn=penalty_fn,
+        renew=update_penalty,
+    )
+    new = state.replace(
+        step=state.step + 1,
+        params=optax.apply_updates(state.params, updates),
+        opt_state=opt_state,
+        batch_stats=scores.batch_stats,
+    )
+    return new, scores, gradient
 
 
 def _first_bad(are_finite: Sequence[Bool[Array, ""]]) -> Int[Array, ""]:

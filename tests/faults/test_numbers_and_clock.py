@@ -6,6 +6,7 @@ import time
 
 import jax
 import jax.numpy as jnp
+import optax
 import pytest
 
 from fisher_jax.train import loop
@@ -40,8 +41,8 @@ def with_bad_data(run, value):
 def with_bad_state(run, value, field):
     def train_step(state, *arguments, **options):
         if int(state.step) == STEP:
-            bad = poison_first(getattr(state, field), value)
-            state = state.replace(**{field: bad})
+            bad = poison_first(optax.tree_utils.tree_get(state, field), value)
+            state = optax.tree_utils.tree_set(state, **{field: bad})
         return run.train_step(state, *arguments, **options)
 
     return run._replace(train_step=train_step)

@@ -11,9 +11,14 @@ from fisher_jax import penalties
 from fisher_jax.losses import cross_entropy
 from fisher_jax.penalties import add_penalty, fisher_penalty
 from fisher_jax.train.gradients import PenaltySettings, StepSettings
-from fisher_jax.train.optimizer import sgd
-from fisher_jax.train.state import create_state
-from fisher_jax.train.step import step_keys, train_step
+from fisher_jax.train.step import (
+    create_state,
+    penalty_value,
+    sgd,
+    stale_penalty,
+    step_keys,
+    train_step,
+)
 from tests.curvature import networks
 
 
@@ -49,7 +54,7 @@ def by_hand(problem, steps, keys, update_every, first_step):
     """The paper's text as a Python loop; also the penalty's latest value."""
     params = problem.params
     velocity = stale = jax.tree.map(jnp.zeros_like, params)
-    value = jnp.nan
+    value = 0
     for i in range(steps):
         if i >= first_step and (i - first_step) % update_every == 0:
             value, stale = jax.value_and_grad(penalty_of(problem, keys[i]))(params)
@@ -88,7 +93,7 @@ def test_nothing_is_added_before_the_first_step():
             updates, plain_state = plain.update(gradient, plain_state)
             expected = optax.apply_updates(expected, updates)
         assert_allclose(ravel_pytree(params)[0], ravel_pytree(expected)[0], rtol=1e-12)
-        assert np.isnan(state[0].penalty_value)
+        assert state[0].penalty_value == 0
 
 
 def test_the_penalty_is_computed_only_where_it_is_renewed():
@@ -111,6 +116,61 @@ def test_the_penalty_is_computed_only_where_it_is_renewed():
     assert evaluated == [0, 4, 8]
 
 
+@pytest.mark.parametrize("renew", [True, False])
+def test_a_loop_that_knows_the_step_compiles_no_conditional(renew):
+    with jax.enable_x64(True):
+        problem = networks.build("mlp_tanh")
+        key = jax.random.key(0)
+        optimizer = add_penalty(0.7, update_every=3)
+        # A step that renews (the 3rd) and one that does not, by the number alone.
+        state = optimizer.init(problem.params)._replace(
+            step=jnp.int32(3 if renew else 1),
+            penalty_gradient=jax.tree.map(jnp.ones_like, problem.params),
+        )
+        gradient = jax.grad(problem.loss)(problem.params)
+
+        def update(state, params, **options):
+            return optimizer.update(gradient, state, params, **options)
+
+        by_number = jax.jit(
+            lambda s, p: update(s, p, penalty_fn=penalty_of(problem, key))
+        )
+        told = jax.jit(
+            lambda s, p: update(
+                s,
+                p,
+                penalty_fn=penalty_of(problem, key) if renew else None,
+                renew=renew,
+            )
+        )
+        arguments = state, problem.params
+        jax.tree.map(
+            lambda a, b: assert_allclose(a, b, rtol=1e-12),
+            told(*arguments),
+            by_number(*arguments),
+        )
+        assert "cond[" in str(jax.make_jaxpr(by_number)(*arguments))
+        assert "cond[" not in str(jax.make_jaxpr(told)(*arguments))
+
+
+def test_a_sweep_over_the_coefficient_compiles_once():
+    traced = []
+
+    def penalty(p):
+        traced.append(1)
+        return jnp.sum(p**2)
+
+    injected = optax.inject_hyperparams(add_penalty, ("update_every", "first_step"))
+    update = jax.jit(
+        lambda state, p: injected(0.0).update(p, state, p, penalty_fn=penalty)[0]
+    )
+    params = jnp.ones(3)
+    for coefficient in (0.5, 2.0, 7.0):
+        total = update(injected(coefficient).init(params), params)
+        assert_allclose(total, 1 + 2 * coefficient)
+    assert len(traced) == 1
+
+
 class Network(nn.Module):
     @nn.compact
     def __call__(self, inputs, train=False):
@@ -128,7 +188,9 @@ def test_any_optax_loop_takes_the_steps_of_main(draw):
     inputs = jnp.asarray(random.normal(size=(12, 8, 4, 4, 1)), jnp.float32)
     labels = jnp.asarray(random.integers(0, 3, (12, 8)), jnp.int32)
     schedule = optax.constant_schedule(0.1)
-    theirs = create_state(Network(), sgd(schedule, 0.9, 1e-3), (4, 4, 1), 0, True)
+    theirs = create_state(
+        Network(), sgd(schedule, 0.9, 1e-3, stale_penalty(0.5)), (4, 4, 1), 0
+    )
     settings = StepSettings(PenaltySettings("fisher", draw=draw))
     main_step = jax.jit(train_step, static_argnames=("settings", "update_penalty"))
 
@@ -137,7 +199,8 @@ def test_any_optax_loop_takes_the_steps_of_main(draw):
         optax.add_decayed_weights(1e-3),
         optax.sgd(0.1, momentum=0.9),
     )
-    params, state = theirs.params, optimizer.init(theirs.params)
+    start = params = theirs.params
+    state = optimizer.init(params)
 
     @jax.jit
     def step(params, state, inputs, labels, key):
@@ -163,17 +226,13 @@ def test_any_optax_loop_takes_the_steps_of_main(draw):
             theirs,
             inputs[i],
             labels[i],
-            0.5,
             settings=settings,
             update_penalty=update,
         )
-    moved, start = (
-        ravel_pytree(theirs.params)[0],
-        create_state(Network(), sgd(schedule, 0.9, 1e-3), (4, 4, 1), 0, True),
-    )
-    assert np.linalg.norm(moved - ravel_pytree(start.params)[0]) > 0.1
+    moved = ravel_pytree(theirs.params)[0]
+    assert np.linalg.norm(moved - ravel_pytree(start)[0]) > 0.1
     assert_allclose(ravel_pytree(params)[0], moved, rtol=1e-5, atol=1e-7)
-    assert_allclose(state[0].penalty_value, theirs.penalty_value, rtol=1e-5)
+    assert_allclose(state[0].penalty_value, penalty_value(theirs), rtol=1e-5)
 
 
 def test_any_chain_takes_it():
@@ -221,6 +280,8 @@ def test_wrong_arguments_are_named():
         optimizer.update(params, state, params)
     with pytest.raises(TypeError, match=r"penalty_fn.*scalar.*3"):
         optimizer.update(params, state, params, penalty_fn=lambda p: p["w"])
+    with pytest.raises(TypeError, match=r"renew: expected a Python bool.*int32"):
+        optimizer.update(params, state, params, renew=jnp.int32(1))
     with pytest.raises(ValueError, match=r"update_every.*at least 1.*0"):
         add_penalty(0.1, update_every=0)
     with pytest.raises(ValueError, match=r"first_step.*at least 0.*-1"):

@@ -26,9 +26,14 @@ from fisher_jax.data.device import DeviceSplit, scored_batches, training_batch
 from fisher_jax.models.batch_norm import batch_norm
 from fisher_jax.penalties import is_penalty_update
 from fisher_jax.train.gradients import PenaltySettings, StepSettings
-from fisher_jax.train.optimizer import sgd
-from fisher_jax.train.state import create_state, make_eval_apply
-from fisher_jax.train.step import compile_train_step, place_state
+from fisher_jax.train.step import (
+    compile_train_step,
+    create_state,
+    make_eval_apply,
+    penalty_value,
+    sgd,
+    stale_penalty,
+)
 
 EXAMPLES, BATCH, CLASSES = 96, 16, 5
 
@@ -47,7 +52,12 @@ CASES = {
     "batch_norm": StepSettings(PenaltySettings("fisher")),
     "mixup": StepSettings(PenaltySettings("fisher"), mixup_beta=0.4),
     "sam": StepSettings(PenaltySettings("fisher"), sam_radius=0.05),
-    "gradient_norm": StepSettings(gradient_norm_radius=0.05),
+    "gradient_norm": StepSettings(
+        gradient_norm_radius=0.05, gradient_norm_coefficient=0.3
+    ),
+    "mixed_gradient_norm": StepSettings(
+        mixup_beta=0.4, gradient_norm_radius=0.05, gradient_norm_coefficient=0.3
+    ),
     "parts": StepSettings(PenaltySettings("fisher", "rademacher"), microbatches=2),
     "mixed_parts": StepSettings(
         PenaltySettings("fisher"), mixup_beta=0.4, microbatches=2
@@ -98,23 +108,23 @@ def in_float64(tree):
     )
 
 
+def make_state(model, settings):
+    """Parameters and optimizer, in float32."""
+    penalty = None if settings.penalty is None else stale_penalty(0.3, update_every=3)
+    return create_state(model, sgd(lambda _: 0.05, 0.9, 1e-4, penalty), (8, 8, 3), 0)
+
+
 def train(name, steps, mesh, split):
     """Trains one case; returns values (to compare closely) and digests (exactly)."""
     settings = CASES[name]
     model = Network(has_batch_norm=name == "batch_norm")
-    state = create_state(
-        model, sgd(lambda _: 0.05, 0.9, 1e-4), (8, 8, 3), seed=0,
-        with_penalty=settings.penalty is not None,
-    )  # fmt: skip
+    state = make_state(model, settings)
     state = state.replace(
         params=in_float64(state.params),
         opt_state=in_float64(state.opt_state),
         batch_stats=in_float64(state.batch_stats),
-        penalty_gradient=in_float64(state.penalty_gradient),
-        penalty_value=state.penalty_value.astype(jnp.float64),
-        penalty_sum=state.penalty_sum.astype(jnp.float64),
     )
-    state = place_state(state, mesh)
+    state = parallel.place(state, parallel.replicated(mesh))
     step_fn = compile_train_step(settings, mesh)
     rows = parallel.split_over_devices(mesh)
     batch_fn = jax.jit(
@@ -130,9 +140,9 @@ def train(name, steps, mesh, split):
         if step == 1:
             digests = draws(state, inputs, labels)
         update = settings.penalty is not None and is_penalty_update(step, 0, 3)
-        state, metrics = step_fn(state, inputs, labels, 0.3, update_penalty=update)
+        state, metrics = step_fn(state, inputs, labels, update_penalty=update)
         values[f"loss{step}"] = float(metrics.loss)
-        values[f"penalty{step}"] = float(state.penalty_value)
+        values[f"penalty{step}"] = float(penalty_value(state))
     for path, leaf in jax.tree_util.tree_leaves_with_path(
         (state.params, state.batch_stats)
     ):
@@ -211,20 +221,17 @@ def what_is_sent(mesh, split):
     key = parallel.place(jax.random.key(5), parallel.replicated(mesh))
     for name in ("plain", "rademacher", "gradient", "input_gradient", "parts"):
         settings, model = CASES[name], Network()
-        state = create_state(
-            model, sgd(lambda _: 0.05, 0.9, 1e-4), (8, 8, 3), seed=0,
-            with_penalty=settings.penalty is not None,
-        )  # fmt: skip
+        state = make_state(model, settings)
         params = state.params
         size = sum(leaf.nbytes for leaf in jax.tree.leaves(params))
-        state = place_state(state, mesh)
+        state = parallel.place(state, parallel.replicated(mesh))
         rows = parallel.split_over_devices(mesh)
         inputs = jax.device_put(np.zeros((BATCH, 8, 8, 3), np.float32), rows)
         labels = jax.device_put(np.zeros(BATCH, np.int32), rows)
         for update in {False, settings.penalty is not None}:
             compiled = (
                 compile_train_step(settings, mesh)
-                .lower(state, inputs, labels, 0.3, update_penalty=update)
+                .lower(state, inputs, labels, update_penalty=update)
                 .compile()
             )
             sent = {k: v / size for k, v in collectives(compiled).items()}

@@ -6,7 +6,7 @@ from flax import linen as nn
 
 from fisher_jax.models.batch_norm import batch_norm
 from fisher_jax.train.batch_norm import reestimate_batch_stats
-from fisher_jax.train.state import create_state
+from fisher_jax.train.step import create_state
 
 
 class TwoNorms(nn.Module):
@@ -20,7 +20,7 @@ class TwoNorms(nn.Module):
 
 
 def test_statistics_are_the_means_over_batches():
-    state = create_state(TwoNorms(), optax.sgd(0.1), (4, 4, 2), 0, with_penalty=False)
+    state = create_state(TwoNorms(), optax.sgd(0.1), (4, 4, 2), 0)
     generator = np.random.default_rng(0)
     batches = [
         jnp.asarray(generator.normal(i, 1 + i, (6, 4, 4, 2)), jnp.float32)
@@ -48,7 +48,7 @@ def test_statistics_are_the_means_over_batches():
 
 def test_one_batch_gives_that_batchs_normalisation():
     """Evaluated with its own statistics a batch has the logits of train mode."""
-    state = create_state(TwoNorms(), optax.sgd(0.1), (4, 4, 2), 0, with_penalty=False)
+    state = create_state(TwoNorms(), optax.sgd(0.1), (4, 4, 2), 0)
     inputs = jax.random.normal(jax.random.key(1), (8, 4, 4, 2))
     stats = reestimate_batch_stats(
         state.apply_fn, state.params, state.batch_stats, [inputs]

@@ -9,9 +9,8 @@ from flax import linen as nn
 
 from fisher_jax.errors import UserError
 from fisher_jax.train import checkpoints
-from fisher_jax.train.checkpoints import Best, Snapshot
-from fisher_jax.train.state import create_state
-from fisher_jax.train.step import StepMetrics
+from fisher_jax.train.checkpoints import Best, PenaltySum, Snapshot
+from fisher_jax.train.step import StepMetrics, create_state, sgd, stale_penalty
 
 
 class Linear(nn.Module):
@@ -23,12 +22,13 @@ class Linear(nn.Module):
 
 
 def make_snapshot(step: int) -> Snapshot:
-    state = create_state(Linear(), optax.sgd(0.1, 0.9), (2, 2, 1), seed=step,
-                         with_penalty=True)  # fmt: skip
-    state = state.replace(step=jnp.int32(step), penalty_sum=jnp.float32(step / 3))
+    optimizer = sgd(optax.constant_schedule(0.1), 0.9, 0.0, stale_penalty(0.1))
+    state = create_state(Linear(), optimizer, (2, 2, 1), seed=step)
+    state = state.replace(step=jnp.int32(step))
+    penalties = PenaltySum(jnp.float32(step / 3), jnp.int32(step))
     best = Best(jnp.float32(0.5), jnp.int32(step), state.params, {})
     metrics = StepMetrics(jnp.float32(1.5), jnp.float32(0.25), jnp.int32(0))
-    return Snapshot(state, metrics, best)
+    return Snapshot(state, metrics, penalties, best)
 
 
 def values(snapshot: Snapshot) -> list[np.ndarray]:
@@ -71,7 +71,8 @@ def test_the_last_two_are_kept_and_the_newest_comes_back(directory):
     assert warnings == []
     # Training goes on with it: the key is a key again, the optimizer state a state.
     assert jax.random.uniform(snapshot.state.key).shape == ()
-    snapshot.state.apply_gradients(grads=snapshot.state.params)
+    state = snapshot.state
+    state.tx.update(state.params, state.opt_state, state.params, renew=False)
 
 
 def test_nothing_saved_gives_nothing(tmp_path):

@@ -70,21 +70,20 @@ def test_two_processes_compute_what_one_device_does():
 
 
 def test_what_the_devices_send_each_other():
-    """One sum of a gradient a step, two with a penalty, and nobody gathers anything."""
+    """One sum of a gradient a step, three with an update, and nobody gathers anything.
+
+    What is kept of the penalty's gradient is the same on all devices.
+    """
     found = found_on(0, "HLO", devices=8)
     steps = {name: sent for name, sent in found.items() if not name.startswith("Tr")}
     assert len(steps) == 9
     for name, sent in found.items():
-        assert not sent.keys() & {"all-gather", "all-to-all"}, name
+        assert not sent.keys() - {"all-reduce"}, name
     for name, sent in steps.items():
-        bound = 2.1 if name.endswith("update") else 1.05
-        if name.startswith("input_gradient"):
-            bound = 1.05  # its square is of each example's own gradient
+        bound = 3.1 if name.endswith("update") else 1.05
+        if name == "input_gradient, update":
+            bound = 2.1  # its square is of each example's own gradient
         assert 0.95 <= sent["all-reduce"] <= bound, (name, sent)
-        # What is kept for the steps to come is summed to pieces, once an update.
-        scattered = sent.get("reduce-scatter", 0)
-        assert (scattered > 0) == name.endswith("update")
-        assert scattered <= 1.05 / 8
     # Tr(F): two scalars where the devices divide the examples, else each has all.
     assert 0 < found["Tr(F) of 48"]["all-reduce"] <= 64
     assert found["Tr(F) of 43"] == {}

@@ -2,7 +2,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from fisher_jax.train.optimizer import sgd, step_decay
+from fisher_jax.train.step import sgd, step_decay
 
 
 def test_the_rate_drops_with_the_first_step_of_its_epoch():

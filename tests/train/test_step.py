@@ -13,9 +13,13 @@ from fisher_jax.train.gradients import (
     StepSettings,
     penalty_function,
 )
-from fisher_jax.train.optimizer import sgd
-from fisher_jax.train.state import create_state
-from fisher_jax.train.step import step_keys
+from fisher_jax.train.step import (
+    create_state,
+    penalty_value,
+    sgd,
+    stale_penalty,
+    step_keys,
+)
 from fisher_jax.train.step import train_step as eager_train_step
 from tests.tiers import some
 
@@ -46,9 +50,11 @@ def batch():
     return inputs, jnp.asarray(generator.integers(0, CLASSES, BATCH), jnp.int32)
 
 
-def make_state(batch_norm=False, with_penalty=True):
-    optimizer = sgd(optax.constant_schedule(0.1), momentum=0.9, weight_decay=0.0)
-    return create_state(SmallNet(batch_norm), optimizer, SHAPE, 0, with_penalty)
+def make_state(batch_norm=False, alpha=None):
+    """``alpha`` None: without a penalty."""
+    penalty = None if alpha is None else stale_penalty(alpha)
+    optimizer = sgd(optax.constant_schedule(0.1), 0.9, 0.0, penalty)
+    return create_state(SmallNet(batch_norm), optimizer, SHAPE, 0)
 
 
 def logits_of(state):
@@ -81,7 +87,7 @@ def naive_penalty(name, logits_fn, params, inputs, labels, key):
 @pytest.mark.parametrize("name", NAMES)
 def test_a_step_adds_alpha_times_the_penaltys_gradient(name, batch):
     inputs, labels = batch
-    state = make_state()
+    state = make_state(alpha=0.7)
     logits_fn = logits_of(state)
     key = step_keys(state.key, state.step).penalty
     penalty = jax.grad(
@@ -95,7 +101,7 @@ def test_a_step_adds_alpha_times_the_penaltys_gradient(name, batch):
     )
     settings = StepSettings(PenaltySettings(name))
     new, metrics = train_step(
-        state, inputs, labels, 0.7, settings=settings, update_penalty=True
+        state, inputs, labels, settings=settings, update_penalty=True
     )
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6),
@@ -103,7 +109,7 @@ def test_a_step_adds_alpha_times_the_penaltys_gradient(name, batch):
         expected,
     )
     np.testing.assert_allclose(
-        new.penalty_value,
+        penalty_value(new),
         naive_penalty(name, logits_fn, state.params, inputs, labels, key),
         rtol=1e-5,
     )
@@ -115,7 +121,7 @@ def test_the_latest_gradient_is_reused_between_updates(batch):
     """Ten steps at f = 4 from step 3 on, against the paper's text as a Python loop."""
     inputs, labels = batch
     settings = StepSettings(PenaltySettings("fisher", draw="rademacher"))
-    state = make_state()
+    state = make_state(alpha=0.5)
     params, velocity = state.params, jax.tree.map(jnp.zeros_like, state.params)
     stale = jax.tree.map(jnp.zeros_like, params)
     logits_fn = logits_of(state)
@@ -137,10 +143,9 @@ def test_the_latest_gradient_is_reused_between_updates(batch):
         )
         params = jax.tree.map(lambda p, v: p - 0.1 * v, params, velocity)
         state, _ = train_step(
-            state, inputs, labels, 0.5, settings=settings, update_penalty=update
+            state, inputs, labels, settings=settings, update_penalty=update
         )
     assert updates == [3, 7]
-    assert state.penalty_count == 2
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6),
         state.params,
@@ -152,26 +157,26 @@ def test_the_penalty_sees_only_its_examples(batch):
     inputs, labels = batch
     settings = PenaltySettings("gradient", num_examples=2)
     state, _ = train_step(
-        make_state(), inputs, labels, 1.0, settings=StepSettings(settings),
+        make_state(alpha=1.0), inputs, labels, settings=StepSettings(settings),
         update_penalty=True,
     )  # fmt: skip
     alone = naive_penalty(
         "gradient", logits_of(make_state()), make_state().params, inputs[:2],
         labels[:2], None,
     )  # fmt: skip
-    np.testing.assert_allclose(state.penalty_value, alone, rtol=1e-5)
+    np.testing.assert_allclose(penalty_value(state), alone, rtol=1e-5)
 
 
 @pytest.mark.parametrize("name", some(NAMES, ["fisher"]))
 def test_running_statistics_move_once_a_step_whatever_the_penalty(name, batch):
     inputs, labels = batch
     plain, _ = train_step(
-        make_state(batch_norm=True, with_penalty=False), inputs, labels, 0.0,
+        make_state(batch_norm=True), inputs, labels,
         settings=StepSettings(), update_penalty=False,
     )  # fmt: skip
-    state = make_state(batch_norm=True)
+    state = make_state(batch_norm=True, alpha=0.1)
     penalised, _ = train_step(
-        state, inputs, labels, 0.1, settings=StepSettings(PenaltySettings(name)),
+        state, inputs, labels, settings=StepSettings(PenaltySettings(name)),
         update_penalty=True,
     )  # fmt: skip
     jax.tree.map(
@@ -185,10 +190,10 @@ def test_running_statistics_move_once_a_step_whatever_the_penalty(name, batch):
 
 def test_mixup_trains_on_the_mixed_loss(batch):
     inputs, labels = batch
-    state = make_state(with_penalty=False)
+    state = make_state()
     settings = StepSettings(mixup_beta=0.8)
     _, metrics = train_step(
-        state, inputs, labels, 0.0, settings=settings, update_penalty=False
+        state, inputs, labels, settings=settings, update_penalty=False
     )
     mixed = mixup(step_keys(state.key, state.step).mixup, inputs, labels, 0.8)
     logits = logits_of(state)(state.params, mixed.inputs)
@@ -200,7 +205,7 @@ def test_mixup_trains_on_the_mixed_loss(batch):
 
 def test_sam_descends_along_the_gradient_at_the_worst_neighbour(batch):
     inputs, labels = batch
-    state = make_state(with_penalty=False)
+    state = make_state()
     logits_fn = logits_of(state)
 
     def loss_fn(params):
@@ -213,7 +218,7 @@ def test_sam_descends_along_the_gradient_at_the_worst_neighbour(batch):
         lambda p, g: p - 0.1 * g, state.params, jax.grad(loss_fn)(worst)
     )
     new, metrics = train_step(
-        state, inputs, labels, 0.0, settings=StepSettings(sam_radius=0.3),
+        state, inputs, labels, settings=StepSettings(sam_radius=0.3),
         update_penalty=False,
     )  # fmt: skip
     jax.tree.map(
@@ -226,7 +231,7 @@ def test_sam_descends_along_the_gradient_at_the_worst_neighbour(batch):
 
 def test_the_gradient_norm_penalty_adds_lambda_times_the_norms_gradient(batch):
     inputs, labels = batch
-    state = make_state(with_penalty=False)
+    state = make_state()
     logits_fn = logits_of(state)
     radius, coefficient = 1e-2, 0.3
 
@@ -242,30 +247,77 @@ def test_the_gradient_norm_penalty_adds_lambda_times_the_norms_gradient(batch):
         lambda p, g: p - 0.1 * g, state.params, jax.grad(penalised)(state.params)
     )
     new, _ = train_step(
-        state, inputs, labels, coefficient,
-        settings=StepSettings(gradient_norm_radius=radius), update_penalty=False,
+        state, inputs, labels, update_penalty=False,
+        settings=StepSettings(
+            gradient_norm_radius=radius, gradient_norm_coefficient=coefficient
+        ),
     )  # fmt: skip
     # To first order in the radius: the error is that of a difference quotient.
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(a, b, atol=2e-3), new.params, exact
     )
     plain, _ = train_step(
-        state, inputs, labels, 0.0, settings=StepSettings(), update_penalty=False
+        state, inputs, labels, settings=StepSettings(), update_penalty=False
     )
     moved = jax.tree.map(lambda a, b: jnp.max(jnp.abs(a - b)), plain.params, exact)
     assert max(jax.tree.leaves(moved)) > 1e-2
 
 
+@pytest.mark.parametrize("kind", ["sam", "gradient_norm"])
+def test_mixup_under_a_perturbed_gradient_is_the_mixed_loss(kind, batch):
+    """Both gradients, at the parameters and ahead of them, are of the mixed loss."""
+    inputs, labels = batch
+    radius, coefficient = 0.1, 0.03
+    state = make_state()
+    logits_fn = logits_of(state)
+    mixed = mixup(step_keys(state.key, state.step).mixup, inputs, labels, 0.8)
+    one_hot = mixed.weight * jax.nn.one_hot(labels, CLASSES) + (
+        1 - mixed.weight
+    ) * jax.nn.one_hot(mixed.partner_labels, CLASSES)
+
+    def loss_fn(params):
+        log_p = jax.nn.log_softmax(logits_fn(params, mixed.inputs))
+        return -jnp.mean(jnp.sum(one_hot * log_p, axis=-1))
+
+    here = jax.grad(loss_fn)(state.params)
+    norm = optax.tree.norm(here)
+    ahead = jax.grad(loss_fn)(
+        jax.tree.map(lambda p, g: p + radius * g / norm, state.params, here)
+    )
+    share = 1.0 if kind == "sam" else coefficient / radius
+    expected = jax.tree.map(
+        lambda p, g, h: p - 0.1 * ((1 - share) * g + share * h),
+        state.params,
+        here,
+        ahead,
+    )
+    chosen = (
+        {"sam_radius": radius}
+        if kind == "sam"
+        else {"gradient_norm_radius": radius, "gradient_norm_coefficient": coefficient}
+    )
+    new, metrics = train_step(
+        state, inputs, labels, settings=StepSettings(mixup_beta=0.8, **chosen),
+        update_penalty=False,
+    )  # fmt: skip
+    np.testing.assert_allclose(metrics.loss, loss_fn(state.params), rtol=1e-6)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7),
+        new.params,
+        expected,
+    )
+
+
 @pytest.mark.parametrize("where", ["inputs", "params"])
 def test_what_is_not_finite_is_reported(where, batch):
     inputs, labels = batch
-    state = make_state(with_penalty=False)
+    state = make_state()
     if where == "inputs":
         inputs = inputs.at[0, 0, 0, 0].set(jnp.nan)
     else:
         state = state.replace(params=jax.tree.map(lambda p: p * jnp.inf, state.params))
     _, metrics = train_step(
-        state, inputs, labels, 0.0, settings=StepSettings(), update_penalty=False
+        state, inputs, labels, settings=StepSettings(), update_penalty=False
     )
     assert not metrics.is_finite
 
@@ -287,7 +339,7 @@ def test_updates_start_at_the_first_step():
 
 def test_eval_mode_makes_the_penalty_use_running_statistics(batch):
     inputs, labels = batch
-    state = make_state(batch_norm=True)
+    state = make_state(batch_norm=True, alpha=0.1)
 
     def logits_fn(params, x):
         variables = {"params": params, "batch_stats": state.batch_stats}
@@ -299,8 +351,8 @@ def test_eval_mode_makes_the_penalty_use_running_statistics(batch):
     for mode in ("train", "eval"):
         settings = StepSettings(PenaltySettings("fisher", batch_norm=mode))
         new, _ = train_step(
-            state, inputs, labels, 0.1, settings=settings, update_penalty=True
+            state, inputs, labels, settings=settings, update_penalty=True
         )
-        values[mode] = float(new.penalty_value)
+        values[mode] = float(penalty_value(new))
     np.testing.assert_allclose(values["eval"], expected, rtol=1e-5)
     assert abs(values["train"] - values["eval"]) > 1e-3 * values["eval"]
