@@ -7,6 +7,7 @@ not every flipped bit.
 
 import dataclasses
 import logging
+import re
 import shutil
 import sys
 import threading
@@ -249,41 +250,47 @@ def restore_latest(
     """Returns the newest checkpoint that reads back intact, or None if there is none.
 
     Damaged newer ones are moved to ``damaged_checkpoints`` beside the folder, once an
-    older one has been found intact.
+    older one has been found intact. Which are damaged is what the first process finds.
 
     Args:
         like: a snapshot with the structure, shapes and shardings to restore.
-        warn: takes one line for each damaged checkpoint.
+        warn: takes one line that names what is damaged.
 
     Raises:
-        UserError: there are checkpoints and all of them are damaged; nothing is moved.
+        UserError: there are checkpoints and none of them can be used, or one cannot be
+            read now, for want of memory or by a fault of the disk; nothing is moved.
     """
     orbax = manager.orbax
     directory = Path(orbax.directory)
-    damaged: list[int] = []
-    reasons: list[str] = []
+    expected = _with_checksum(_tree(like))
+    damaged: dict[int, str] = {}
     for step in sorted(orbax.all_steps(), reverse=True):
-        snapshot, reason = _read(orbax, step, like)
-        if snapshot is None:
-            damaged.append(step)
-            reasons.append(f"checkpoint {directory / str(step)} is damaged ({reason})")
+        try:
+            tree = _read(orbax, step, expected)
+        except DamagedError as error:
+            damaged[step] = str(error)
             continue
         if damaged:
-            parallel.from_first(lambda: _set_aside(directory, damaged))
+            parallel.from_first(lambda: _set_aside(directory, list(damaged)))
             orbax.reload()
-            kept = directory.parent / DAMAGED
             warn(
-                f"{'; '.join(reasons)}; continuing from step {step}, what is damaged "
-                f"is now in {kept}"
+                f"{'; '.join(damaged.values())}; continuing from step {step}, what is "
+                f"damaged is now in {directory.parent / DAMAGED}"
             )
-        return snapshot
-    if damaged:
+        return _snapshot(tree, like)
+    if not damaged:
+        return None
+    if all(_is_of_another_version(orbax, step, expected) for step in damaged):
         raise UserError(
-            f"all checkpoints in {directory} are damaged (steps "
-            f"{', '.join(map(str, reversed(damaged)))}); nothing was deleted. Restore "
-            "one from a backup, or remove the folder to start over"
+            f"the checkpoints in {directory} are of another version of fisher_jax, "
+            "whose training state has other parts; nothing was changed. Continue with "
+            "that version, or choose another workdir"
         )
-    return None
+    steps = ", ".join(map(str, sorted(damaged)))
+    raise UserError(
+        f"all checkpoints in {directory} are damaged (steps {steps}); nothing was "
+        "deleted. Restore one from a backup, or remove the folder to start over"
+    )
 
 
 def _set_aside(directory: Path, steps: Sequence[int]) -> None:
@@ -293,6 +300,38 @@ def _set_aside(directory: Path, steps: Sequence[int]) -> None:
         shutil.rmtree(target, ignore_errors=True)
         target.parent.mkdir(exist_ok=True)
         shutil.move(directory / str(step), target)
+
+
+def read_newest(run_directory: Path) -> dict[str, Any]:
+    """Returns what the newest intact checkpoint of a run holds, in host memory.
+
+    Whatever devices the run was on. Nothing is written, moved or locked, so that the
+    run may be going on.
+
+    Returns:
+        A snapshot as nested dicts of NumPy arrays, by the names of its parts.
+
+    Raises:
+        UserError: there is no checkpoint, or none that is intact, or one cannot be read
+            now.
+    """
+    directory = run_directory / "checkpoints"
+    if not directory.is_dir():
+        raise UserError(f"{run_directory} holds no checkpoints folder")
+    options = ocp.CheckpointManagerOptions(read_only=True)
+    # Named, as only a manager that has written or read knows what is in its folder.
+    handler = ocp.StandardCheckpointHandler()
+    with ocp.CheckpointManager(
+        directory.absolute(), item_handlers=handler, options=options
+    ) as orbax:
+        steps = sorted(orbax.all_steps(), reverse=True)
+        for step in steps:
+            # A damaged one is passed over, as when the run itself goes on.
+            with suppress(DamagedError):
+                return _read(orbax, step)
+    if not steps:
+        raise UserError(f"no checkpoint in {directory}: the run has not saved one yet")
+    raise UserError(f"no intact checkpoint in {directory}")
 
 
 def start_from(run_directory: str, state: TrainState) -> TrainState:
@@ -307,24 +346,29 @@ def start_from(run_directory: str, state: TrainState) -> TrainState:
     Raises:
         UserError: no run, no checkpoint, all damaged, or another model.
     """
-    directory = local_path(run_directory, "train.init_from") / "checkpoints"
-    if not directory.is_dir():
-        raise UserError(f"train.init_from: {run_directory} holds no checkpoints folder")
-    options = ocp.CheckpointManagerOptions(read_only=True)
-    with ocp.CheckpointManager(directory.absolute(), options=options) as manager:
-        for step in sorted(manager.all_steps(), reverse=True):
-            tree, _ = _read_tree(manager, step)
-            if tree is not None:
-                own = {"params": state.params, "batch_stats": state.batch_stats}
-                other = {name: tree["state"].get(name) or {} for name in own}
-                return state.replace(**_matching(other, own, run_directory))
-    raise UserError(f"train.init_from: no intact checkpoint in {directory}")
+    run = local_path(run_directory, "train.init_from")
+    try:
+        found = read_newest(run)["state"]
+    except UserError as error:
+        raise UserError(f"train.init_from: {error}") from error
+    own = {"params": state.params, "batch_stats": state.batch_stats}
+    other = {name: found.get(name) or {} for name in own}
+    if jax.tree.map(jnp.shape, other) != jax.tree.map(jnp.shape, own):
+        raise UserError(f"train.init_from: {run_directory} trained another model")
+    placed = jax.tree.map(
+        lambda value, target: parallel.place(
+            np.asarray(value, target.dtype), target.sharding
+        ),
+        other,
+        own,
+    )
+    return state.replace(**placed)
 
 
 def _tree(snapshot: Snapshot) -> dict[str, Any]:
     """The snapshot as nested dicts of arrays, whose order no reader can change."""
     tree: dict[str, Any] = serialization.to_state_dict(_with_key_data(snapshot))
-    return tree
+    return tree if snapshot.best is not None else {**tree, "best": {}}
 
 
 def _with_key_data(snapshot: Snapshot) -> Snapshot:
@@ -343,49 +387,147 @@ def _with_checksum(tree: dict[str, Any]) -> dict[str, Any]:
     return {**tree, "checksum": checksum(tree)}
 
 
-def _read(
-    orbax: ocp.CheckpointManager, step: int, like: Snapshot
-) -> tuple[Snapshot | None, str]:
-    abstract = jax.tree.map(
-        lambda leaf: jax.ShapeDtypeStruct(
-            leaf.shape, leaf.dtype, sharding=leaf.sharding
-        ),
-        _with_checksum(_tree(like)),
-    )
-    tree, reason = _read_tree(orbax, step, abstract)
-    if tree is None:
-        return None, reason
+def _snapshot(tree: dict[str, Any], like: Snapshot) -> Snapshot:
+    """The snapshot that ``_tree`` took apart."""
+    if like.best is None:
+        tree = {**tree, "best": None}
     found: Snapshot = serialization.from_state_dict(_with_key_data(like), tree)
     key = jax.random.wrap_key_data(found.state.key)
-    return found._replace(state=found.state.replace(key=key)), ""
+    return found._replace(state=found.state.replace(key=key))
 
 
-def _read_tree(
-    orbax: ocp.CheckpointManager, step: int, abstract: PyTree | None = None
-) -> tuple[dict[str, Any] | None, str]:
-    """Returns (tree, "") or (None, what is wrong with the files)."""
+class DamagedError(Exception):
+    """A checkpoint's files do not hold what was written; says which and why."""
+
+
+def _read(
+    orbax: ocp.CheckpointManager, step: int, like: PyTree | None = None
+) -> dict[str, Any]:
+    """Returns a checkpoint's tree without its checksum, which is checked.
+
+    Every process reads, and all go by what the first one finds.
+
+    Args:
+        like: arrays with the shapes and shardings to restore; None: what was saved, in
+            host memory.
+
+    Raises:
+        DamagedError: the first process finds it damaged.
+        UserError: it cannot be read now.
+    """
+    where = f"checkpoint {Path(orbax.directory) / str(step)}"
+    tree: dict[str, Any] | None = None
+    damage, failure = "", ""
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            tree = orbax.restore(step, args=ocp.args.StandardRestore(abstract))
+        tree = _restore(orbax, step, like)
         expected = tree.pop("checksum")
-        intact = bool(jnp.array_equal(checksum(tree), expected))
-    # Damaged files raise nearly anything (JSON, zarr, key, shape and I/O errors), and
-    # whatever it is, the answer is the same: this checkpoint cannot be used.
+        if not jnp.array_equal(checksum(tree), expected):
+            damage = "its checksum does not match"
     except Exception as error:
-        logging.debug("checkpoint %d", step, exc_info=True)
-        return None, f"{type(error).__name__}: {one_line(error)[:200]}"
-    return (tree, "") if intact else (None, "its checksum does not match")
+        if isinstance(error, jax.errors.JaxRuntimeError) and jax.process_count() > 1:
+            raise  # another process is lost
+        logging.debug("%s", where, exc_info=True)
+        if _is_damage(error):
+            damage = _told(error)
+        else:
+            failure = _told(error)
+
+    def cannot_read() -> UserError:
+        return UserError(
+            f"cannot read {where}: {failure}; nothing was changed, the same command "
+            "tries again"
+        )
+
+    def verdict() -> str:
+        if failure:
+            raise cannot_read()
+        return damage
+
+    found_by_first = parallel.from_first(verdict)
+    if found_by_first:
+        raise DamagedError(f"{where} is damaged ({found_by_first})")
+    if tree is None or damage:
+        failure = failure or damage
+        raise cannot_read()
+    return tree
 
 
-def _matching(values: PyTree, like: PyTree, run_directory: str) -> PyTree:
-    """Checks structure and shapes, and puts the values where ``like`` lives."""
-    if jax.tree.map(jnp.shape, values) != jax.tree.map(jnp.shape, like):
-        raise UserError(f"train.init_from: {run_directory} trained another model")
-    return jax.tree.map(
-        lambda value, target: parallel.place(
-            np.asarray(value, target.dtype), target.sharding
-        ),
-        values,
-        like,
-    )
+def _restore(
+    orbax: ocp.CheckpointManager, step: int, like: PyTree | None
+) -> dict[str, Any]:
+    if like is None:
+        saved: Any = orbax.item_metadata(step)
+        target = jax.tree.map(lambda leaf: np.empty(leaf.shape, leaf.dtype), saved.tree)
+    else:
+        target = jax.tree.map(
+            lambda leaf: jax.ShapeDtypeStruct(
+                leaf.shape, leaf.dtype, sharding=leaf.sharding
+            ),
+            like,
+        )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        tree: dict[str, Any] = orbax.restore(
+            step, args=ocp.args.StandardRestore(target)
+        )
+    return tree
+
+
+# What TensorStore calls files that are cut, changed or missing; it calls faults of
+# disks, networks, permissions and memory something else.
+DAMAGE = (
+    "DATA_LOSS",
+    "NOT_FOUND",
+    "OUT_OF_RANGE",
+    "FAILED_PRECONDITION",
+    "INVALID_ARGUMENT",
+)
+# Of Python's own, what Orbax raises of JSON that is not as it wrote it, and of files
+# that are not there.
+WRONG_CONTENT = (
+    ValueError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    NotImplementedError,
+    FileNotFoundError,
+    NotADirectoryError,
+    IsADirectoryError,
+)
+
+
+def _is_damage(error: BaseException) -> bool:
+    """Whether reading failed because of what is in the files."""
+    root = _root(error)
+    status = re.match(r"([A-Z_]+): ", str(root))
+    if status is not None:
+        return status[1] in DAMAGE
+    return isinstance(root, WRONG_CONTENT)
+
+
+def _root(error: BaseException) -> BaseException:
+    """What Orbax wraps: it adds where it was, not what it is."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return error
+
+
+def _told(error: BaseException) -> str:
+    """A reason in one line, without TensorStore's account of what it was opening."""
+    root = _root(error)
+    text = re.sub(r" \[tensorstore_spec.*?='.*?\}'\]", "", one_line(root))
+    if len(text) > 300:
+        text = f"{text[:60]} ... {text[-230:]}"
+    return f"{type(root).__name__}: {text}"
+
+
+def _is_of_another_version(
+    orbax: ocp.CheckpointManager, step: int, expected: PyTree
+) -> bool:
+    """Whether an intact checkpoint would have had other parts than ours."""
+    try:
+        saved: Any = orbax.item_metadata(step)
+    except WRONG_CONTENT:
+        return False
+    names: list[Any] = [jax.tree.structure(tree) for tree in (saved.tree, expected)]
+    return names[0] != names[1]

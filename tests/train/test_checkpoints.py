@@ -1,4 +1,5 @@
 import shutil
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -125,7 +126,8 @@ def test_a_damaged_newest_gives_the_one_before(directory, damage):
 def test_a_flipped_bit_is_never_believed(directory):
     """Wherever a bit flips, what comes back is one of the two true states."""
     generator = np.random.default_rng(0)
-    like, expected = make_snapshot(1), make_snapshot(20)
+    like = checkpoints._with_checksum(checkpoints._tree(make_snapshot(1)))
+    expected = make_snapshot(20)
     fell_back = 0
     for path in files_of(directory, 20):
         intact = path.read_bytes()
@@ -136,23 +138,96 @@ def test_a_flipped_bit_is_never_believed(directory):
         flipped[position // 8] ^= 1 << (position % 8)
         path.write_bytes(flipped)
         with checkpoints.open_manager(directory, keep=2) as manager:
-            read, _ = checkpoints._read(manager, 20, like)
+            try:
+                read = checkpoints._read(manager.orbax, 20, like)
+            except checkpoints.DamagedError:
+                fell_back += 1
+            else:
+                assert_same(checkpoints._snapshot(read, make_snapshot(1)), expected)
         path.write_bytes(intact)
-        if read is None:
-            fell_back += 1
-        else:
-            assert_same(read, expected)
     assert fell_back > 0
+
+
+def contents(directory):
+    return {p: p.read_bytes() for p in directory.rglob("*") if p.is_file()}
+
+
+@pytest.mark.parametrize("fault", ["a file of JSON", "a file of arrays"])
+def test_what_cannot_be_read_now_is_not_damaged(directory, fault):
+    """A disk that fails, by the kernel's own errors: EIO, and too many links."""
+    if fault == "a file of JSON":
+        (path,) = [p for p in files_of(directory, 20) if p.name == "_METADATA"]
+        target, said = Path("/proc/self/mem"), "Input/output error"
+    else:
+        path = max(
+            (p for p in files_of(directory, 20) if p.parent.name == "d"),
+            key=lambda p: p.stat().st_size,
+        )
+        target, said = path, "symbolic links"
+    intact = path.read_bytes()
+    path.unlink()
+    path.symlink_to(target)
+    with pytest.raises(UserError, match=rf"cannot read checkpoint .*20: .*{said}"):
+        restore(directory)
+    assert not (directory.parent / checkpoints.DAMAGED).exists()
+    # The fault passes, and the run goes on from the newest.
+    path.unlink()
+    path.write_bytes(intact)
+    snapshot, warnings = restore(directory)
+    assert_same(snapshot, make_snapshot(20))
+    assert warnings == []
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: out of memory"),
+        ValueError("UNAVAILABLE: Error reading a remote file"),
+        ValueError("PERMISSION_DENIED: Failed to open"),
+        OSError(28, "no space left on the device"),
+        KeyboardInterrupt(),
+    ],
+    ids=lambda error: f"{type(error).__name__} {error}"[:40],
+)
+def test_what_is_no_damage(error):
+    assert not checkpoints._is_damage(error)
+
+
+def test_another_versions_checkpoints_end_in_one_line(tmp_path):
+    """Those of the version whose state held the penalty's gradient itself."""
+    directory = tmp_path / "checkpoints"
+    with checkpoints.open_manager(directory, keep=2) as manager:
+        for step in (10, 20):
+            tree = checkpoints._tree(make_snapshot(step))
+            tree["state"] |= {"penalty_gradient": tree["state"]["params"]}
+            checkpoints._write(manager.orbax, tree, step)
+        manager.orbax.wait_until_finished()
+    before = contents(directory)
+    with pytest.raises(UserError, match=r"of another version of fisher_jax") as caught:
+        restore(directory)
+    assert "\n" not in str(caught.value)
+    assert contents(directory) == before
+
+
+def test_a_run_without_validation_has_no_best(tmp_path):
+    snapshot = make_snapshot(20)._replace(best=None)
+    with checkpoints.open_manager(tmp_path / "checkpoints", keep=1) as manager:
+        checkpoints.save(manager, snapshot, 20)
+        checkpoints.finish(manager)
+        like = make_snapshot(1)._replace(best=None)
+        restored = checkpoints.restore_latest(manager, like, pytest.fail)
+    assert_same(restored, snapshot)
+    assert restored.best is None
 
 
 def test_all_damaged_is_an_error_and_deletes_nothing(directory):
     for step in (10, 20):
         damage_truncate(files_of(directory, step))
-    before = {p: p.read_bytes() for p in directory.rglob("*") if p.is_file()}
+    before = contents(directory)
     with pytest.raises(UserError, match=r"all checkpoints .* damaged \(steps 10, 20"):
         restore(directory)
-    after = {p: p.read_bytes() for p in directory.rglob("*") if p.is_file()}
-    assert after == before
+    assert contents(directory) == before
 
 
 def test_saving_does_not_see_what_happens_to_the_memory_afterwards(tmp_path):
@@ -172,8 +247,7 @@ def test_saving_does_not_see_what_happens_to_the_memory_afterwards(tmp_path):
         like = make_snapshot(1)
         zeros = {"w": jnp.zeros(4_000_000)}
         like = like._replace(state=like.state.replace(batch_stats=zeros))
-        restored, reason = checkpoints._read(manager.orbax, 20, like)
-    assert reason == ""
+        restored = checkpoints.restore_latest(manager, like, pytest.fail)
     for x, y in zip(values(restored), expected, strict=True):
         np.testing.assert_array_equal(x, y)
 
