@@ -148,7 +148,10 @@ def _gallery_entry(folder: Path, entry: Entry) -> str:
         parts.append((folder / "tables" / f"{entry.key}.md").read_text())
     if not parts:
         return ""
-    claims = [f"* **{v.status}**: {v.claim}" for v in entry.verdicts]
+    claims = [
+        f"* **{v.status}**: {v.claim}" + (f" ({v.reason})" if v.reason else "")
+        for v in entry.verdicts
+    ]
     heading = f"## {entry.item.name}: {entry.item.title}"
     return "\n\n".join([heading, "\n".join(claims), *parts])
 

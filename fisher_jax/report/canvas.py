@@ -287,12 +287,12 @@ def legend_below(figure: Figure, *all_axes: Axes) -> None:
 
 
 def correlation_text(correlation: Correlation | None) -> str:
-    """Returns r, ρ and its interval in two short lines for a panel."""
+    """Returns r and ρ of so many points in a short line for a panel."""
     if correlation is None:
         return ""
     return (
-        f"Pearson r = {correlation.pearson:.2f}\nSpearman ρ = "
-        f"{correlation.spearman:.2f} [{correlation.low:.2f}, {correlation.high:.2f}]"
+        f"r = {correlation.pearson:.2f}, ρ = {correlation.spearman:.2f}, "
+        f"n = {correlation.n}"
     ).replace("-", "−")
 
 

@@ -21,6 +21,7 @@ from scipy import special, stats
 HOLDS, FAILS, UNDECIDED = "holds", "fails", "undecided"
 LEVEL = 0.05  # of one decision, and of all settings of one claim together
 MIN_RUNS = 3  # for an interval
+MIN_WITHOUT_SPREAD = 6  # for the sign test: 2 / 2^6 < 0.05
 MIN_CORRELATED, MIN_SETTINGS = 6, 3  # runs, and settings among them
 NUM_DEALS = 999  # random permutations; the smallest p is one in a thousand
 _SEED = 0  # the same runs give the same decision
@@ -56,6 +57,101 @@ def undecided(reason: str, evidence: str = "") -> Decision:
     return Decision(UNDECIDED, reason, evidence)
 
 
+class Difference(NamedTuple):
+    """A mean over runs, or a difference of two, as Student's t has it.
+
+    Attributes:
+        mean: the difference of the two means in ``sides``.
+        sem: its standard error, with ``freedom`` degrees of freedom.
+        kind: how it was formed, and of how many runs.
+        n: pairs, or runs of the smaller side.
+    """
+
+    mean: float
+    sem: float
+    freedom: float
+    kind: str
+    n: int
+    sides: tuple[float, float] = (math.nan, math.nan)
+
+    @classmethod
+    def of(
+        cls,
+        sample: Float[np.ndarray, " N"],
+        kind: str,
+        sides: tuple[float, float] = (math.nan, math.nan),
+    ) -> "Difference":
+        """The mean of a sample of at least two."""
+        sem = float(sample.std(ddof=1)) / math.sqrt(sample.size)
+        return cls(float(sample.mean()), sem, sample.size - 1, kind, sample.size, sides)
+
+    @property
+    def is_spread(self) -> bool:
+        """Whether runs differ, by more than rounding."""
+        scale = max(abs(self.mean), *(abs(s) for s in self.sides if s == s), 1e-300)
+        return self.sem > 1e-12 * scale
+
+    @property
+    def low(self) -> float:
+        """Lower end of the 95% interval."""
+        return self.mean - self._half
+
+    @property
+    def high(self) -> float:
+        """Upper end of the 95% interval."""
+        return self.mean + self._half
+
+    @property
+    def _half(self) -> float:
+        return float(special.stdtrit(self.freedom, 1 - LEVEL / 2)) * self.sem
+
+    def p_value(self, bound: float) -> float:
+        """Two-sided p that the mean is the bound; without spread by the sign test."""
+        if not self.is_spread:
+            is_bound = math.isclose(self.mean, bound, rel_tol=1e-9, abs_tol=1e-12)
+            return 1.0 if is_bound else 2.0 ** (1 - self.n)
+        t = abs(self.mean - bound) / self.sem
+        return float(2 * special.stdtr(self.freedom, -t))
+
+    def describe(self, names: tuple[str, str]) -> str:
+        """Both means, their difference with its interval, and the count."""
+        high, low = self.sides
+        return (
+            f"{names[0]} {number(high)}, {names[1]} {number(low)}: difference "
+            f"{number(self.mean)} {_interval(self.low, self.high)}, {self.kind}"
+        )
+
+
+def difference(high: Values, low: Values) -> Difference | str:
+    """Returns the difference of two means by the rule of ``larger``, or why none."""
+    a, b = _finite(high), _finite(low)
+    shared = [key for key in a if key in b]
+    if len(shared) >= MIN_RUNS:
+        first = np.array([a[key] for key in shared])
+        second = np.array([b[key] for key in shared])
+        sides = float(first.mean()), float(second.mean())
+        kind = f"paired, n = {len(shared)}"
+        return Difference.of(first - second, kind, sides)
+    if min(len(a), len(b)) < MIN_RUNS:
+        return _too_few(min(len(a), len(b)), "seed")
+    parts = [Difference.of(np.array(list(side.values())), "") for side in (a, b)]
+    first_part, second_part = parts
+    sem = math.hypot(first_part.sem, second_part.sem)
+    smaller = min(first_part.n, second_part.n)
+    freedom: float = smaller - 1
+    if first_part.n == second_part.n and sem > 0:
+        fourths = first_part.sem**4 + second_part.sem**4
+        freedom = (smaller - 1) * sem**4 / fourths
+    return Difference(
+        first_part.mean - second_part.mean,
+        sem,
+        freedom,
+        f"Welch, n = {first_part.n} and {second_part.n}",
+        smaller,
+        (first_part.mean, second_part.mean),
+    )
+
+
 def larger(
     high: Values,
     low: Values,
@@ -79,10 +175,10 @@ def larger(
         by: a negative one asks whether ``high`` is lower by less than that.
         names: of the two sides, for the evidence.
     """
-    difference = _difference(_finite(high), _finite(low))
-    if isinstance(difference, str):
-        return undecided(difference, _sides(_finite(high), _finite(low), names))
-    return _against(difference, by, difference.describe(names))
+    found = difference(high, low)
+    if isinstance(found, str):
+        return undecided(found, _sides(high, low, names))
+    return _against(found, by, found.describe(names))
 
 
 def alike(
@@ -97,15 +193,15 @@ def alike(
     It holds if the interval of ``larger`` lies within ±``within`` and fails if it lies
     outside (two one-sided tests, Schuirmann 1987); few runs hence never show likeness.
     """
-    difference = _difference(_finite(one), _finite(other))
-    if isinstance(difference, str):
-        return undecided(difference, _sides(_finite(one), _finite(other), names))
-    evidence = f"{difference.describe(names)}, to be within ±{number(within)}"
-    nearer = math.copysign(within, difference.mean)
-    p = difference.p_value(nearer)
+    found = difference(one, other)
+    if isinstance(found, str):
+        return undecided(found, _sides(one, other, names))
+    evidence = f"{found.describe(names)}, to be within ±{number(within)}"
+    nearer = math.copysign(within, found.mean)
+    p = found.p_value(nearer)
     if p > LEVEL:
-        return Decision(UNDECIDED, _why(difference, nearer), evidence, p)
-    return Decision(HOLDS if abs(difference.mean) < within else FAILS, "", evidence, p)
+        return Decision(UNDECIDED, _why(found, nearer), evidence, p)
+    return Decision(HOLDS if abs(found.mean) < within else FAILS, "", evidence, p)
 
 
 def above(values: Values, bound: float, *, name: str = "mean") -> Decision:
@@ -118,6 +214,19 @@ def below(values: Values, bound: float, *, name: str = "mean") -> Decision:
     return _one_mean(values, bound, name, -1)
 
 
+def mostly(flags: Mapping[Hashable, bool], *, name: str = "runs") -> Decision:
+    """Decides whether more than half of all runs do something, by the sign test."""
+    n, count = len(flags), sum(flags.values())
+    evidence = f"{count} of {n} {name}"
+    if n < MIN_RUNS:
+        return undecided(_too_few(n, "run"), evidence)
+    p = float(stats.binomtest(count, n).pvalue)
+    if p > LEVEL:
+        reason = f"p = {p:.2g}: too few runs to tell from one half"
+        return Decision(UNDECIDED, reason, evidence, p)
+    return Decision(HOLDS if 2 * count > n else FAILS, "", evidence, p)
+
+
 def ratio_below(
     numerator: Values,
     denominator: Values,
@@ -127,25 +236,22 @@ def ratio_below(
 ) -> Decision:
     """Decides whether a ratio of positive quantities, as times, is below a bound.
 
-    The ratio is that of geometric means, its interval ``larger``'s of the logarithms.
+    The ratio is that of geometric means, its interval ``larger``'s of the logarithms:
+    for times and traces, whose spread grows with their size.
     """
     logs = [
         {key: math.log(value) for key, value in _finite(side).items() if value > 0}
         for side in (numerator, denominator)
     ]
-    difference = _difference(*logs)
-    if isinstance(difference, str):
-        return undecided(
-            difference, _sides(_finite(numerator), _finite(denominator), names)
-        )
-    ratio, low, high = (
-        math.exp(v) for v in (difference.mean, difference.low, difference.high)
-    )
+    found = difference(*logs)
+    if isinstance(found, str):
+        return undecided(found, _sides(numerator, denominator, names))
+    ratio, low, high = (math.exp(v) for v in (found.mean, found.low, found.high))
     evidence = (
         f"{names[0]} {number(ratio)} times {names[1]} {_interval(low, high)}, "
-        f"{difference.kind}, to be below {number(bound)}"
+        f"{found.kind}, to be below {number(bound)}"
     )
-    return _flipped(_against(difference, math.log(bound), evidence, shown=bound))
+    return _flipped(_against(found, math.log(bound), evidence, shown=bound))
 
 
 def across_settings(
@@ -165,10 +271,11 @@ def across_settings(
     p is the largest of the three. Where x is the setting itself, equal in all its runs,
     the first alone is needed. At least 6 runs over 3 settings are.
 
-    Assumed: runs of one setting are exchangeable and without an effect those of all
-    settings are. Settings are these, not a sample of settings: three ordered as
-    claimed come so by chance in one of six cases, and no number of runs shows more of
-    a fourth. Six runs in three pairs cannot decide where x is measured.
+    Assumed: runs of one setting are exchangeable, and without an effect those of all
+    settings are. The settings are these, not a sample of settings: of others the runs
+    say nothing (three settings are in the claimed order by chance in one of six cases,
+    however many runs each has). Six runs in three pairs cannot decide where x is
+    measured: there are too few ways to deal whole runs.
 
     Args:
         sign: 1 or -1, the claimed sign.
@@ -215,8 +322,9 @@ def along_training(coefficients: Values, sign: int) -> Decision:
         for key, r in _finite(coefficients).items()
     }
     if len(z) < MIN_RUNS:
-        return undecided(_too_few(len(z), "run"))
-    mean = _Difference.of(np.array(list(z.values())), "")
+        evidence = _sides(coefficients, {}, ("r", ""))
+        return undecided(_too_few(len(z), "run"), evidence)
+    mean = Difference.of(np.array(list(z.values())), "")
     low, high = math.tanh(mean.low), math.tanh(mean.high)
     evidence = (
         f"r = {number(math.tanh(mean.mean))} {_interval(low, high)}, n = {len(z)}"
@@ -236,8 +344,7 @@ def together(decisions: Iterable[Decision]) -> Decision:
     everything = list(decisions)
     tested = [decision for decision in everything if decision.is_tested]
     if not tested:
-        reasons = dict.fromkeys(decision.reason for decision in everything)
-        return undecided("; ".join(reasons) if everything else "no runs")
+        return undecided(_all_reasons(everything) if everything else "no runs")
     corrected = holm([decision.p for decision in tested])
     decided = [
         decision.status
@@ -255,7 +362,7 @@ def together(decisions: Iterable[Decision]) -> Decision:
     if len(tested) > 1 and any(d.status != UNDECIDED for d in tested):
         reason = f"nothing survives Holm's correction over {len(tested)} settings"
     else:
-        reason = "; ".join(dict.fromkeys(decision.reason for decision in tested))
+        reason = _all_reasons(tested)
     return Decision(UNDECIDED, reason, "", p)
 
 
@@ -284,101 +391,12 @@ def by_chance(decisions: Iterable[Decision]) -> tuple[int, float]:
 
 
 def number(value: float) -> str:
-    """Returns four significant digits with a true minus sign."""
-    return f"{value:.4g}".replace("-", "−")
-
-
-class _Difference(NamedTuple):
-    """A mean with its standard error and degrees of freedom."""
-
-    mean: float
-    sem: float
-    freedom: float
-    kind: str  # how it was formed, and of how many runs
-    n: int
-    sides: tuple[float, float] = (math.nan, math.nan)
-
-    @classmethod
-    def of(
-        cls,
-        sample: Float[np.ndarray, " N"],
-        kind: str,
-        sides: tuple[float, float] = (math.nan, math.nan),
-    ) -> "_Difference":
-        """The mean of a sample of at least two."""
-        sem = float(sample.std(ddof=1)) / math.sqrt(sample.size)
-        return cls(float(sample.mean()), sem, sample.size - 1, kind, sample.size, sides)
-
-    @property
-    def is_spread(self) -> bool:
-        """Whether runs differ, by more than rounding."""
-        scale = max(abs(self.mean), *(abs(s) for s in self.sides if s == s), 1e-300)
-        return self.sem > 1e-12 * scale
-
-    @property
-    def low(self) -> float:
-        """Lower end of the 95% interval."""
-        return self.mean - self._half
-
-    @property
-    def high(self) -> float:
-        """Upper end of the 95% interval."""
-        return self.mean + self._half
-
-    @property
-    def _half(self) -> float:
-        return float(special.stdtrit(self.freedom, 1 - LEVEL / 2)) * self.sem
-
-    def p_value(self, bound: float) -> float:
-        """Two-sided p that the mean is the bound; without spread by the sign test."""
-        if not self.is_spread:
-            is_bound = math.isclose(self.mean, bound, rel_tol=1e-9, abs_tol=1e-12)
-            return 1.0 if is_bound else 2.0 ** (1 - self.n)
-        t = abs(self.mean - bound) / self.sem
-        return float(2 * special.stdtr(self.freedom, -t))
-
-    def describe(self, names: tuple[str, str]) -> str:
-        """Both means, their difference with its interval, and the count."""
-        high, low = self.sides
-        return (
-            f"{names[0]} {number(high)}, {names[1]} {number(low)}: difference "
-            f"{number(self.mean)} {_interval(self.low, self.high)}, {self.kind}"
-        )
-
-
-def _difference(
-    a: dict[Hashable, float], b: dict[Hashable, float]
-) -> "_Difference | str":
-    """The difference of means, paired or Welch's; or why there is none."""
-    shared = [key for key in a if key in b]
-    if len(shared) >= MIN_RUNS:
-        first = np.array([a[key] for key in shared])
-        second = np.array([b[key] for key in shared])
-        sides = float(first.mean()), float(second.mean())
-        kind = f"paired, n = {len(shared)}"
-        return _Difference.of(first - second, kind, sides)
-    if min(len(a), len(b)) < MIN_RUNS:
-        return _too_few(min(len(a), len(b)), "seed")
-    parts = [_Difference.of(np.array(list(side.values())), "") for side in (a, b)]
-    first_part, second_part = parts
-    sem = math.hypot(first_part.sem, second_part.sem)
-    smaller = min(first_part.n, second_part.n)
-    freedom: float = smaller - 1
-    if first_part.n == second_part.n and sem > 0:
-        fourths = first_part.sem**4 + second_part.sem**4
-        freedom = (smaller - 1) * sem**4 / fourths
-    return _Difference(
-        first_part.mean - second_part.mean,
-        sem,
-        freedom,
-        f"Welch, n = {first_part.n} and {second_part.n}",
-        smaller,
-        (first_part.mean, second_part.mean),
-    )
+    """Returns four significant digits with a true minus sign; rounding's rest is 0."""
+    return f"{0.0 if abs(value) < 1e-12 else value:.4g}".replace("-", "−")
 
 
 def _against(
-    difference: _Difference, bound: float, evidence: str, shown: float | None = None
+    difference: Difference, bound: float, evidence: str, shown: float | None = None
 ) -> Decision:
     """Decides whether a mean is above a bound, which the reason shows."""
     p = difference.p_value(bound)
@@ -388,10 +406,13 @@ def _against(
     return Decision(UNDECIDED, why, evidence, p)
 
 
-def _why(difference: _Difference, bound: float) -> str:
+def _why(difference: Difference, bound: float) -> str:
     """Why a mean is neither above nor below a bound."""
     if not difference.is_spread:
-        return f"all {difference.n} runs differ alike: no spread to judge by"
+        return (
+            f"all {difference.n} runs give the same: without a spread "
+            f"{MIN_WITHOUT_SPREAD} are needed"
+        )
     return (
         f"the interval holds {number(bound)}: too small an effect for "
         f"{difference.n} runs"
@@ -401,8 +422,9 @@ def _why(difference: _Difference, bound: float) -> str:
 def _one_mean(values: Values, bound: float, name: str, sign: int) -> Decision:
     finite = _finite(values)
     if len(finite) < MIN_RUNS:
-        return undecided(_too_few(len(finite), "run"))
-    mean = _Difference.of(np.array(list(finite.values())), "")
+        evidence = _sides(finite, {}, (name, ""))
+        return undecided(_too_few(len(finite), "run"), evidence)
+    mean = Difference.of(np.array(list(finite.values())), "")
     word = "above" if sign > 0 else "below"
     evidence = f"{name} {number(mean.mean)} {_interval(mean.low, mean.high)}, n = "
     evidence += f"{mean.n}, to be {word} {number(bound)}"
@@ -458,12 +480,11 @@ def _finite(values: Values) -> dict[Hashable, float]:
     }
 
 
-def _sides(
-    a: dict[Hashable, float], b: dict[Hashable, float], names: tuple[str, str]
-) -> str:
+def _sides(a: Values, b: Values, names: tuple[str, str]) -> str:
+    sides = _finite(a), _finite(b)
     return ", ".join(
         f"{name} {number(float(np.mean(list(side.values()))))} (n = {len(side)})"
-        for name, side in zip(names, (a, b), strict=True)
+        for name, side in zip(names, sides, strict=True)
         if side
     )
 
@@ -477,6 +498,12 @@ def _too_few(n: int, word: str) -> str:
         f"too few {word}s: {n} {word if n == 1 else word + 's'}, at least {MIN_RUNS} "
         "are needed"
     )
+
+
+def _all_reasons(decisions: Sequence[Decision]) -> str:
+    """Each reason once; a decision may have several."""
+    parts = (part for d in decisions for part in d.reason.split("; ") if part)
+    return "; ".join(dict.fromkeys(parts))
 
 
 def _count(decided: Sequence[str], everything: Sequence[Decision]) -> str:

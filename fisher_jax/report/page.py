@@ -10,12 +10,12 @@ import pandas as pd
 from fisher_jax.report import render
 from fisher_jax.report.claims import Finding, Verdict
 from fisher_jax.report.collect import DIVERGED, FINISHED, INCOMPLETE, Runs
+from fisher_jax.report.decide import UNDECIDED, by_chance
 from fisher_jax.report.item import Item
 from fisher_jax.report.names import method_label
 from fisher_jax.report.tables import Cell, Table
 
 _KIND = ["experiment", "is_small", "is_in_sweep"]
-ERROR_RATE = 0.05  # of each rule, where there is nothing
 MAX_PROBLEMS = 50  # shown; the rest is counted
 
 
@@ -85,12 +85,13 @@ def page_content(report: Report) -> dict[str, Any]:
 
 def chance(report: Report) -> str:
     """Returns how many claims were tested, and how many chance alone would decide."""
-    verdicts = [v for entry in report.entries for v in entry.verdicts if v.findings]
-    tests = sum(len(verdict.findings) for verdict in verdicts)
+    claims = [v.decision for entry in report.entries for v in entry.verdicts]
+    tested, expected = by_chance(claims)
+    decided = sum(decision.status != UNDECIDED for decision in claims)
     return (
-        f"{len(verdicts)} claims were tested, {tests} times in all, each setting by "
-        f"itself. If there were nothing, about {ERROR_RATE * tests:.1f} of these tests "
-        f"would be decided by chance ({100 * ERROR_RATE:g}%)."
+        f"{tested} of {len(claims)} claims were tested, and {decided} are decided. If "
+        f"there were no effect anywhere, about {expected:.1f} would be decided by "
+        "chance, half of them as holding."
     )
 
 
@@ -121,15 +122,17 @@ def _is_shown(entry: Entry) -> bool:
 
 
 def _verdict_content(verdict: Verdict, entry: Entry) -> dict[str, Any]:
-    """A claim; its findings are also counted, as "3 settings: holds 2, unclear 1"."""
+    """A claim; its findings are also counted, as "3 settings: holds 2, undecided 1"."""
     statuses = [finding.decision.status for finding in verdict.findings]
     counts = {status: statuses.count(status) for status in dict.fromkeys(statuses)}
     words = ", ".join(f"{status} {count}" for status, count in counts.items())
+    why = f" ({verdict.reason})" if verdict.reason else ""
     return {
         "claim": verdict.claim,
         "status": verdict.status,
+        "reason": verdict.reason,
         "findings": [_finding_text(finding) for finding in verdict.findings],
-        "summary": f"{len(statuses)} settings: {words}",
+        "summary": f"{len(statuses)} settings: {words}{why}",
         "name": entry.item.name,
         "key": entry.key if _is_shown(entry) else "",
     }
@@ -137,9 +140,10 @@ def _verdict_content(verdict: Verdict, entry: Entry) -> dict[str, Any]:
 
 def _finding_text(finding: Finding) -> str:
     """A setting, its numbers, what they say, and why they do not say more."""
-    status, evidence, reason = finding.decision
-    why = f" ({reason})" if reason else ""
-    return f"{finding.setting}, {evidence}: {status}{why}"
+    decision = finding.decision
+    numbers = f", {decision.evidence}" if decision.evidence else ""
+    why = f" ({decision.reason})" if decision.reason else ""
+    return f"{finding.setting}{numbers}: {decision.status}{why}"
 
 
 def _facts(table: pd.DataFrame) -> list[tuple[str, str]]:

@@ -1,15 +1,12 @@
-"""Statistics over runs: means with their spread, correlations, intervals, smoothing."""
+"""What figures and tables show of runs: means, spread, correlations, smoothing."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float
 from scipy import stats
-
-BOOTSTRAP_SEED = 0  # the same files give the same report
-NUM_RESAMPLES = 1000
 
 
 class Summary(NamedTuple):
@@ -26,21 +23,10 @@ class Summary(NamedTuple):
 
 
 class Correlation(NamedTuple):
-    """Pearson's r, Spearman's rho and rho's 95% bootstrap interval over n points."""
+    """Pearson's r and Spearman's rho over n points."""
 
     pearson: float
     spearman: float
-    low: float
-    high: float
-    n: int
-
-
-class Difference(NamedTuple):
-    """Mean difference with its 95% interval, over n pairs or the smaller group."""
-
-    mean: float
-    low: float
-    high: float
     n: int
 
 
@@ -56,42 +42,16 @@ def summarise(values: Sequence[float]) -> Summary | None:
 def correlate(
     x: Float[np.ndarray, " N"], y: Float[np.ndarray, " N"]
 ) -> Correlation | None:
-    """Correlates two samples; None below three points or where one is constant.
-
-    The interval is the percentile bootstrap's, over resampled points.
-    """
+    """Correlates two samples; None below three points or where one is constant."""
     keep = np.isfinite(x) & np.isfinite(y)
     x, y = np.asarray(x)[keep], np.asarray(y)[keep]
     if x.size < 3 or np.ptp(x) == 0 or np.ptp(y) == 0:
         return None
-    random = np.random.default_rng(BOOTSTRAP_SEED)
-    resampled = []
-    # A few resamples at a time: all of thousands of points would take gigabytes.
-    at_once = max(1, min(NUM_RESAMPLES, 500_000 // x.size))
-    for start in range(0, NUM_RESAMPLES, at_once):
-        count = min(at_once, NUM_RESAMPLES - start)
-        chosen = random.integers(0, x.size, (count, x.size))
-        ranks = [stats.rankdata(sample[chosen], axis=1) for sample in (x, y)]
-        resampled.append(_row_correlations(*ranks))
-    # A resample that drew one value only has no correlation and is left out.
-    low, high = np.nanpercentile(np.concatenate(resampled), (2.5, 97.5))
     return Correlation(
         pearson=float(stats.pearsonr(x, y).statistic),
         spearman=float(stats.spearmanr(x, y).statistic),
-        low=float(low),
-        high=float(high),
         n=int(x.size),
     )
-
-
-def paired_difference(a: Sequence[float], b: Sequence[float]) -> Difference | None:
-    """Returns mean(a - b) over pairs, as runs of one seed, and its interval."""
-    differences = np.asarray(a, float) - np.asarray(b, float)
-    differences = differences[np.isfinite(differences)]
-    if not differences.size:
-        return None
-    low, high = _bootstrap(differences, np.mean)
-    return Difference(float(differences.mean()), low, high, int(differences.size))
 
 
 def smooth(
@@ -112,22 +72,3 @@ def smooth(
         total, weight = fade * total + value, fade * weight + 1.0
         smoothed[index] = total / weight
     return smoothed
-
-
-def _bootstrap(
-    sample: Float[np.ndarray, " N"], statistic: Callable[..., np.ndarray]
-) -> tuple[float, float]:
-    random = np.random.default_rng(BOOTSTRAP_SEED)
-    chosen = random.integers(0, sample.size, (NUM_RESAMPLES, sample.size))
-    low, high = np.percentile(statistic(sample[chosen], axis=1), (2.5, 97.5))
-    return float(low), float(high)
-
-
-def _row_correlations(
-    x: Float[np.ndarray, "R N"], y: Float[np.ndarray, "R N"]
-) -> Float[np.ndarray, " R"]:
-    x = x - x.mean(axis=1, keepdims=True)
-    y = y - y.mean(axis=1, keepdims=True)
-    scale = np.sqrt((x**2).sum(axis=1) * (y**2).sum(axis=1))
-    with np.errstate(invalid="ignore"):
-        return np.where(scale > 0, (x * y).sum(axis=1) / scale, np.nan)

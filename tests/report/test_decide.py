@@ -24,6 +24,7 @@ from fisher_jax.report.decide import (
     by_chance,
     holm,
     larger,
+    mostly,
     ratio_below,
     together,
     undecided,
@@ -101,6 +102,12 @@ def test_a_mean_and_a_ratio_at_their_bound_are_left_undecided(n):
     ]
     assert _error(means) <= BOUND
     assert _error(ratios) <= BOUND
+
+
+@pytest.mark.parametrize("n", COUNTS)
+def test_half_of_all_runs_are_not_most_of_them(n):
+    flags = np.random.default_rng(n).random((2000, n)) < 0.5
+    assert _error([mostly(dict(enumerate(row.tolist()))) for row in flags]) <= BOUND
 
 
 # How the setting acts on x and on y, and how x and y of one run go together.
@@ -181,6 +188,8 @@ def test_large_effects_are_found(n):
     assert ratio_below(slow, fast, 1.2).status == FAILS
     assert along_training(_by_seed(0.8 + noise[2]), 1).status == HOLDS
     assert along_training(_by_seed(0.8 + noise[2]), -1).status == FAILS
+    assert mostly(dict.fromkeys(range(2 * n), True)).status == HOLDS
+    assert mostly(dict.fromkeys(range(2 * n), False)).status == FAILS
     settings = np.repeat(np.arange(3), n)
     x = settings + 0.1 * random.normal(size=3 * n)
     y = -settings + 0.1 * random.normal(size=3 * n)
@@ -266,7 +275,8 @@ def test_values_that_all_tie_take_six_runs():
         assert larger(ones, ones, by=-0.5).status == status
         assert larger(ones, ones).status == UNDECIDED
     assert (
-        "no spread to judge by" in larger({1: 1, 2: 1, 3: 1}, {4: 0, 5: 0, 6: 0}).reason
+        "without a spread 6 are needed"
+        in larger({1: 1, 2: 1, 3: 1}, {4: 0, 5: 0, 6: 0}).reason
     )
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from functools import partial
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -10,19 +11,20 @@ from matplotlib.axes import Axes
 from fisher_jax.report import canvas
 from fisher_jax.report.canvas import Drawing
 from fisher_jax.report.choose import (
-    TEST_ACCURACY,
     accuracies,
     best_candidate,
     final_stage,
     settings_of,
     strengths,
 )
-from fisher_jax.report.claims import Claim, method_is_higher
+from fisher_jax.report.claims import Claim
 from fisher_jax.report.collect import DIVERGED, Runs
+from fisher_jax.report.decide import LEVEL, Difference, difference, holm
 from fisher_jax.report.item import FigurePart, Item, TablePart
 from fisher_jax.report.names import METHODS, method_label, position
 from fisher_jax.report.render import MINUS, summary_text
-from fisher_jax.report.statistics import paired_difference, summarise
+from fisher_jax.report.rules import by_seed, generalises_better
+from fisher_jax.report.statistics import summarise
 from fisher_jax.report.tables import Row, Table
 
 COLLAPSE = 5.0  # percentage points below no penalty
@@ -74,14 +76,47 @@ def _draw_method(axes: Axes, runs: pd.DataFrame, method: str) -> None:
 
 
 def _fill(rows: pd.DataFrame, runs: Runs) -> Table:
-    """Every method at its own best strength, with the paired difference to FP."""
+    """Every method at its own best strength, with the difference to FP."""
     settings = settings_of(rows, by_noise=True)
-    lines = [Row(s.title, cells) for s in settings for cells in _lines(s.runs)]
+    lines = [(s.title, line) for s in settings for line in _lines(s.runs)]
+    tested = [line.minus_fp for _, line in lines if line.minus_fp is not None]
+    corrected = iter(holm([found.p_value(0.0) for found in tested]))
+    filled = [
+        Row(title, line.cells(next(corrected) if line.minus_fp else 1.0))
+        for title, line in lines
+    ]
     columns = ("method", "strength", "test accuracy", "n", "minus FP", "collapses at")
-    return Table(columns, tuple(lines), len(rows), canvas.notes_of(settings))
+    notes = (f"{len(tested)} differences to FP were tested",)
+    return Table(columns, tuple(filled), len(rows), canvas.notes_of(settings) + notes)
 
 
-def _lines(runs: pd.DataFrame) -> Iterator[tuple[str, ...]]:
+class _Line(NamedTuple):
+    """One method in one setting."""
+
+    method: str
+    strength: str
+    accuracy: str
+    n: int
+    minus_fp: Difference | None
+    collapses_at: str
+
+    def cells(self, corrected_p: float) -> tuple[str, ...]:
+        """What stands in its row; the difference has a star if it survives."""
+        difference = ""
+        if (found := self.minus_fp) is not None:
+            difference = f"{found.mean:+.2f} [{found.low:+.2f}, {found.high:+.2f}]"
+            difference += " *" if corrected_p <= LEVEL else ""
+        return (
+            method_label(self.method),
+            self.strength,
+            self.accuracy,
+            str(self.n),
+            difference.replace("-", MINUS),
+            self.collapses_at,
+        )
+
+
+def _lines(runs: pd.DataFrame) -> Iterator[_Line]:
     methods = sorted(set(runs["method"]), key=lambda m: position(m, METHODS))
     best = {
         method: best_candidate(final_stage(runs[runs["method"] == method])).runs
@@ -94,29 +129,21 @@ def _lines(runs: pd.DataFrame) -> Iterator[tuple[str, ...]]:
         kept = best[method]
         summary = summarise(list(accuracies(kept)))
         strength = strengths(kept)
-        yield (
-            method_label(method),
+        yield _Line(
+            method,
             f"{strength.iloc[0]:g}" if len(kept) and strength.iloc[0] > 0 else "–",
             summary_text(summary, 2),
-            str(summary.n if summary else 0),
-            _minus(kept, best.get("fp")) if method != "fp" else "",
+            summary.n if summary else 0,
+            _minus(kept, best.get("fp")) if method != "fp" else None,
             _collapse(runs[runs["method"] == method], plain and plain.mean),
         )
 
 
-def _minus(kept: pd.DataFrame, fp: pd.DataFrame | None) -> str:
+def _minus(kept: pd.DataFrame, fp: pd.DataFrame | None) -> Difference | None:
     if fp is None:
-        return "–"
-    ours = accuracies(kept).groupby(kept["seed"]).mean()
-    theirs = accuracies(fp).groupby(fp["seed"]).mean()
-    both = ours.index.intersection(theirs.index)
-    found = paired_difference(list(ours[both]), list(theirs[both]))
-    if found is None:
-        return "–"
-    text = f"{found.mean:+.2f}"
-    if found.n > 1:
-        text += f" [{found.low:+.2f}, {found.high:+.2f}]"
-    return text.replace("-", MINUS)
+        return None
+    found = difference(*(by_seed(rows, accuracies(rows)) for rows in (kept, fp)))
+    return None if isinstance(found, str) else found
 
 
 def _collapse(runs: pd.DataFrame, plain: float | None) -> str:
@@ -150,20 +177,14 @@ ITEM = Item(
         "Every method at its own best strength, chosen by validation accuracy. Test "
         "accuracy in % (at the best validation epoch where there is one), mean ± "
         "standard deviation over seeds. Minus FP: mean difference over the seeds that "
-        "both have, with a 95% bootstrap interval. Collapses at: the smallest strength "
-        f"of the grid at which the mean is more than {COLLAPSE:g} points below no "
-        "penalty.",
+        "both have, with Student's 95% interval; * survives Holm's correction over all "
+        "differences of the table. Collapses at: the smallest strength of the grid at "
+        f"which the mean is more than {COLLAPSE:g} points below no penalty.",
     ),
     claims=(
         Claim(
             "RFP generalises better than FP, each at its best strength.",
-            partial(
-                method_is_higher,
-                high="rfp",
-                low="fp",
-                quantities=TEST_ACCURACY,
-                factor=100,
-            ),
+            partial(generalises_better, method="rfp", than="fp"),
         ),
     ),
 )

@@ -1,19 +1,21 @@
 """Figure 1: validation accuracy and Tr(F) for a large and a small learning rate."""
 
-from functools import partial
-
 import pandas as pd
 
 from fisher_jax.report import canvas
 from fisher_jax.report.canvas import Drawing
 from fisher_jax.report.choose import (
+    Setting,
+    accuracies,
     accuracy_metric,
     final_stage,
     settings_of,
 )
-from fisher_jax.report.claims import Claim, correlated
+from fisher_jax.report.claims import Claim
 from fisher_jax.report.collect import Runs
+from fisher_jax.report.decide import Decision, larger, ratio_below
 from fisher_jax.report.item import FigurePart, Item
+from fisher_jax.report.rules import by_seed, extremes
 from fisher_jax.report.tables import ROOT_REASON
 
 
@@ -41,6 +43,22 @@ def _draw(rows: pd.DataFrame, runs: Runs) -> Drawing:
     return Drawing(figure, len(rows), canvas.notes_of(settings))
 
 
+def _peaks_higher(setting: Setting, runs: Runs) -> Decision | None:
+    both = extremes(setting, "learning_rate", "largest")
+    if both is None:
+        return None
+    large, small = (by_seed(rows, rows["max_fisher_trace"]) for _, rows in both)
+    return ratio_below(large, small, 1.0, names=(both[0][0], both[1][0]))
+
+
+def _generalises_worse(setting: Setting, runs: Runs) -> Decision | None:
+    both = extremes(setting, "learning_rate", "largest")
+    if both is None:
+        return None
+    large, small = (by_seed(rows, accuracies(rows)) for _, rows in both)
+    return larger(large, small, names=(both[0][0], both[1][0]))
+
+
 ITEM = Item(
     name="Figure 1",
     title="Accuracy and Tr(F) along training, for two learning rates",
@@ -55,13 +73,12 @@ ITEM = Item(
     ),
     claims=(
         Claim(
-            "The smaller learning rate lets Tr(F) rise higher.",
-            partial(
-                correlated,
-                x="learning_rate",
-                y="max_fisher_trace",
-                sign=-1,
-            ),
+            "The smaller learning rate lets Tr(F) rise higher after epoch 1.",
+            _peaks_higher,
+        ),
+        Claim(
+            "The smaller learning rate generalises worse.",
+            _generalises_worse,
         ),
     ),
 )

@@ -1,51 +1,107 @@
-"""Figure 12: what is learnt of right labels by the time wrong ones are memorised."""
+"""Figure 12: the angle between the gradients of clean and of noisy examples."""
+
+from functools import partial
 
 import pandas as pd
 
 from fisher_jax.report import canvas
 from fisher_jax.report.canvas import Drawing
+from fisher_jax.report.choose import REFERENCES, Setting
+from fisher_jax.report.claims import Claim
 from fisher_jax.report.collect import Runs
+from fisher_jax.report.decide import Decision, across_settings, below
 from fisher_jax.report.item import FigurePart, Item
-from fisher_jax.report.shapes.coefficients import SPREAD, coefficient_groups
-from fisher_jax.report.shapes.memorisation import noisy_settings
+from fisher_jax.report.names import method_label
+from fisher_jax.report.rules import by_seed, chosen_runs
+from fisher_jax.report.shapes.coefficients import SPREAD, draw_coefficients
+from fisher_jax.report.shapes.memorisation import at_papers_noise, noisy_settings
+
+METRIC = "gradient/cosine"
+METHODS = ("fp", "gp_r")
+EARLY = 0.1  # of the epochs; how long the early phase is, the paper does not say
 
 
 def _draw(rows: pd.DataFrame, runs: Runs) -> Drawing | str:
-    settings = noisy_settings(rows)[:3]
+    settings = noisy_settings(rows, METHODS)
     if not settings:
-        return "no runs with noisy labels"
-    figure, all_axes = canvas.new_figure(1, len(settings), height=2.3)
-    coefficients = pd.concat([s.runs["coefficient"] for s in settings]).dropna()
-    colours = canvas.coefficient_colours(figure, all_axes, list(coefficients))
-    for axes, setting in zip(all_axes[0], settings, strict=True):
-        for group, line in coefficient_groups(setting.runs, colours):
-            noisy, clean = (
-                canvas.mean_curve(
-                    group, runs.metrics, f"train/{kind}_accuracy", factor=100
-                )
-                for kind in ("noisy", "clean")
+        return "no runs with 25% noisy labels"
+    figure, all_axes = canvas.new_figure(len(settings), len(METHODS), height=2.1)
+    coefficients = pd.concat([setting.runs["coefficient"] for setting in settings])
+    colours = canvas.coefficient_colours(figure, all_axes, list(coefficients.dropna()))
+    for setting, line in zip(settings, all_axes, strict=True):
+        for method, axes in zip(METHODS, line, strict=True):
+            shown = setting.runs["method"].isin((method, *REFERENCES))
+            axes.axhline(0, color="#BBBBBB", linewidth=0.7, zorder=0)
+            draw_coefficients(
+                axes, setting.runs[shown], runs, METRIC, colours, 1.0, linestyle="-"
             )
-            if noisy is not None and clean is not None:
-                axes.plot(noisy.mean, clean.mean, marker="o", markersize=2, **line)
-        axes.plot([0, 100], [0, 100], color="#BBBBBB", linewidth=0.7, zorder=0)
-        axes.set_title(canvas.plain(setting.title))
-        axes.set_xlabel("accuracy on noisy examples, %")
-        axes.set_ylabel("accuracy on clean examples, %")
+            title = f"{setting.title}: {method_label(method)}"
+            canvas.label_axes(axes, title, "epoch", "cosine of g$_n$ and g$_c$")
+            axes.set_ylim(-1, 1)
     canvas.legend_below(figure, *all_axes.flat)
     count = sum(len(setting.runs) for setting in settings)
     return Drawing(figure, count, canvas.notes_of(settings))
 
 
+def early_cosine(rows: pd.DataFrame, runs: Runs) -> pd.Series:
+    """Returns each run's mean cosine over the first tenth of its epochs.
+
+    Not at initialisation, which no coefficient has touched.
+    """
+    means = {}
+    for index, num_epochs in rows["num_epochs"].items():
+        metrics = runs.metrics[index]
+        early = metrics["epoch"].between(0, EARLY * num_epochs, inclusive="right")
+        means[index] = metrics.loc[early, METRIC].mean() if METRIC in metrics else None
+    return pd.Series(means, dtype=float)
+
+
+def _is_negative(setting: Setting, runs: Runs, *, method: str) -> Decision | None:
+    chosen = chosen_runs(setting, method)
+    cosines = early_cosine(chosen, runs)
+    if not cosines.notna().any():
+        return None
+    name = f"early cosine with {method_label(method)}"
+    return below(by_seed(chosen, cosines), 0.0, name=name)
+
+
+def _falls_with_strength(
+    setting: Setting, runs: Runs, *, method: str
+) -> Decision | None:
+    rows = setting.runs[setting.runs["method"].isin((method, "baseline"))]
+    strength = rows["coefficient"].astype(float).tolist()
+    cosines = early_cosine(rows, runs)
+    if not cosines.notna().any() or len(set(strength)) < 2:
+        return None
+    return across_settings(strength, cosines.tolist(), strength, -1)
+
+
 ITEM = Item(
     name="Figure 12",
-    title="Training accuracy on clean against noisy examples, by coefficient of FP",
+    title="Cosine of the gradients of clean and noisy examples, by coefficient",
     place="appendix A.3",
     experiments=("table3", "digits_fp"),
     figure=FigurePart(
         _draw,
-        "Training accuracy on clean against noisy examples, a point for each record. "
-        f"Above the grey diagonal right labels are learnt first. {SPREAD} Dashed grey: "
-        "no penalty.",
-        "Paths of clean against noisy training accuracy, one for each coefficient.",
+        "25% of the labels are noisy. Cosine between the minibatch gradients of noisy "
+        "examples, g_n, and of clean ones, g_c, both of the training set. Grey: no "
+        f"penalty. {SPREAD} Not smoothed.",
+        "A panel for FP and one for GP_r: the cosine against epoch, a line for each "
+        "coefficient from blue to red, around a grey line at zero.",
+    ),
+    claims=tuple(
+        claim
+        for method in METHODS
+        for claim in (
+            Claim(
+                f"{method_label(method)}: in the early phase (the first tenth) the "
+                "cosine is negative.",
+                at_papers_noise(partial(_is_negative, method=method)),
+            ),
+            Claim(
+                f"{method_label(method)}: the stronger, the more negative it is.",
+                at_papers_noise(partial(_falls_with_strength, method=method)),
+            ),
+        )
     ),
 )

@@ -4,7 +4,11 @@ from functools import partial
 
 from fisher_jax.report.claims import Claim
 from fisher_jax.report.item import FigurePart, Item
-from fisher_jax.report.phases import differ_in_the_end
+from fisher_jax.report.phases import (
+    ends_flatter,
+    ends_more_accurate,
+    phase_one_ends_flatter,
+)
 from fisher_jax.report.shapes.two_phase import ALT, CAPTION, TwoPhase, draw_two_phase
 
 VARIED = "batch_size"
@@ -26,24 +30,16 @@ ITEM = Item(
     ),
     claims=(
         Claim(
+            "A small early batch ends phase one with a smaller Tr(F).",
+            partial(phase_one_ends_flatter, varied=VARIED),
+        ),
+        Claim(
             "A small early batch ends in flatter minima (smaller Tr(H)).",
-            partial(
-                differ_in_the_end,
-                varied=VARIED,
-                quantity="hessian_trace_at_best_test",
-                factor=1.0,
-                high_is_larger=False,
-            ),
+            partial(ends_flatter, varied=VARIED),
         ),
         Claim(
             "A small early batch ends in better accuracy.",
-            partial(
-                differ_in_the_end,
-                varied=VARIED,
-                quantity="best_test_accuracy",
-                factor=100.0,
-                high_is_larger=True,
-            ),
+            partial(ends_more_accurate, varied=VARIED),
         ),
     ),
 )

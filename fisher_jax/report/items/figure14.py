@@ -1,18 +1,30 @@
 """Figure 14: Tr(H) along training, by batch size and by learning rate."""
 
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 
+import numpy as np
 import pandas as pd
+from jaxtyping import Float
 from matplotlib.figure import Figure
+from scipy import stats
 
 from fisher_jax.report import canvas
 from fisher_jax.report.canvas import Drawing
-from fisher_jax.report.choose import Setting, final_stage, pairs, settings_of
-from fisher_jax.report.claims import Claim, Decision, has_sign
+from fisher_jax.report.choose import Setting, final_stage, settings_of
+from fisher_jax.report.claims import Claim, Rule
 from fisher_jax.report.collect import Runs
+from fisher_jax.report.decide import Decision, above, larger
 from fisher_jax.report.item import FigurePart, Item
+from fisher_jax.report.rules import (
+    LETTERS,
+    by_seed,
+    lowest_of,
+    unconverged,
+    withheld,
+)
 from fisher_jax.report.statistics import summarise
 
+FIRST_EPOCH = 10  # "after the first 10 epochs"
 # Best test accuracy in %, by batch size and by learning rate.
 PUBLISHED: Mapping[str, Mapping[float, float]] = {
     "cifar10": {
@@ -39,47 +51,152 @@ def _draw(rows: pd.DataFrame, runs: Runs) -> Drawing:
     settings = settings_of(rows)
     columns = min(2, len(settings))
     num_rows = -(-len(settings) // columns)
-    width = canvas.PAGE if columns == 2 else canvas.COLUMN
-    figure = Figure(figsize=(width, 2.7 * num_rows))
+    width = canvas.PAGE if columns == 2 else canvas.COLUMN * 1.3
+    figure = Figure(figsize=(width, 3.2 * num_rows))
     parts = figure.subfigures(num_rows, columns, squeeze=False)
     for part, setting in zip(parts.flat, settings, strict=False):
         axes = part.subplots()
-        varied, letter = _varied(setting.runs)
+        varied = _varied(setting.runs)
         axes.set_yscale("log")
         values = setting.runs[varied].dropna()
         for value, colour in canvas.ordered_colours(list(values)).items():
             group = setting.runs[setting.runs[varied] == value]
             curve = canvas.mean_curve(group, runs.metrics, "trace/hessian")
-            label = f"{letter} = {value:g}{_best_accuracy(setting, group, value)}"
+            label = (
+                f"{LETTERS[varied]} = {value:g}: {_ends(setting, group, runs, value)}"
+            )
             canvas.draw_curve(axes, curve, color=colour, label=label)
         canvas.label_axes(axes, setting.title, "epoch", "Tr(H)")
         canvas.mark_empty(axes, "Tr(H) not recorded")
         if axes.get_legend_handles_labels()[1]:
-            part.legend(
-                loc="outside lower center", ncols=2, columnspacing=0.8, handlelength=1.2
-            )
+            part.legend(loc="outside lower center", ncols=1, handlelength=1.2)
     return Drawing(figure, len(rows), canvas.notes_of(settings))
 
 
-def _varied(runs: pd.DataFrame) -> tuple[str, str]:
+def _varied(runs: pd.DataFrame) -> str:
     is_rate = runs["learning_rate"].nunique() > runs["batch_size"].nunique()
-    return ("learning_rate", "η") if is_rate else ("batch_size", "S")
+    return "learning_rate" if is_rate else "batch_size"
 
 
-def _best_accuracy(setting: Setting, group: pd.DataFrame, value: float) -> str:
+def _ends(setting: Setting, group: pd.DataFrame, runs: Runs, value: float) -> str:
+    """The legend's minimum loss and best accuracy, ours and then the paper's."""
+    loss = lowest_of(group, runs, "train/loss").mean()
     ours = summarise([100 * v for v in group["best_test_accuracy"].astype(float)])
     paper = PUBLISHED.get(setting.dataset, {}).get(value)
-    text = "" if ours is None else f": {ours.mean:.1f}%"
+    text = f"ℓ = {loss:.2g}" + ("" if ours is None else f", TA = {ours.mean:.1f}%")
     if paper is not None and not setting.is_small:
         text += f" (paper {paper:.1f}%)"
     return text
 
 
-def _ends_flatter(setting: Setting, runs: Runs) -> Decision | None:
+def sets_of(rows: pd.DataFrame, varied: str) -> dict[str, list[float]]:
+    """Returns the paper's sets of close values by "A" and "B".
+
+    The values are parted where the ratio of neighbours is largest; A has the small
+    learning rates or large batches, which regularise less.
+    """
+    values = sorted(set(rows[varied].dropna().astype(float)))
+    if len(values) < 2:
+        return {"A": values, "B": []}
+    cut = 1 + int(np.argmax(np.diff(np.log(values))))
+    small, large = values[:cut], values[cut:]
+    is_rate = varied == "learning_rate"
+    return {"A": small, "B": large} if is_rate else {"A": large, "B": small}
+
+
+def hessian_traces(
+    rows: pd.DataFrame, runs: Runs, varied: str
+) -> dict[Hashable, pd.DataFrame]:
+    """Returns Tr(H) from epoch 10 on by seed: a row a value, a column an epoch.
+
+    Epochs at which a value's run has none are left out; seeds without all values too.
+    """
+    found: dict[Hashable, pd.DataFrame] = {}
+    values = set(rows[varied].dropna())
+    for seed, group in rows.groupby("seed"):
+        columns = {}
+        for index, value in group[varied].items():
+            metrics = runs.metrics[index]
+            if "trace/hessian" in metrics:
+                late = metrics[metrics["epoch"] >= FIRST_EPOCH]
+                columns[value] = late.set_index("epoch")["trace/hessian"].dropna()
+        table = pd.DataFrame(columns).dropna().T
+        if set(table.index) == values and table.shape[1]:
+            found[f"seed {seed:g}"] = table.sort_index()
+    return found
+
+
+def rank_agreement(table: Float[np.ndarray, "values epochs"]) -> float:
+    """Returns Spearman's ρ over the values, the mean over all pairs of epochs.
+
+    nan below two values or two epochs; epochs at which all values tie do not count.
+    """
+    if min(table.shape) < 2:
+        return np.nan
+    ranks = stats.rankdata(table, axis=0)
+    ranks -= ranks.mean(axis=0)
+    norms = np.sqrt((ranks**2).sum(axis=0))
+    ranks = ranks[:, norms > 0] / norms[norms > 0]
+    agreement = ranks.T @ ranks
+    pairs = np.triu_indices(agreement.shape[0], 1)
+    return float(agreement[pairs].mean()) if pairs[0].size else np.nan
+
+
+def _keep_their_order(setting: Setting, runs: Runs) -> Decision | None:
     rows = final_stage(setting.runs)
-    varied, _ = _varied(rows)
-    x, y = pairs(rows, varied, "hessian_trace_at_best_test")
-    return has_sign(x if varied == "learning_rate" else -x, y, -1)
+    varied = _varied(rows)
+    sets = sets_of(rows, varied)
+    lowest = {}
+    for seed, table in hessian_traces(rows, runs, varied).items():
+        means = {name: table.loc[values].mean() for name, values in sets.items()}
+        ratio = (means["A"] / means["B"]).where((means["A"] > 0) & (means["B"] > 0))
+        lowest[seed] = float(np.log(ratio).min())
+    if not lowest:
+        return None
+    return above(lowest, 0.0, name="lowest log ratio of A's Tr(H) to B's")
+
+
+def _agree_across(setting: Setting, runs: Runs) -> Decision | None:
+    rows = final_stage(setting.runs)
+    varied = _varied(rows)
+    sets = sets_of(rows, varied)
+    across, within = {}, {}
+    for seed, table in hessian_traces(rows, runs, varied).items():
+        across[seed] = rank_agreement(table.to_numpy())
+        parts = [rank_agreement(table.loc[v].to_numpy()) for v in sets.values()]
+        within[seed] = float(np.mean(parts))
+    if not across:
+        return None
+    return larger(across, within, names=("mean ρ across the sets", "within them"))
+
+
+def _is_more_accurate(setting: Setting, runs: Runs) -> Decision | None:
+    rows = final_stage(setting.runs)
+    varied = _varied(rows)
+    sides: Mapping[str, dict[Hashable, float]] = {
+        name: by_seed(group, 100 * group["best_test_accuracy"].astype(float))
+        for name, values in sets_of(rows, varied).items()
+        if len(group := rows[rows[varied].isin(values)])
+    }
+    if len(sides) < 2:
+        return None
+    return larger(sides["B"], sides["A"], names=("B", "A"))
+
+
+def _if_converged(rule: Rule) -> Rule:
+    """The rule, undecided where a value's runs stay above the paper's 1e-2."""
+
+    def decide(setting: Setting, runs: Runs) -> Decision | None:
+        decision = rule(setting, runs)
+        rows = final_stage(setting.runs)
+        varied = _varied(rows)
+        for value, group in rows.groupby(varied, sort=True):
+            why = unconverged(lowest_of(group, runs, "train/loss"))
+            if decision is not None and why:
+                return withheld(decision, why, f"{LETTERS[varied]} {value:g}")
+        return decision
+
+    return decide
 
 
 ITEM = Item(
@@ -91,15 +208,24 @@ ITEM = Item(
     figure=FigurePart(
         _draw,
         "Trace of the Hessian, logarithmic axis. Lines are means over seeds, bands one "
-        "standard deviation. Not smoothed. Legends give the best test accuracy, ours "
-        "and then the paper's.",
+        "standard deviation. Not smoothed. ℓ and TA are the minimum training loss and "
+        "the maximum test accuracy along training, means over seeds. Set A are the "
+        "small learning rates or the large batches, set B the others.",
         "A panel for each data set: Tr(H) against epoch, lines from blue to red by "
         "batch size or learning rate.",
     ),
     claims=(
         Claim(
-            "Large learning rates and small batches end with a smaller Tr(H).",
-            _ends_flatter,
+            "From epoch 10 on Tr(H) of set A stays above that of set B.",
+            _if_converged(_keep_their_order),
+        ),
+        Claim(
+            "Epochs agree in the order of Tr(H) more across the sets than within them.",
+            _if_converged(_agree_across),
+        ),
+        Claim(
+            "Set B ends more accurate than set A.",
+            _if_converged(_is_more_accurate),
         ),
     ),
 )

@@ -7,14 +7,17 @@ import pandas as pd
 from fisher_jax.report import canvas
 from fisher_jax.report.canvas import Drawing
 from fisher_jax.report.choose import (
+    Setting,
     final_stage,
     pairs_along_training,
     settings_of,
 )
-from fisher_jax.report.claims import Claim, correlated_along_training
+from fisher_jax.report.claims import Claim
 from fisher_jax.report.collect import Runs
+from fisher_jax.report.decide import Decision, across_settings
 from fisher_jax.report.item import FigurePart, Item
-from fisher_jax.report.shapes.scatter import finish_scatter
+from fisher_jax.report.rules import follows, highest_of
+from fisher_jax.report.shapes.scatter import CAPTION, finish_scatter
 
 METRICS = ("trace/fisher", "trace/fisher_minibatch")
 LABELS = ("Tr(F)", "Tr(F$_B$)")
@@ -39,10 +42,18 @@ def _draw(rows: pd.DataFrame, runs: Runs) -> Drawing:
             axes.set_ylabel(label)
             canvas.mark_empty(axes)
         left.set_title(canvas.plain(setting.title))
-        points = pairs_along_training(setting.runs, runs.metrics, *METRICS)
-        finish_scatter(right, points, LABELS)
+        right.set_xlabel(LABELS[0])
+        right.set_ylabel(LABELS[1])
+        finish_scatter(right, setting.runs, runs, METRICS)
     canvas.legend_below(figure, *all_axes.flat)
     return Drawing(figure, len(rows), canvas.notes_of(settings))
+
+
+def _falls_with_rate(setting: Setting, runs: Runs, *, metric: str) -> Decision | None:
+    rows = final_stage(setting.runs)
+    rates = rows["learning_rate"].astype(float).tolist()
+    peaks = highest_of(rows, runs, metric, after_epoch=1)
+    return across_settings(rates, peaks.tolist(), rates, -1)
 
 
 ITEM = Item(
@@ -54,17 +65,23 @@ ITEM = Item(
         _draw,
         "Tr(F) is the mean squared gradient norm of single examples, Tr(F_B) the "
         "squared norm of the mean gradient of one batch of B examples; with sampled "
-        "labels the expectation of the second is the first divided by B. Correlations "
-        "are of the logarithms (Pearson) and ranks (Spearman, 95% bootstrap interval) "
-        "over all records; records of a run depend on each other, so the interval is "
-        "narrower than independent points would give.",
+        "labels the expectation of the second is the first divided by B. Blue to red: "
+        "small to large learning rates; means over seeds, bands one standard "
+        f"deviation. Right: a point for each record. {CAPTION}",
         "Tr(F) and Tr(F_B) against epoch for several learning rates, and a scatter of "
         "one against the other.",
     ),
     claims=(
         Claim(
-            "Tr(F_B) of one batch follows Tr(F).",
-            partial(correlated_along_training, x=METRICS[0], y=METRICS[1], sign=1),
+            "Tr(F_B) of one batch follows Tr(F) along training.",
+            partial(follows, x=METRICS[0], y=METRICS[1]),
+        ),
+        *(
+            Claim(f"Large learning rates lower the peak of {name}.", rule)
+            for name, rule in (
+                ("Tr(F)", partial(_falls_with_rate, metric=METRICS[0])),
+                ("Tr(F_B)", partial(_falls_with_rate, metric=METRICS[1])),
+            )
         ),
     ),
 )

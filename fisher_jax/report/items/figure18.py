@@ -2,9 +2,9 @@
 
 from functools import partial
 
-from fisher_jax.report.claims import Claim, correlated
+from fisher_jax.report.claims import Claim
 from fisher_jax.report.item import FigurePart, Item
-from fisher_jax.report.shapes.every_step import CAPTION, draw_every_step
+from fisher_jax.report.shapes.every_step import CAPTION, draw_every_step, peak_is_higher
 
 ITEM = Item(
     name="Figure 18",
@@ -19,8 +19,8 @@ ITEM = Item(
     ),
     claims=(
         Claim(
-            "At every step: a larger learning rate keeps Tr(F) lower.",
-            partial(correlated, x="learning_rate", y="max_fisher_trace", sign=-1),
+            "At no step has the large rate a Tr(F) as large as the small one's peak.",
+            partial(peak_is_higher, varied="learning_rate", higher="smallest"),
         ),
     ),
 )

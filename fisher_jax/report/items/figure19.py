@@ -2,9 +2,9 @@
 
 from functools import partial
 
-from fisher_jax.report.claims import Claim, correlated
+from fisher_jax.report.claims import Claim
 from fisher_jax.report.item import FigurePart, Item
-from fisher_jax.report.shapes.every_step import CAPTION, draw_every_step
+from fisher_jax.report.shapes.every_step import CAPTION, draw_every_step, peak_is_higher
 
 ITEM = Item(
     name="Figure 19",
@@ -19,8 +19,8 @@ ITEM = Item(
     ),
     claims=(
         Claim(
-            "At every step: a smaller batch keeps Tr(F) lower.",
-            partial(correlated, x="batch_size", y="max_fisher_trace", sign=1),
+            "A large batch reaches a larger Tr(F) than a small one does at any step.",
+            partial(peak_is_higher, varied="batch_size", higher="largest"),
         ),
     ),
 )

@@ -2,9 +2,14 @@
 
 from functools import partial
 
-from fisher_jax.report.claims import Claim, correlated
+from fisher_jax.report.claims import Claim
 from fisher_jax.report.item import FigurePart, Item
-from fisher_jax.report.shapes.early import CAPTION, Point, draw_early
+from fisher_jax.report.shapes.early import (
+    CAPTION,
+    Point,
+    draw_early,
+    early_goes_with_better,
+)
 
 # By eye, from the largest learning rate to the smallest.
 PUBLISHED = {
@@ -35,12 +40,7 @@ ITEM = Item(
     claims=(
         Claim(
             "Across learning rates, a smaller early Tr(F) goes with better accuracy.",
-            partial(
-                correlated,
-                x="early_fisher_trace",
-                y="best_test_accuracy",
-                sign=-1,
-            ),
+            partial(early_goes_with_better, varied="learning_rate"),
         ),
     ),
 )

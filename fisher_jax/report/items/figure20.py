@@ -2,9 +2,9 @@
 
 from functools import partial
 
-from fisher_jax.report.choose import TEST_ACCURACY
-from fisher_jax.report.claims import Claim, method_is_higher
+from fisher_jax.report.claims import Claim
 from fisher_jax.report.item import FigurePart, Item
+from fisher_jax.report.rules import generalises_better, peak_is_lower
 from fisher_jax.report.shapes.coefficients import (
     HOLLOW_CAPTION,
     STRENGTH_ALT,
@@ -35,14 +35,12 @@ ITEM = Item(
     ),
     claims=(
         Claim(
-            "FP makes up for a large batch.",
-            partial(
-                method_is_higher,
-                high="fp",
-                low="baseline",
-                quantities=TEST_ACCURACY,
-                factor=100,
-            ),
+            "With a large batch FP improves test accuracy.",
+            partial(generalises_better, method="fp", than="baseline"),
+        ),
+        Claim(
+            "With a large batch FP lowers the peak of Tr(F).",
+            partial(peak_is_lower, method="fp", than="baseline"),
         ),
     ),
 )

@@ -2,9 +2,9 @@
 
 from functools import partial
 
-from fisher_jax.report.claims import Claim, correlated
+from fisher_jax.report.claims import Claim
 from fisher_jax.report.item import FigurePart, Item
-from fisher_jax.report.shapes.early import CAPTION, draw_early
+from fisher_jax.report.shapes.early import CAPTION, draw_early, early_goes_with_better
 
 ITEM = Item(
     name="Figure 7",
@@ -26,12 +26,7 @@ ITEM = Item(
     claims=(
         Claim(
             "Across batch sizes, a smaller early Tr(F) goes with better accuracy.",
-            partial(
-                correlated,
-                x="early_fisher_trace",
-                y="best_test_accuracy",
-                sign=-1,
-            ),
+            partial(early_goes_with_better, varied="batch_size"),
         ),
     ),
 )

@@ -3,8 +3,9 @@
 from functools import partial
 
 from fisher_jax.report.choose import TEST_ACCURACY
-from fisher_jax.report.claims import Claim, method_is_higher
+from fisher_jax.report.claims import Claim
 from fisher_jax.report.item import Item, TablePart
+from fisher_jax.report.rules import generalises_better
 from fisher_jax.report.tables import PENALTY_METHODS, by_method, published_rows
 
 PUBLISHED = published_rows(
@@ -41,23 +42,11 @@ ITEM = Item(
     claims=(
         Claim(
             "FP makes up for a small learning rate: better than the baseline.",
-            partial(
-                method_is_higher,
-                high="fp",
-                low="baseline",
-                quantities=TEST_ACCURACY,
-                factor=100,
-            ),
+            partial(generalises_better, method="fp", than="baseline"),
         ),
         Claim(
             "FP with a small learning rate beats the best learning rate η*.",
-            partial(
-                method_is_higher,
-                high="fp",
-                low="eta_star",
-                quantities=TEST_ACCURACY,
-                factor=100,
-            ),
+            partial(generalises_better, method="fp", than="eta_star"),
         ),
     ),
 )

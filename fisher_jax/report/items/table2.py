@@ -3,8 +3,9 @@
 from functools import partial
 
 from fisher_jax.report.choose import TEST_ACCURACY
-from fisher_jax.report.claims import Claim, method_is_higher
+from fisher_jax.report.claims import Claim
 from fisher_jax.report.item import Item, TablePart
+from fisher_jax.report.rules import generalises_better
 from fisher_jax.report.tables import by_method, published_rows
 
 COLUMNS = ("eta_star", "fp")
@@ -18,6 +19,7 @@ PUBLISHED = published_rows(
         ("cifar10_simple_cnn",): ((87.16, 0.2), (87.52, 0.5)),
     },
 )
+FITTED = 97.5  # training accuracy in %: the least of η* in table 7
 
 ITEM = Item(
     name="Table 2",
@@ -38,13 +40,7 @@ ITEM = Item(
     claims=(
         Claim(
             "FP improves on η* with augmentation.",
-            partial(
-                method_is_higher,
-                high="fp",
-                low="eta_star",
-                quantities=TEST_ACCURACY,
-                factor=100,
-            ),
+            partial(generalises_better, method="fp", than="eta_star", fitted=FITTED),
         ),
     ),
 )

@@ -2,8 +2,10 @@
 
 from functools import partial
 
-from fisher_jax.report.claims import Claim, method_is_higher
+from fisher_jax.report.claims import Claim
 from fisher_jax.report.item import Item, TablePart
+from fisher_jax.report.names import method_label
+from fisher_jax.report.rules import peak_is_lower
 from fisher_jax.report.tables import (
     PENALTY_METHODS,
     ROOT_REASON,
@@ -38,15 +40,11 @@ ITEM = Item(
         ),
         f"Maximum of Tr(F) after epoch 1 in the runs of table 1. {ROOT_REASON}",
     ),
-    claims=(
+    claims=tuple(
         Claim(
-            "FP lowers the peak of Tr(F).",
-            partial(
-                method_is_higher,
-                high="baseline",
-                low="fp",
-                quantities=("max_fisher_trace",),
-            ),
-        ),
+            f"{method_label(method)} lowers the peak of Tr(F).",
+            partial(peak_is_lower, method=method, than="baseline"),
+        )
+        for method in ("gp_x", "gp", "fp", "gp_r")
     ),
 )

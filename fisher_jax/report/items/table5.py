@@ -2,10 +2,12 @@
 
 from functools import partial
 
-from fisher_jax.report.choose import Setting, average, for_cell
-from fisher_jax.report.claims import FAILS, HOLDS, Claim, Decision
+from fisher_jax.report.choose import Setting
+from fisher_jax.report.claims import Claim
 from fisher_jax.report.collect import Runs
+from fisher_jax.report.decide import Decision, ratio_below
 from fisher_jax.report.item import Item, TablePart
+from fisher_jax.report.rules import by_seed, chosen_runs
 from fisher_jax.report.tables import PENALTY_METHODS, by_method, published_rows
 
 PUBLISHED = published_rows(
@@ -26,17 +28,12 @@ LARGEST_RATIO = 1.69  # of FP's published times to the baseline's
 
 def _is_cheap(setting: Setting, runs: Runs) -> Decision | None:
     fp, baseline = (
-        average(
-            for_cell(setting.runs[setting.runs["method"] == method]).runs,
-            "seconds_per_epoch",
-        )[0]
-        for method in ("fp", "baseline")
+        by_seed(chosen, chosen["seconds_per_epoch"])
+        for chosen in (chosen_runs(setting, m) for m in ("fp", "baseline"))
     )
-    if fp is None or baseline is None:
+    if not fp or not baseline:
         return None
-    ratio = fp.mean / baseline.mean
-    status = HOLDS if ratio <= LARGEST_RATIO else FAILS
-    return Decision(status, f"{ratio:.2f} times the baseline")
+    return ratio_below(fp, baseline, LARGEST_RATIO, names=("FP", "Baseline"))
 
 
 ITEM = Item(

@@ -2,7 +2,10 @@
 
 from functools import partial
 
+from fisher_jax.report.claims import Claim
 from fisher_jax.report.item import Item, TablePart
+from fisher_jax.report.items.table2 import FITTED
+from fisher_jax.report.rules import reaches
 from fisher_jax.report.tables import by_method, published_rows
 
 COLUMNS = ("eta_star", "fp")
@@ -32,5 +35,11 @@ ITEM = Item(
             factor=100,
         ),
         "Final training accuracy in %, on images as they are, in the runs of table 2.",
+    ),
+    claims=(
+        Claim(
+            f"With augmentation η* ends at {FITTED:g}% training accuracy or more.",
+            partial(reaches, method="eta_star", percent=FITTED),
+        ),
     ),
 )

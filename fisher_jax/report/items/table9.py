@@ -4,9 +4,11 @@ from functools import partial
 
 import pandas as pd
 
-from fisher_jax.report.claims import Claim, method_is_higher
+from fisher_jax.report.claims import Claim
 from fisher_jax.report.collect import Runs
 from fisher_jax.report.item import Item, TablePart
+from fisher_jax.report.rules import method_is_higher
+from fisher_jax.report.shapes.memorisation import NOISE, at_papers_noise
 from fisher_jax.report.tables import NOISE_METHODS, Table, by_method, published_rows
 
 PUBLISHED = published_rows(
@@ -16,16 +18,16 @@ PUBLISHED = published_rows(
         ("cifar100_wide_resnet", "0.25"): (73.67, 4.22, 72.67, 4.14, 2.86),
     },
 )
-QUANTITIES = ("final_train_noisy_accuracy",)
+QUANTITY = "final_train_noisy_accuracy"
 
 
 def _fill(rows: pd.DataFrame, runs: Runs) -> Table | str:
     return by_method(
-        rows[rows["noise"] == 0.25],
+        rows[rows["noise"] == NOISE],
         runs,
         published=PUBLISHED,
         columns=NOISE_METHODS,
-        quantities=QUANTITIES,
+        quantities=(QUANTITY,),
         factor=100,
         best="min",
         by_noise=True,
@@ -46,12 +48,14 @@ ITEM = Item(
     claims=(
         Claim(
             "FP memorises fewer wrong labels than the baseline.",
-            partial(
-                method_is_higher,
-                high="baseline",
-                low="fp",
-                quantities=QUANTITIES,
-                factor=100,
+            at_papers_noise(
+                partial(
+                    method_is_higher,
+                    high="baseline",
+                    low="fp",
+                    quantity=QUANTITY,
+                    factor=100,
+                )
             ),
         ),
     ),

@@ -16,7 +16,10 @@ from fisher_jax.report.choose import (
 )
 from fisher_jax.report.collect import Runs
 
-SPREAD = "Colour runs from blue (small α) to red (large α); lines are means over seeds."
+SPREAD = (
+    "Colour runs from blue (small α) to red (large α); lines are means over seeds, "
+    "bands one standard deviation."
+)
 STRENGTH_ALT = (
     "Accuracy on the left and Tr(F) on the right against epoch, a line for each "
     "coefficient from blue to red."
@@ -114,15 +117,15 @@ def draw_coefficients(
 
 
 def _by_period(setting: Setting) -> list[Setting]:
-    """One part for each f, the runs without a penalty in all of them."""
+    """One part for each f, the largest first; runs without a penalty in all."""
     is_reference = setting.runs["method"].isin(REFERENCES)
-    periods = sorted(set(setting.runs.loc[~is_reference, "update_every"].dropna()))
+    periods = set(setting.runs.loc[~is_reference, "update_every"].dropna())
     return [
         setting._replace(
             runs=setting.runs[is_reference | (setting.runs["update_every"] == every)],
             title=f"{setting.title}, f = {every:g}",
         )
-        for every in periods or [1.0]
+        for every in sorted(periods, reverse=True) or [1.0]
     ]
 
 

@@ -11,13 +11,20 @@ from fisher_jax.report import canvas
 from fisher_jax.report.canvas import Drawing
 from fisher_jax.report.choose import Setting, final_stage, pairs, settings_of
 from fisher_jax.report.collect import Runs
+from fisher_jax.report.decide import Decision, mostly
 from fisher_jax.report.names import position
+from fisher_jax.report.rules import (
+    FITTED,
+    correlated,
+    underfitting_value,
+    withheld,
+)
 from fisher_jax.report.statistics import correlate, summarise
 
 CAPTION = (
     "Tr(F) at the first epoch whose training loss is below ε against accuracy. Large "
-    "markers: means with one standard deviation over seeds; small: single runs. "
-    "Correlations are over single runs, with a 95% bootstrap interval."
+    "markers: means with one standard deviation over seeds; small: single runs, "
+    "over which Pearson's r and Spearman's ρ are taken."
 )
 _DATASETS = ("imagenet2012", "cifar10", "cifar100")  # the paper's order of panels
 
@@ -106,3 +113,24 @@ def _finish(axes: Axes, setting: Setting, quantity: str, label: str) -> None:
     canvas.mark_empty(axes, "no run has reached ε\nand ended")
     if x.size:
         axes.legend(loc="best")
+
+
+def early_goes_with_better(
+    setting: Setting, runs: Runs, *, varied: str
+) -> Decision | None:
+    """Decides whether a smaller early Tr(F) goes with a better best test accuracy.
+
+    Not where a value's runs underfit: their Tr(F) is small at ε because they are slow.
+    """
+    x, y = "early_fisher_trace", "best_test_accuracy"
+    decision = correlated(setting, runs, x=x, y=y, varied=varied, sign=-1)
+    why = underfitting_value(final_stage(setting.runs), varied)
+    return None if decision is None else withheld(decision, why)
+
+
+def most_fit(setting: Setting, runs: Runs) -> Decision | None:
+    """Decides whether most runs reach the paper's "~99% and above"."""
+    reached = 100 * setting.runs["best_train_accuracy"].astype(float).dropna()
+    fits = {index: bool(value >= FITTED) for index, value in reached.items()}
+    name = f"runs at {FITTED:g}% or more"
+    return mostly(fits, name=name) if fits else None

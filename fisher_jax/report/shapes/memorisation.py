@@ -1,79 +1,122 @@
 """Right labels learnt and wrong ones memorised, a curve for each coefficient of FP."""
 
+import numpy as np
 import pandas as pd
 
 from fisher_jax.report import canvas
 from fisher_jax.report.canvas import Drawing
 from fisher_jax.report.choose import Setting, accuracy_metric, settings_of
+from fisher_jax.report.claims import Rule
 from fisher_jax.report.collect import Runs
+from fisher_jax.report.decide import Decision, ratio_below
 from fisher_jax.report.names import position
-from fisher_jax.report.shapes.coefficients import SPREAD, draw_coefficients
+from fisher_jax.report.rules import by_seed, chosen_runs
+from fisher_jax.report.shapes.coefficients import (
+    SPREAD,
+    coefficient_groups,
+    draw_coefficients,
+)
 
 CAPTION = (
-    "Norms of the mean gradient over clean and over noisy training examples, their "
-    "ratio and cosine; training accuracy on both; validation accuracy. Dashed grey: no "
-    f"penalty. {SPREAD} Not smoothed."
+    "25% of the labels are noisy. Above: norms of the mean gradient over clean "
+    "examples, g_c, and over noisy ones, g_n, both of the training set, and their "
+    "ratio. Below: training accuracy on clean (solid) and noisy (dashed) examples, "
+    "validation accuracy, and training accuracy on clean against noisy examples, a "
+    f"point for each record. Grey: no penalty. {SPREAD} Not smoothed."
 )
 ALT = (
-    "Six panels against epoch: gradient norms of clean and noisy examples, their ratio "
-    "and cosine, training accuracy on both kinds, validation accuracy; a line for each "
-    "coefficient."
+    "Six panels, a line for each coefficient: gradient norms of clean and noisy "
+    "examples and their ratio, training and validation accuracy against epoch; paths "
+    "of clean against noisy training accuracy."
 )
-# The paper's first network, then its second.
-_MODELS = ("vgg11", "simple_cnn", "wide_resnet", "resnet", "densenet")
+NOISE = 0.25
+# The first of two networks, or what stands for it; all others are the second.
+_FIRST = ("vgg11", "simple_cnn")
+_ORDER = (*_FIRST, "wide_resnet", "resnet", "densenet")
 
 
-def noisy_settings(rows: pd.DataFrame) -> list[Setting]:
-    """Returns the settings with noisy labels, at the noise nearest to the paper's 25%.
+def noisy_settings(rows: pd.DataFrame, methods: tuple[str, ...]) -> list[Setting]:
+    """Returns the settings with 25% noisy labels, by network.
 
-    Their runs with FP, those of the search too, and without a penalty.
+    Their runs of the methods, those of the search too, and without a penalty.
     """
-    rows = rows[(rows["noise"] > 0) & rows["method"].isin(("fp", "baseline"))]
-    settings = []
-    for setting in settings_of(rows) if len(rows) else []:
-        noise = min(set(setting.runs["noise"]), key=lambda share: abs(share - 0.25))
-        kept = setting.runs[setting.runs["noise"] == noise]
-        title = f"{setting.title}, {100 * noise:g}% noise"
-        settings.append(setting._replace(runs=kept, title=title))
-    return sorted(settings, key=lambda s: position(_model(s), _MODELS)[0])
+    kept = (rows["noise"] == NOISE) & rows["method"].isin((*methods, "baseline"))
+    settings = settings_of(rows[kept], by_noise=True) if kept.any() else []
+    return sorted(settings, key=lambda s: position(_model(s), _ORDER)[0])
+
+
+def at_papers_noise(rule: Rule) -> Rule:
+    """Returns the rule for settings with 25% noisy labels only, as in the paper."""
+
+    def decide(setting: Setting, runs: Runs) -> Decision | None:
+        is_papers = (setting.runs["noise"] == NOISE).all()
+        return rule(setting, runs) if is_papers else None
+
+    return decide
 
 
 def _model(setting: Setting) -> str:
     return str(setting.runs["model"].iloc[0])
 
 
-def draw_memorisation(rows: pd.DataFrame, runs: Runs, *, network: int) -> Drawing | str:
-    """Draws six panels of the first (0) or second (1) network with noisy labels."""
-    settings = noisy_settings(rows)
-    if len(settings) <= network:
-        return "no second network with noisy labels" if settings else "no noisy labels"
-    setting = settings[network]
+def draw_memorisation(
+    rows: pd.DataFrame, runs: Runs, *, is_second: bool
+) -> Drawing | str:
+    """Draws six panels of one network with noisy labels, for FP.
+
+    Args:
+        is_second: of another network than VGG-11, or SimpleCNN in its place.
+    """
+    settings = noisy_settings(rows, ("fp",))
+    settings = [s for s in settings if (_model(s) not in _FIRST) == is_second]
+    if not settings:
+        return f"no {'second ' if is_second else ''}network with 25% noisy labels"
+    setting = settings[0]
     figure, all_axes = canvas.new_figure(2, 3, height=1.7)
     coefficients = list(setting.runs["coefficient"].dropna())
     colours = canvas.coefficient_colours(figure, all_axes, coefficients)
     accuracy = accuracy_metric(setting.runs, runs.metrics)
     runs = _with_ratio(setting.runs, runs)
     views = (
-        ("gradient/clean_norm", "‖g_clean‖", 1.0, "log"),
-        ("gradient/noisy_norm", "‖g_noisy‖", 1.0, "log"),
-        ("gradient/ratio", "‖g_noisy‖ / ‖g_clean‖", 1.0, "log"),
-        ("gradient/cosine", "cosine(g_clean, g_noisy)", 1.0, "linear"),
+        ("gradient/clean_norm", "‖g$_c$‖", 1.0, "log"),
+        ("gradient/noisy_norm", "‖g$_n$‖", 1.0, "log"),
+        ("gradient/ratio", "‖g$_n$‖ / ‖g$_c$‖", 1.0, "log"),
         ("train/clean_accuracy", "training accuracy, %", 100.0, "linear"),
         (accuracy, f"{accuracy.split('/')[0]} accuracy, %", 100.0, "linear"),
     )
-    for axes, (name, label, factor, scale) in zip(all_axes.flat, views, strict=True):
+    for axes, (name, label, factor, scale) in zip(all_axes.flat, views, strict=False):
         axes.set_yscale(scale)
-        draw_coefficients(axes, setting.runs, runs, name, colours, factor)
+        draw_coefficients(
+            axes, setting.runs, runs, name, colours, factor, linestyle="-"
+        )
         canvas.label_axes(axes, "", "epoch", label)
-    both = all_axes[1, 1]
     noisy = "train/noisy_accuracy"
-    draw_coefficients(both, setting.runs, runs, noisy, colours, 100, linestyle=":")
-    both.set_title("clean: lines, noisy: dots")
+    draw_coefficients(
+        all_axes[1, 0], setting.runs, runs, noisy, colours, 100, linestyle="--"
+    )
+    _draw_paths(all_axes[1, 2], setting.runs, runs, colours)
     for axes in all_axes.flat:
         canvas.mark_empty(axes)
     figure.suptitle(canvas.plain(setting.title))
     canvas.legend_below(figure, *all_axes.flat)
     return Drawing(figure, len(setting.runs), setting.notes)
+
+
+def _draw_paths(
+    axes: canvas.Axes,
+    rows: pd.DataFrame,
+    runs: Runs,
+    colours: dict[float, tuple[float, ...]],
+) -> None:
+    for group, line in coefficient_groups(rows, colours):
+        noisy, clean = (
+            canvas.mean_curve(group, runs.metrics, f"train/{kind}_accuracy", factor=100)
+            for kind in ("noisy", "clean")
+        )
+        if noisy is not None and clean is not None:
+            points = line | {"linestyle": "none", "marker": "o", "markersize": 2}
+            axes.plot(noisy.mean, clean.mean, **points)
+    canvas.label_axes(axes, "", "noisy examples, %", "clean examples, %")
 
 
 def _with_ratio(rows: pd.DataFrame, runs: Runs) -> Runs:
@@ -86,3 +129,23 @@ def _with_ratio(rows: pd.DataFrame, runs: Runs) -> Runs:
             ratio = frame["gradient/noisy_norm"] / clean
             metrics[index] = frame.assign(**{"gradient/ratio": ratio})
     return runs._replace(metrics=metrics)
+
+
+def ratio_falls(setting: Setting, runs: Runs, *, is_second: bool) -> Decision | None:
+    """Decides whether FP lowers ‖g_n‖ / ‖g_c‖, its geometric mean along training."""
+    if (_model(setting) not in _FIRST) != is_second:
+        return None
+    sides = []
+    for chosen in (chosen_runs(setting, method) for method in ("fp", "baseline")):
+        metrics = _with_ratio(chosen, runs).metrics
+        means = {
+            index: np.exp(np.log(metrics[index]["gradient/ratio"]).mean())
+            for index in chosen.index
+            if "gradient/ratio" in metrics[index]
+        }
+        kept = chosen.loc[list(means)]
+        sides.append(by_seed(kept, pd.Series(means, dtype=float)))
+    if not all(sides):
+        return None
+    names = "‖g_n‖ / ‖g_c‖ with FP", "that without"
+    return ratio_below(sides[0], sides[1], 1.0, names=names)

@@ -1,21 +1,29 @@
 """One trace against another along training, a point for each record."""
 
 import numpy as np
+import pandas as pd
 from matplotlib.axes import Axes
 
 from fisher_jax.report import canvas
-from fisher_jax.report.statistics import correlate
+from fisher_jax.report.collect import Runs
+from fisher_jax.report.rules import rank_correlation
+
+CAPTION = (
+    "ρ is Spearman's rank correlation over the records of a run, its mean over runs "
+    "where there are several."
+)
 
 
 def finish_scatter(
-    axes: Axes, points: tuple[np.ndarray, np.ndarray], labels: tuple[str, str]
+    axes: Axes, rows: pd.DataFrame, runs: Runs, metrics: tuple[str, str]
 ) -> None:
-    """Makes both axes logarithmic and puts the correlations above the panel."""
-    x, y = points
-    axes.set_xlabel(labels[0])
-    axes.set_ylabel(labels[1])
-    if x.size:
+    """Makes both axes logarithmic and puts the correlation along runs above."""
+    if axes.has_data():
         axes.set_xscale("log")
         axes.set_yscale("log")
-        axes.set_title(canvas.correlation_text(correlate(np.log(x), np.log(y))))
+    found = [rank_correlation(runs.metrics[index], *metrics) for index in rows.index]
+    known = [rho for rho in found if not np.isnan(rho)]
+    if known:
+        text = f"ρ = {np.mean(known):.2f}, n = {len(known)}"
+        axes.set_title(text.replace("-", "−"))
     canvas.mark_empty(axes, "not recorded together")

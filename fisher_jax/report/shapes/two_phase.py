@@ -13,17 +13,19 @@ from fisher_jax.report.canvas import Drawing
 from fisher_jax.report.choose import final_stage
 from fisher_jax.report.collect import Runs
 from fisher_jax.report.phases import varied_settings
+from fisher_jax.report.rules import last_of
 from fisher_jax.report.statistics import summarise
 
 CAPTION = (
     "Phase one trains with a high or low regularising {word}, phase two continues "
-    "every run under the low one. Left: Tr(F) where phase one crosses ε, bars with one "
-    "standard deviation over seeds, dots single runs. Right: histograms over the "
-    "continued runs. Hollow: the paper's values, by eye."
+    "every run under the low one until it converges. Left: Tr(F) at the end of phase "
+    "one, bars with one standard deviation over seeds, dots single runs. Middle and "
+    "right: histograms over the continued runs of Tr(H) at the best test accuracy and "
+    "of that accuracy. Hollow: the paper's values, by eye."
 )
 ALT = (
-    "Bars of early Tr(F) and histograms of final Tr(H) and best test accuracy, blue "
-    "after high and red after low early regularisation."
+    "Bars of Tr(F) after phase one and histograms of final Tr(H) and best test "
+    "accuracy, blue after high and red after low early regularisation."
 )
 COLOURS = {"high": "#0057B8", "low": "#C8102E"}
 
@@ -57,7 +59,7 @@ def draw_two_phase(
         is_papers = setting.dataset == dataset and not setting.is_small
         paper = published if is_papers else {}
         second = setting.runs[setting.runs["phase"] == 2]
-        _draw_bars(bars, setting.runs, paper)
+        _draw_bars(bars, setting.runs, runs, paper)
         _draw_histogram(hessian, second, "hessian_trace_at_best_test", 1.0)
         _draw_histogram(accuracy, second, "best_test_accuracy", 100.0)
         hessian.set_xlabel("Tr(H) at the best epoch")
@@ -81,32 +83,35 @@ def _mark_published(axes: Axes, values: tuple[float, ...], colour: str) -> None:
     axes.plot(values, top, color=colour, lw=0.7, **hollow)
 
 
-def _draw_bars(axes: Axes, runs: pd.DataFrame, paper: Mapping[str, TwoPhase]) -> None:
-    first = runs[runs["phase"] == 1]
-    shown = first if len(first) else runs
+def _draw_bars(
+    axes: Axes, rows: pd.DataFrame, runs: Runs, paper: Mapping[str, TwoPhase]
+) -> None:
+    first = rows[rows["phase"] == 1]
+    traces = last_of(first, runs, "trace/fisher")
     labels = []
     for place, start in enumerate(("high", "low")):
-        group = shown[shown["start"] == start]
-        values = list(group["first_early_fisher_trace"].astype(float).dropna())
+        values = list(traces[first["start"] == start].dropna())
         summary = summarise(values)
         labels.append(f"{start} (n = {summary.n if summary else 0})")
         if summary is not None:
             axes.bar(place, summary.mean, 0.6, color=COLOURS[start], alpha=0.75)
-            spread = np.nan_to_num(summary.std)
-            axes.errorbar(place, summary.mean, yerr=spread, color="black", lw=0.8)
-            jitter = np.linspace(-0.12, 0.12, len(values))
-            axes.plot(place + jitter, values, "o", ms=2, color="black", alpha=0.6)
+            if summary.n > 1:
+                axes.errorbar(
+                    place, summary.mean, yerr=summary.std, color="black", lw=0.8
+                )
+                jitter = np.linspace(-0.12, 0.12, len(values))
+                axes.plot(place + jitter, values, "o", ms=2, color="black", alpha=0.6)
         if start in paper:
             axes.plot(
                 place + 0.22, paper[start].early_trace, "o", mfc="none", mec="black"
             )
     if not axes.has_data():
-        canvas.mark_empty(axes, "no first phase\nhas reached ε")
+        canvas.mark_empty(axes, "no first phase")
         return
     axes.set_xticks((0, 1), labels)
     axes.set_xlim(-0.6, 1.6)
-    axes.set_ylabel("early Tr(F)")
-    axes.set_xlabel("early regularisation")
+    axes.set_ylabel("Tr(F) after phase one")
+    axes.set_xlabel("regularisation in phase one")
     axes.grid(visible=False, axis="x")
 
 

@@ -28,7 +28,8 @@ def add(folder, method, seed, accuracy, alpha=0.0, stage="final"):
 
 @pytest.fixture
 def runs(tmp_path):
-    for seed, (plain, fp, rfp) in enumerate(((0.7, 0.8, 0.83), (0.7, 0.82, 0.83))):
+    rows = ((0.7, 0.8, 0.83), (0.7, 0.82, 0.83), (0.69, 0.81, 0.83))
+    for seed, (plain, fp, rfp) in enumerate(rows):
         add(tmp_path, "baseline", seed, plain)
         add(tmp_path, "fp", seed, fp, 0.1)
         add(tmp_path, "rfp", seed, rfp, 0.3)
@@ -43,11 +44,14 @@ def test_rfp_beside_fp_in_pairs(runs):
     table = beyond_rfp.ITEM.table.fill(runs.table, runs)
     assert [row.cells[0] for row in table.rows] == ["Baseline", "FP", "RFP (ours)"]
     baseline, fp, rfp = (row.cells[1:] for row in table.rows)
-    # 0.8 and 0.82: mean 81, deviation sqrt(2).
-    assert fp == ("0.1", "81.00 ± 1.41", "2", "", "3")
-    # Differences 3 and 1 points: mean 2, and no resample leaves [1, 3].
-    assert rfp == ("0.3", "83.00 ± 0.00", "2", "+2.00 [+1.00, +3.00]", "nowhere")
-    assert baseline == ("–", "70.00 ± 0.00", "2", "−11.00 [−12.00, −10.00]", "")
+    # 80, 82 and 81: mean 81, deviation 1.
+    assert fp == ("0.1", "81.00 ± 1.00", "3", "", "3")
+    # Differences 3, 1 and 2: mean 2, standard error 1/√3, t = 4.303: p = 0.074.
+    assert rfp == ("0.3", "83.00 ± 0.00", "3", "+2.00 [−0.48, +4.48]", "nowhere")
+    # Differences −10, −12 and −12: p = 0.0034, still below 0.05 when doubled.
+    minus = "−11.33 [−14.20, −8.46] *"
+    assert baseline == ("–", "69.67 ± 0.58", "3", minus, "")
+    assert table.notes[-1] == "2 differences to FP were tested"
 
 
 def test_errors_of_estimators(tmp_path):
