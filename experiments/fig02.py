@@ -15,7 +15,7 @@ Published, by eye, (Tr(F_i), test accuracy %): ImageNet (1k, 59.5) (5k, 48) (27k
 CIFAR-10 (370, 93) (1050, 90.9) (1350, 90); CIFAR-100 (950, 57) (1450, 57) (3750, 51.7).
 
 Expected time: 198 runs, 85 device-hours on A100s, 44 on H100s, 168 on TPU v5es
-(``--estimate``, at 30% of their peak); small: 12 runs of 20 s on two CPU cores.
+(``--estimate``, at 30% of their peak); small: 12 runs of 30 s on two CPU cores.
 
 Open: as in the settings' files, experiments/imagenet_resnet18_fixup.py and
 experiments/cifar_resnet26.py.
@@ -32,7 +32,7 @@ def get_runs(arg: str = "") -> list[SweepRun]:
     check_arg("fig02.py", arg)
     if arg == "small":
         small = cifar_resnet26.get_config("small")
-        return _runs(small, "digits_resnet8", (0.001, 0.003, 0.03), 4)
+        return _runs(small, "digits_resnet8", (0.003, 0.01, 0.03), 4)
     cifar10 = cifar_resnet26.get_config("cifar10")
     cifar100 = cifar_resnet26.get_config("cifar100")
     imagenet = imagenet_resnet18_fixup.get_config()

@@ -11,7 +11,7 @@ larger the batch, the larger Tr(F_i) and the lower the test accuracy; no numbers
 printed.
 
 Expected time: 192 runs, 35 device-hours on A100s, 16 on H100s, 55 on TPU v5es
-(``--estimate``, at 30% of their peak); small: 12 runs of 20 s on two CPU cores.
+(``--estimate``, at 30% of their peak); small: 12 runs of 30 s on two CPU cores.
 
 Open: as in experiments/cifar_resnet26.py.
 """
@@ -31,7 +31,7 @@ def get_runs(arg: str = "") -> list[SweepRun]:
     """Returns every run: data sets, batch sizes, seeds."""
     check_arg("fig07.py", arg)
     if arg == "small":
-        return _runs("small", "digits_resnet8", (10, 50, 250), 4)
+        return _runs("small", "digits_resnet8", (25, 80, 250), 4)
     return [
         *_runs("cifar10", "cifar10_resnet26", (100, 500, 700), 32),
         *_runs("cifar100", "cifar100_resnet26", (100, 300, 700), 32),

@@ -9,7 +9,7 @@ of per-example squared norms) and Tr(F_B) (squared norm of the batch's mean grad
 along training and their correlation, which is high. With labels drawn from the model
 E[Tr(F_B)] = Tr(F)/B exactly (docs/theory.md). No numbers are printed.
 
-Expected time: 15 runs, 1.1 device-hours on A100s, 0.48 on H100s, 1.6 on TPU v5es
+Expected time: 15 runs, 1.1 device-hours on A100s, 0.49 on H100s, 1.7 on TPU v5es
 (``--estimate``, at 30% of their peak); small: 15 runs of 8 s on two CPU cores.
 
 Open: the rates' spacing, logarithmic here as everywhere in the paper; how many seeds,

@@ -9,7 +9,7 @@ log-spaced values in [1e-2, 1e0]; validation accuracy and Tr(F) against epoch fo
 alpha. The two behave alike. Published (figure 17's text): FP reaches 80.02% test
 accuracy with a peak Tr(F) of 21.38.
 
-Expected time: 60 runs, 11 device-hours on A100s, 3.9 on H100s, 13 on TPU v5es
+Expected time: 60 runs, 11 device-hours on A100s, 4 on H100s, 13 on TPU v5es
 (``--estimate``, at 30% of their peak); small: 24 runs of 8 to 15 s on two CPU cores.
 
 Open: the learning rate, taken as table 1's baseline (eta*/10); how many seeds, 3 here.

@@ -9,7 +9,7 @@ batch's first example alone, at every step (f = 1), alpha: 10 log-spaced values 
 [1e-4, 1e-2]; drawn as figure 16. Published: 79.7% test accuracy with a peak Tr(F) of
 24.16, against 80.02% and 21.38 for FP.
 
-Expected time: 30 runs, 2.1 device-hours on A100s, 0.96 on H100s, 3.3 on TPU v5es
+Expected time: 30 runs, 2.1 device-hours on A100s, 0.98 on H100s, 3.4 on TPU v5es
 (``--estimate``, at 30% of their peak); small: 12 runs of 10 s on two CPU cores.
 
 Open: the learning rate, taken as table 1's baseline (eta*/10); how many seeds, 3 here.

@@ -9,7 +9,7 @@ Paper (appendix D): SimpleCNN on CIFAR-10, two learning rates, at EVERY step Tr(
 never, not even for one step, has as large a Tr(F) as the small one's maximum; the first
 epoch counts. No numbers are printed.
 
-Expected time: 6 runs, 0.15 device-hours on A100s, 0.054 on H100s, 0.15 on TPU v5es
+Expected time: 6 runs, 0.15 device-hours on A100s, 0.055 on H100s, 0.16 on TPU v5es
 (``--estimate``, at 30% of their peak); small: 10 runs of 15 s on two CPU cores.
 
 Open: which rates, here table 1's eta* and baseline; how long, here 50 epochs (small:

@@ -9,7 +9,7 @@ rate, FP at every step on the first 128 examples of the batch; validation accura
 Tr(F) against epoch for each alpha. Published, test accuracy: batch 128 76.94%, batch
 1280 73.7%, with half the rate 73.59%, with FP 78.7%.
 
-Expected time: 22 runs, 1.8 device-hours on A100s, 0.77 on H100s, 2.6 on TPU v5es
+Expected time: 22 runs, 1.9 device-hours on A100s, 0.79 on H100s, 2.7 on TPU v5es
 (``--estimate``, at 30% of their peak); small: 24 runs of 8 s on two CPU cores.
 
 Open: alpha's grid, taken as table 1's; on how many examples Tr(F) is taken, here as

@@ -1,6 +1,7 @@
 """Every sweep in experiments/: complete, valid, named once, in the paper's numbers."""
 
 import importlib
+from collections import defaultdict
 from pathlib import Path
 
 import pytest
@@ -58,6 +59,15 @@ def test_the_docstring_tells_command_and_time(name):
     assert f"--config=experiments/{name}.py " in text
     assert f"--config=experiments/{name}.py:small" in text
     assert "Expected time:" in text
+
+
+@pytest.mark.parametrize("name", sorted(set(FILES) - {"beyond_estimators"}))
+def test_a_small_form_has_the_seeds_that_decide_a_claim(name):
+    seeds = defaultdict(set)
+    for run in module_of(name).get_runs("small"):
+        if run.search is None:
+            seeds[run.setting, run.method, *run.group.items()].add(run.config.seed)
+    assert min(map(len, seeds.values())) >= 3
 
 
 def test_table_2_searches_its_own_alpha_beside_table_1s_winners():
