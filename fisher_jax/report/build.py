@@ -51,10 +51,16 @@ def make_entry(key: str, item: Item, runs: Runs, out: Path) -> Entry:
         if isinstance(drawing, str):
             entry = entry._replace(missing=drawing)
         else:
-            stem = out / "figures" / key
-            picture = _write_figure(drawing, item.title, item.figure.alt, stem)
-            entry = entry._replace(picture=picture)
+            png = out / "figures" / f"{key}.png"
+            canvas.save(drawing.figure, png, item.title, item.figure.alt)
+            entry = entry._replace(picture=_picture(drawing, png))
     return entry
+
+
+def _picture(drawing: Drawing, png: Path) -> Picture:
+    figure = drawing.figure
+    width, height = (round(side * figure.dpi) for side in figure.get_size_inches())
+    return Picture(png, drawing.run_count, drawing.notes, width, height)
 
 
 def item_rows(item: Item, runs: Runs) -> pd.DataFrame:
@@ -81,20 +87,3 @@ def _write_table(table: Table, title: str, caption: str, stem: Path) -> None:
         ("tex", render.as_latex(table, title, caption)),
     ):
         stem.with_suffix(f".{ending}").write_text(text, encoding="utf-8")
-
-
-def _write_figure(drawing: Drawing, title: str, alt: str, stem: Path) -> Picture:
-    """Writes KEY.png and KEY.pdf; without a date, so that the same runs give the same.
-
-    The layout is found once, for both.
-    """
-    stem.parent.mkdir(parents=True, exist_ok=True)
-    figure, png = drawing.figure, stem.with_suffix(".png")
-    with canvas.style():
-        figure.draw_without_rendering()
-        figure.set_layout_engine("none")
-        metadata = {"CreationDate": None, "Title": title}
-        figure.savefig(stem.with_suffix(".pdf"), metadata=metadata)
-        figure.savefig(png, metadata={"Description": alt})
-    width, height = (round(side * figure.dpi) for side in figure.get_size_inches())
-    return Picture(png, drawing.run_count, drawing.notes, width, height)

@@ -251,6 +251,22 @@ def finish(figure: Figure) -> None:
             axes.xaxis.set_major_locator(locator)
 
 
+def save(figure: Figure, path: Path, title: str, description: str) -> None:
+    """Writes PATH as PNG and beside it as PDF.
+
+    The layout is found once: matplotlib would twice for each file. Without a date, so
+    that the same runs give the same files.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with style(), matplotlib.rc_context({"figure.constrained_layout.use": False}):
+        if (engine := figure.get_layout_engine()) is not None:
+            engine.execute(figure)
+        figure.set_layout_engine(None)
+        metadata = {"CreationDate": None, "Title": title}
+        figure.savefig(path.with_suffix(".pdf"), metadata=metadata)
+        figure.savefig(path, metadata={"Description": description})
+
+
 def mark_empty(axes: Axes, text: str = "not recorded") -> None:
     """Says in an empty panel that, and why, nothing is there."""
     if not axes.has_data():
