@@ -3,8 +3,7 @@
 import json
 import math
 import os
-import statistics
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import IO, Any
 
@@ -202,65 +201,3 @@ def finite_or_none(record: Record) -> Record:
         name: None if value is None or not math.isfinite(value) else value
         for name, value in record.items()
     }
-
-
-def summarise(
-    records: Sequence[Record],
-    status: str,
-    steps: int,
-    steps_per_epoch: int,
-    early_loss: float,
-) -> dict[str, Any]:
-    """Returns result.json from a run's records; absent quantities are None.
-
-    ``max_fisher_trace`` is taken after epoch 1, because with batch norm Tr(F)
-    explodes at initialisation (paper, section 3). ``early_fisher_trace`` is Tr(F) at
-    the first epoch whose training loss is below ``early_loss`` (the paper's epsilon).
-    """
-    by_test = _best(records, "test/accuracy")
-    by_validation = _best(records, "validation/accuracy")
-    traced = [r for r in records if r.get("trace/hessian") is not None]
-    early = next(
-        (r for r in records if _below(r.get("train/loss"), early_loss)), Record()
-    )
-    speeds = list(_present(records, "time/steps_per_second"))
-    return {
-        "status": status,
-        "test_accuracy": _last(records, "test/accuracy"),
-        "best_test_accuracy": by_test.get("test/accuracy"),
-        "best_validation_accuracy": by_validation.get("validation/accuracy"),
-        "test_accuracy_at_best_validation": by_validation.get("test/accuracy"),
-        "final_train_accuracy": _last(records, "train/accuracy"),
-        "final_train_clean_accuracy": _last(records, "train/clean_accuracy"),
-        "final_train_noisy_accuracy": _last(records, "train/noisy_accuracy"),
-        "max_fisher_trace": max(
-            _present([r for r in records if (r["epoch"] or 0) >= 1], "trace/fisher"),
-            default=None,
-        ),
-        "early_fisher_trace": early.get("trace/fisher"),
-        "hessian_trace_at_best_test": _best(traced, "test/accuracy").get(
-            "trace/hessian"
-        ),
-        "seconds_per_epoch": (
-            steps_per_epoch / statistics.median(speeds) if speeds else None
-        ),
-        "steps": steps,
-    }
-
-
-def _present(records: Iterable[Record], name: str) -> Iterable[float]:
-    return (v for r in records if (v := r.get(name)) is not None)
-
-
-def _last(records: Sequence[Record], name: str) -> float | None:
-    return next(iter(_present(reversed(records), name)), None)
-
-
-def _best(records: Sequence[Record], name: str) -> Record:
-    """The first record with the highest value, or an empty one."""
-    having = [r for r in records if r.get(name) is not None]
-    return max(having, key=lambda r: r[name] or 0.0, default=Record())
-
-
-def _below(value: float | None, bound: float) -> bool:
-    return value is not None and value < bound

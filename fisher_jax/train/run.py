@@ -15,6 +15,7 @@ from fisher_jax import parallel
 from fisher_jax.data.cache import default_cache_dir
 from fisher_jax.errors import UserError, one_line
 from fisher_jax.liveness import watch_processes
+from fisher_jax.run_files import quantities
 from fisher_jax.train import checkpoints, loop, records
 from fisher_jax.train.assemble import build, load_data
 from fisher_jax.train.checkpoints import Snapshot
@@ -228,9 +229,15 @@ def _run_to_end(
         if tracker is not None:
             tracker.end(status)
     if is_first:
-        result = records.summarise(
-            kept, status, steps, schedule.steps_per_epoch, config.measure.early_loss
-        )
+        result = {
+            "status": status,
+            **quantities(
+                kept,
+                early_loss=config.measure.early_loss,
+                steps_per_epoch=schedule.steps_per_epoch,
+            ),
+            "steps": steps,
+        }
         records.write_json(directory / "result.json", result)
         _print_result(console, result, directory)
     return EXIT_FINISHED if status == records.FINISHED else EXIT_DIVERGED

@@ -16,7 +16,6 @@ def write_lines(path, rows):
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 
-# Five epochs of ten steps; every summary below is worked out by hand from these.
 ROWS = [
     {"step": 0, "epoch": 0, "train/loss": 2.3, "test/accuracy": 0.1,
      "validation/accuracy": 0.1, "trace/fisher": 900.0, "trace/hessian": 1.0},
@@ -32,39 +31,6 @@ ROWS = [
      "train/accuracy": 0.8, "train/clean_accuracy": 0.9, "train/noisy_accuracy": 0.3,
      "time/steps_per_second": 50.0},
 ]  # fmt: skip
-
-
-def test_summary_by_hand():
-    summary = records.summarise(ROWS, "finished", 30, 10, early_loss=1.2)
-    assert summary == {
-        "status": "finished",
-        "test_accuracy": 0.6,
-        "best_test_accuracy": 0.7,
-        "best_validation_accuracy": 0.6,
-        # Epochs 1 and 2 tie; the first counts, as early stopping would have it.
-        "test_accuracy_at_best_validation": 0.5,
-        "final_train_accuracy": 0.8,
-        "final_train_clean_accuracy": 0.9,
-        "final_train_noisy_accuracy": 0.3,
-        # Not the 900 of initialisation.
-        "max_fisher_trace": 350.0,
-        "early_fisher_trace": 200.0,
-        # The best test epoch has no Tr(H); epoch 3 is the best of those that have.
-        "hessian_trace_at_best_test": 4.0,
-        "seconds_per_epoch": 0.5,
-        "steps": 30,
-    }
-
-
-def test_summary_of_nothing_is_none_throughout():
-    summary = records.summarise([], "diverged", 0, 10, early_loss=1.2)
-    assert summary.pop("status") == "diverged"
-    assert summary.pop("steps") == 0
-    assert set(summary.values()) == {None}
-
-
-def test_loss_never_below_epsilon_gives_no_early_trace():
-    assert records.summarise(ROWS, "", 30, 10, 0.1)["early_fisher_trace"] is None
 
 
 def test_records_after_the_checkpoint_are_cut(tmp_path):
