@@ -5,9 +5,9 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from fisher_jax.report.choose import Setting, settings_of
+from fisher_jax.report.choose import Setting, final_stage, settings_of
 from fisher_jax.report.collect import Runs
-from fisher_jax.report.decide import Decision, together
+from fisher_jax.report.decide import Decision, together, undecided
 
 Rule = Callable[[Setting, Runs], Decision | None]
 
@@ -47,6 +47,14 @@ class Verdict(NamedTuple):
 def verdict_on(claim: Claim, rows: pd.DataFrame, runs: Runs) -> Verdict:
     """Decides a claim in every setting of the rows, and over all of them."""
     settings = settings_of(rows, by_noise=True) if len(rows) else []
-    decided = [(setting.title, claim.rule(setting, runs)) for setting in settings]
+    decided = [(setting.title, _decide(claim, setting, runs)) for setting in settings]
     findings = tuple(Finding(title, d) for title, d in decided if d is not None)
     return Verdict(claim.text, together(f.decision for f in findings), findings)
+
+
+def _decide(claim: Claim, setting: Setting, runs: Runs) -> Decision | None:
+    """What the rule says; with one seed it decides nothing, whatever it counts."""
+    decision = claim.rule(setting, runs)
+    if decision is None or final_stage(setting.runs)["seed"].nunique() > 1:
+        return decision
+    return undecided(decision.reason or "one seed", decision.evidence)

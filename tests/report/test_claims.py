@@ -56,8 +56,10 @@ def test_one_seed_decides_nothing_and_the_verdict_says_so(tmp_path):
 
 def test_each_share_of_noise_is_a_setting_of_its_own(tmp_path):
     for noise in (0.0, 0.25):
-        changes = CNN | {"dataset.label_noise": noise, "train.num_epochs": 1}
-        write_run(tmp_path / f"{noise}", experiment="e", changes=changes)
+        for seed in (0, 1):
+            changes = CNN | {"dataset.label_noise": noise, "train.num_epochs": 1}
+            changes |= {"seed": seed}
+            write_run(tmp_path / f"{noise}{seed}", experiment="e", changes=changes)
     runs = load_runs([tmp_path])
     p_values = iter((0.001, 0.03))
     claim = Claim(
@@ -68,3 +70,14 @@ def test_each_share_of_noise_is_a_setting_of_its_own(tmp_path):
     assert titles == ["SimpleCNN / CIFAR-10", "SimpleCNN / CIFAR-10, 25% noise"]
     assert verdict.status == "holds"
     assert verdict.decision.p == pytest.approx(0.002)
+
+
+def test_one_seed_decides_nothing_however_many_runs_have_it(tmp_path):
+    for size in (1, 2, 3, 4, 5, 6):
+        changes = CNN | {"train.batch_size": size, "train.num_epochs": 1}
+        write_run(tmp_path / f"{size}", experiment="fig07", changes=changes)
+    runs = load_runs([tmp_path])
+    claim = Claim("all", lambda setting, runs: Decision("holds", "", "", 0.001))
+    verdict = verdict_on(claim, runs.table, runs)
+    assert (verdict.status, verdict.reason) == ("undecided", "one seed")
+    assert not verdict.decision.is_tested

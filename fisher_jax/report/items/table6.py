@@ -2,9 +2,14 @@
 
 from functools import partial
 
+import pandas as pd
+
+from fisher_jax.report.choose import REFERENCES, Setting
 from fisher_jax.report.claims import Claim
+from fisher_jax.report.collect import Runs
+from fisher_jax.report.decide import Decision, mostly
 from fisher_jax.report.item import Item, TablePart
-from fisher_jax.report.rules import FITTED, method_is_higher, reaches
+from fisher_jax.report.rules import FITTED, chosen_runs, method_is_higher
 from fisher_jax.report.tables import PENALTY_METHODS, by_method, published_rows
 
 PUBLISHED = published_rows(
@@ -17,7 +22,16 @@ PUBLISHED = published_rows(
         ("cifar10_simple_cnn",): (100.0, 100.0, 97.79, 100.0, 93.80, 94.64),
     },
 )
-NO_LOWER = 0.5  # percentage points: what counts as no lower; the paper's are within 0.3
+NO_LOWER = 0.5  # percentage points: what counts as no lower, in the paper 0.01
+
+
+def _most_fit(setting: Setting, runs: Runs) -> Decision | None:
+    """Whether most runs with η* or the small learning rate reach the paper's ~100%."""
+    chosen = pd.concat([chosen_runs(setting, method) for method in REFERENCES])
+    percent = 100 * chosen["final_train_accuracy"].astype(float).dropna()
+    fits = {index: bool(value >= FITTED) for index, value in percent.items()}
+    return mostly(fits, name=f"runs at {FITTED:g}% or more") if fits else None
+
 
 ITEM = Item(
     name="Table 6",
@@ -37,8 +51,8 @@ ITEM = Item(
     ),
     claims=(
         Claim(
-            "Without a penalty training ends near 100% training accuracy.",
-            partial(reaches, method="baseline", percent=FITTED),
+            "Without a penalty most runs end near 100% training accuracy.",
+            _most_fit,
         ),
         Claim(
             "The small learning rate ends at no lower training accuracy than η*.",
