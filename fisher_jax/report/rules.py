@@ -236,7 +236,7 @@ def unconverged(losses: pd.Series) -> str:
         return "no training loss was recorded"
     if mean <= CONVERGED:
         return ""
-    return f"not converged: training loss {mean:.2g} where at most 0.01 is claimed"
+    return f"not converged: training loss {mean:.3g} where at most 0.01 is claimed"
 
 
 def divergence(rows: pd.DataFrame) -> str:
