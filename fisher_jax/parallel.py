@@ -9,10 +9,13 @@ some receive, is settled here. Knows neither models nor data nor training.
 import json
 import os
 import re
+import socket
 import sys
+import threading
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from itertools import compress
 from pathlib import Path
 from typing import Any, NoReturn
@@ -27,6 +30,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec, Sharding
 from jaxtyping import Array, Bool, Int, PyTree
 
 from fisher_jax.errors import UserError, one_line
+from fisher_jax.host import launcher
 
 DATA_AXIS = "data"
 YNNPACK_FLAG = "--xla_cpu_experimental_ynn_fusion_type"
@@ -50,7 +54,8 @@ def start_processes(
     """Joins the other processes of the run, if there are any; before any JAX call.
 
     Without arguments JAX looks for a launcher: Slurm, a TPU pod, Open MPI, Kubernetes,
-    or JAX_COORDINATOR_ADDRESS. Where there is none this is the only process.
+    or JAX_COORDINATOR_ADDRESS. Where there is none this is the only process. Ends the
+    process with a line and exit code 2 when the others have not come after a while.
 
     Args:
         coordinator_address: HOST:PORT of process 0, the same for all.
@@ -58,41 +63,137 @@ def start_processes(
         process_id: which one this is, from 0.
 
     Raises:
-        UserError: the arguments do not fit together, or the others do not answer.
+        UserError: the arguments do not fit together, or the others cannot be joined.
     """
     given = (coordinator_address, num_processes, process_id)
-    # A program that has used its devices before it calls us has decided to be alone.
-    if given == (None, None, None) and (_is_alone() or backends_are_initialized()):
-        return
     _check_arguments(*given)
+    is_left_to_launcher = given == (None, None, None)
+    if is_left_to_launcher and "JAX_COORDINATOR_ADDRESS" not in os.environ:
+        num_processes = launcher.process_count()
+    # A program that has used its devices before it calls us has decided to be alone.
+    if num_processes == 1 or (is_left_to_launcher and backends_are_initialized()):
+        return
+    _check_port(*given)
     _give_simulated_devices_threads()
-    _keep_sums_apart_on_cpus()
     # It would take SIGTERM from us; processes agree on stopping by Agreement.
     jax.config.update("jax_enable_preemption_service", False)
+    which = "the processes of this run"
+    if not is_left_to_launcher:
+        which = (
+            f"process {process_id} of {num_processes} with the coordinator "
+            f"{coordinator_address}"
+        )
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), _giving_up(which):
             warnings.simplefilter("ignore")
             jax.distributed.initialize(
-                *given,
-                initialization_timeout=START_SECONDS,
+                coordinator_address,
+                num_processes,
+                process_id,
+                # It ends in an abort, ours in a line.
+                initialization_timeout=10 * START_SECONDS,
                 heartbeat_timeout_seconds=HEARTBEAT_SECONDS,
                 shutdown_timeout_seconds=END_SECONDS,
             )
     except ValueError as error:
-        if given == (None, None, None) and "should be defined" in str(error):
+        if is_left_to_launcher and "should be defined" in str(error):
             return
         raise UserError(
             f"cannot start processes: {one_line(error)} Pass --coordinator_address, "
             "--num_processes and --process_id"
         ) from error
-    except RuntimeError as error:
-        which = "this process"
-        if given != (None, None, None):
-            which = (
-                f"process {process_id} of {num_processes} with the coordinator "
-                f"{coordinator_address}"
-            )
-        raise UserError(f"cannot start {which}: {one_line(error)[:300]}") from error
+    # Kubernetes' client and the network raise what they like.
+    except Exception as error:
+        is_pod = is_left_to_launcher and "KUBERNETES_SERVICE_HOST" in os.environ
+        if is_pod and launcher.kubernetes_index() is None:
+            return  # no indexed job, the only thing in Kubernetes that JAX can join
+        hint = ""
+        if is_pod:
+            hint = "; pass --num_processes=1 if it is alone, else --coordinator_address"
+        raise UserError(
+            f"cannot start {which}: {one_line(error)[:300]}{hint}"
+        ) from error
+    _keep_sums_apart_on_cpus()
+
+
+def _check_port(
+    address: str | None, num_processes: int | None, process_id: int | None
+) -> None:
+    """Checks that process 0 can listen where the others will look for it.
+
+    JAX crashes where it cannot.
+
+    Raises:
+        UserError: the port is in use, or not for this user.
+    """
+    address = address or os.environ.get("JAX_COORDINATOR_ADDRESS")
+    if address is None and (port := launcher.slurm_port()) is not None:
+        address = f":{os.environ.setdefault('JAX_COORDINATOR_PORT', str(port))}"
+        process_id = int(os.environ.get("SLURM_PROCID", "0"))
+    has_own = "JAX_COORDINATOR_BIND_ADDRESS" in os.environ
+    if process_id != 0 or address is None or has_own:
+        return
+    number = address.rpartition(":")[2]
+    is_dual = socket.has_dualstack_ipv6()
+    try:
+        socket.create_server(
+            ("", int(number)),
+            family=socket.AF_INET6 if is_dual else socket.AF_INET,
+            dualstack_ipv6=is_dual,
+        ).close()
+    except OSError as error:
+        why = os.strerror(error.errno or 0)
+        raise UserError(
+            f"process 0 cannot listen at port {number} ({why}); another run may be "
+            "using it: choose another --coordinator_address for all"
+        ) from error
+
+
+@contextmanager
+def _giving_up(which: str) -> Iterator[None]:
+    """Ends the process when what is inside takes longer than START_SECONDS.
+
+    From a thread: JAX waits in C++, and aborts with a stack trace at its own limit.
+    """
+
+    def give_up() -> None:
+        print(
+            f"error: cannot start {which}: the others have not come within "
+            f"{START_SECONDS} s; start all of them, each with the same coordinator and "
+            "number of processes",
+            file=sys.stderr,
+        )
+        sys.stderr.flush()
+        os._exit(2)
+
+    timer = threading.Timer(START_SECONDS, give_up)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
+def check_devices() -> None:
+    """Initialises the devices; the first call that does, after ``start_processes``.
+
+    Raises:
+        UserError: there are none of the kind that JAX_PLATFORMS asks for, or they
+            cannot be used.
+    """
+    try:
+        jax.devices()
+    # Of a platform whose plugin is absent JAX only asserts that there is one.
+    except (RuntimeError, AssertionError) as error:
+        why = one_line(error)[:300] or "JAX has no such backend here"
+        said = f"no device to compute on: {why}"
+        if asked := os.environ.get("JAX_PLATFORMS"):
+            said += f" (JAX_PLATFORMS={asked} asks for it)"
+        if jax.distributed.is_initialized():
+            print(f"error: {said}", file=sys.stderr)
+            leave(2)
+        raise UserError(said) from error
 
 
 def _give_simulated_devices_threads() -> None:
@@ -132,12 +233,6 @@ def require_determinism() -> None:
     A choice that XLA_FLAGS makes already is left alone. CPUs and TPUs repeat anyway.
     """
     _add_xla_flag("--xla_gpu_deterministic_ops", "true")
-
-
-def _is_alone() -> bool:
-    """Whether a launcher says that it has started one process only."""
-    counts = (os.environ.get(name) for name in ("SLURM_NTASKS", "OMPI_COMM_WORLD_SIZE"))
-    return "1" in counts and "JAX_COORDINATOR_ADDRESS" not in os.environ
 
 
 def _check_arguments(

@@ -10,6 +10,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.live import Live
 
+from fisher_jax.host import launcher
 from fisher_jax.host.machine import count_cores
 from launch import folder
 from launch.folder import log_path
@@ -51,7 +52,7 @@ def environments(at_a_time: int | None) -> list[Mapping[str, str]]:
     """
     kind, number = count_accelerators()
     # Inside an allocation of several tasks each run is still a process of its own.
-    alone = {"SLURM_NTASKS": "1"} if "SLURM_NTASKS" in os.environ else {}
+    alone = launcher.alone()
     if kind == "cpu":
         return [alone] * (at_a_time or max(1, count_cores() // 2))
     at_a_time = at_a_time or number

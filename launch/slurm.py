@@ -125,6 +125,8 @@ def submit(work: Work, runs: Sequence[PlannedRun], options: SlurmOptions) -> lis
         array_parallelism=options.at_a_time or 256,
         signal_delay_s=_NOTICE_SECONDS,
         stderr_to_stdout=True,
+        # From Slurm 22.05 a step no longer takes them over from its job.
+        srun_args=[f"--cpus-per-task={options.cpus_per_task}"],
         additional_parameters={
             "requeue" if options.requeue else "no-requeue": True,
             "chdir": str(ROOT),

@@ -1,13 +1,18 @@
 """The real command in several processes of four devices each, joined by Gloo."""
 
 import json
+import os
 import signal
+import socket
+import subprocess
+import sys
 import time
 
 import numpy as np
 import pytest
 
 from tests.command import (
+    ROOT,
     SMALL,
     errors,
     finish_group,
@@ -132,3 +137,112 @@ def test_a_workdir_in_use_is_refused_by_all_processes(tmp_path):
     finally:
         holder.kill()
         holder.communicate()
+
+
+# How start_processes ends, with a shorter wait, in a program of its own.
+START = """
+import sys
+from fisher_jax import parallel
+from fisher_jax.errors import UserError
+parallel.START_SECONDS = 3
+try:
+    parallel.start_processes(*eval(sys.argv[1]))
+except UserError as error:
+    sys.exit(f"error: {error}")
+print("alone")
+"""
+
+
+def starting(arguments=(), **environment):
+    """Returns exit code, standard output and error."""
+    names = ("SLURM_", "OMPI_", "KUBERNETES_", "JOB_COMPLETION_INDEX")
+    plain = {k: v for k, v in os.environ.items() if not k.startswith(names)}
+    done = subprocess.run(
+        [sys.executable, "-c", START, repr(arguments)], cwd=ROOT,
+        env={**plain, "JAX_PLATFORMS": "cpu", **environment},
+        capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    return done.returncode, done.stdout.strip(), done.stderr.splitlines()
+
+
+@pytest.fixture
+def port():
+    with socket.create_server(("localhost", 0)) as free:
+        return free.getsockname()[1]
+
+
+@pytest.mark.parametrize("process", [0, 1])
+def test_a_peer_that_never_comes_is_told_in_one_line(port, process):
+    code, _, said = starting((f"localhost:{port}", 2, process))
+    assert code == 2
+    (line,) = said
+    assert line.startswith(f"error: cannot start process {process} of 2 with the ")
+    assert "the others have not come within 3 s" in line
+
+
+def test_a_port_in_use_is_told_in_one_line():
+    with socket.create_server(("", 0)) as server:
+        code, _, said = starting((f"localhost:{server.getsockname()[1]}", 2, 0))
+    assert code == 1
+    (line,) = said
+    assert "cannot listen at port" in line
+    assert "Address already in use" in line
+
+
+SLURM = {
+    "SLURM_JOB_ID": "1", "SLURM_STEP_ID": "3", "SLURM_STEP_NODELIST": "localhost",
+    "SLURM_PROCID": "0", "SLURM_LOCALID": "0", "SLURM_NTASKS": "4",
+}  # fmt: skip
+
+
+def test_a_step_of_a_larger_allocation_counts_its_own_processes():
+    assert starting(**SLURM, SLURM_STEP_NUM_TASKS="1") == (0, "alone", [])
+    # It waits for one more, not for three, at a port of this step's own.
+    code, _, said = starting(**SLURM, SLURM_STEP_NUM_TASKS="2")
+    assert code == 2
+    assert "the others have not come" in said[-1]
+    with socket.create_server(("", 61_440 + 1 + 61 * 3)):
+        code, _, said = starting(**SLURM, SLURM_STEP_NUM_TASKS="2")
+    assert code == 1
+    assert f"cannot listen at port {61_440 + 1 + 61 * 3}" in said[-1]
+
+
+def test_one_process_of_one_is_alone(port):
+    assert starting((None, 1, None)) == (0, "alone", [])
+    assert starting((f"localhost:{port}", 1, 0)) == (0, "alone", [])
+    assert starting(OMPI_COMM_WORLD_SIZE="1", SLURM_NTASKS="4") == (0, "alone", [])
+
+
+# As the real one ends in a pod without a service account's token.
+KUBERNETES = """
+class ConfigException(Exception): pass
+class config:
+    @staticmethod
+    def load_incluster_config():
+        raise ConfigException("Service token file does not exist.")
+"""
+
+
+def test_a_pod_without_token_is_alone_unless_it_is_one_of_several(tmp_path):
+    (tmp_path / "kubernetes.py").write_text(KUBERNETES)
+    pod = {"PYTHONPATH": f"{ROOT}:{tmp_path}", "KUBERNETES_SERVICE_HOST": "10.0.0.1"}
+    assert starting(**pod) == (0, "alone", [])
+    code, _, said = starting(**pod, JOB_COMPLETION_INDEX="1")
+    assert code == 1
+    (line,) = said
+    assert "token file does not exist" in line
+    assert "--num_processes=1" in line
+
+
+@pytest.mark.parametrize("platform", ["cuda", "tpu", "cdua"])
+def test_a_platform_that_is_not_there_is_told_in_one_line(platform, tmp_path):
+    environment = {"JAX_PLATFORMS": platform}
+    code, output = run(*SMALL, f"--workdir={tmp_path}/run", environment=environment)
+    if code == 0:
+        pytest.skip(f"{platform} is there")
+    assert code == 2, output
+    (line,) = errors(output)
+    assert line.startswith("error: no device to compute on: ")
+    assert f"JAX_PLATFORMS={platform}" in line
+    assert "Traceback" not in output
+    assert not (tmp_path / "run").exists()

@@ -51,6 +51,7 @@ def run(config: ConfigDict, command: CommandLine) -> int:
         parallel.require_determinism()
     parallel.keep_convolutions_off_ynnpack()
     parallel.start_processes(*command.processes)
+    parallel.check_devices()
     liveness = watch_processes(_leave_after_loss)
     stop = StopSignals()
     stop.install()

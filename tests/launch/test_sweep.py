@@ -22,6 +22,7 @@ from launch.definition import (
 )
 from launch.folder import RunState
 from launch.local import environments
+from launch.slurm import SlurmOptions, submit
 from launch.sweep import main
 from launch.table import runs_table
 from launch.work import Work, command_of
@@ -382,6 +383,27 @@ def test_runs_side_by_side_have_accelerators_of_their_own(monkeypatch):
     monkeypatch.setenv("JAX_PLATFORMS", "cpu")
     monkeypatch.setenv("SLURM_NTASKS", "8")
     assert environments(3) == [{"SLURM_NTASKS": "1"}] * 3
+
+
+def test_a_step_on_slurm_gets_the_cores_of_its_job(tmp_path, monkeypatch):
+    """What sbatch is given; Slurm itself: test_slurm.py."""
+    for name in ("sbatch", "srun"):
+        program = tmp_path / "bin" / name
+        program.parent.mkdir(exist_ok=True)
+        program.write_text("#!/bin/sh\necho Submitted batch job 7\n")
+        program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}/bin:{os.environ['PATH']}")
+    definition = load_definition(experiment(tmp_path, GRID))
+    out = tmp_path / "out"
+    folder.open_folder(out, fingerprint(definition))
+    work = Work(definition, out)
+    jobs = submit(work, work.ready(), SlurmOptions(cpus_per_task=3))
+    assert jobs == [f"7_{index}" for index in range(4)]
+    script = min((out / "slurm").glob("*submission*.sh"))
+    lines = script.read_text().splitlines()
+    assert "#SBATCH --cpus-per-task=3" in lines
+    (step,) = [line for line in lines if line.startswith("srun ")]
+    assert "--cpus-per-task=3" in step.split()
 
 
 def test_where_the_screen_is_small_what_needs_attention_is_shown():
