@@ -10,7 +10,7 @@ from absl import flags
 
 from fisher_jax.errors import UserError, one_line
 from fisher_jax.host.paths import local_path
-from fisher_jax.train.config import SCHEMA, split_overrides
+from fisher_jax.train.config import SCHEMA, split_overrides, split_path
 
 _CONFIG = flags.DEFINE_string("config", None, "experiment file.py[:variant]")
 _WORKDIR = flags.DEFINE_string(
@@ -90,7 +90,7 @@ def default_workdir(config: str) -> str:
     Raises:
         UserError: the file is a run's config.json.
     """
-    file, _, variant = config.partition(":")
+    file, variant = split_path(config)
     if file.endswith(".json"):
         raise UserError("--workdir is missing; a config.json can run anywhere")
     name = f"{Path(file).stem}_{variant}" if variant else Path(file).stem
