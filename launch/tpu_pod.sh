@@ -19,7 +19,8 @@
 #   --version=V        runtime, default v2-alpha-tpuv5-lite
 #   --spot             a cheaper slice that can be taken away at any time
 #   --workdir=DIR      the run's folder on the hosts, default runs/tpu. With more than
-#                      one host it must be one that all see: gs://BUCKET/PATH
+#                      one host it must be a folder that all see: a mounted Filestore
+#                      or bucket (gcsfuse), as /mnt/runs/a
 #   --results=DIR      where fetch copies to, default the same path here
 #   --dry_run          prints every command and runs none
 #
@@ -27,10 +28,10 @@
 #   1. gcloud auth login; gcloud config set project PROJECT; enable tpu.googleapis.com.
 #   2. launch/tpu_pod.sh --name=fp --zone=us-west4-a create copy install
 #   3. launch/tpu_pod.sh --name=fp --zone=us-west4-a start follow -- \
-#        --config=experiments/cifar10_simplecnn_fp.py --config.dataset.data_dir=gs://B/tfds
+#        --config=experiments/cifar10_simplecnn_fp.py --config.dataset.data_dir=/mnt/tfds
 #   4. launch/tpu_pod.sh --name=fp --zone=us-west4-a fetch delete
-# After a preemption (--spot) the same steps continue: with a workdir on gs:// from the
-# last checkpoint. Exit codes: 0 done, 2 bad usage, else that of the failed command.
+# After a preemption (--spot) the same steps continue: with a workdir on what is mounted
+# from the last checkpoint. Exit codes: 0 done, 2 bad usage, else that of the failed command.
 set -euo pipefail
 
 name="" zone="" project="" type="v5litepod-8" version="v2-alpha-tpuv5-lite"
@@ -64,6 +65,8 @@ for argument in "$@"; do
 done
 [[ -n $name ]] || fail "--name is missing; see $0 --help"
 [[ -n $zone ]] || fail "--zone is missing; see $0 --help"
+[[ $workdir != *://* ]] ||
+  fail "--workdir=$workdir is an address; mount it on the hosts and give the folder"
 [[ ${#actions[@]} -gt 0 ]] || fail "no action; see $0 --help"
 if [[ -z $dry_run ]]; then
   command -v gcloud >/dev/null || fail "gcloud is not installed; --dry_run needs none"
@@ -147,15 +150,10 @@ stop() {
 }
 
 fetch() {
-  if [[ $workdir == gs://* ]]; then
-    [[ $results != gs://* ]] || fail "fetch needs --results=DIR"
-    run mkdir -p "$results"
-    run gcloud storage cp --recursive "$workdir/*" "$results/"
-  else
-    run mkdir -p "$results"
-    run "${tpu[@]}" scp --recurse "$name:fisher_jax/$workdir/*" "$results/" \
-      "${where[@]}" --worker=0
-  fi
+  local from="fisher_jax/$workdir"
+  [[ $workdir != /* ]] || from=$workdir
+  run mkdir -p "$results"
+  run "${tpu[@]}" scp --recurse "$name:$from/*" "$results/" "${where[@]}" --worker=0
 }
 
 delete() {

@@ -60,11 +60,24 @@ def test_a_dry_run_prints_every_command_and_needs_no_gcloud():
 
 
 @pytest.mark.parametrize(
+    ("workdir", "source"),
+    [("runs/a", "fp:fisher_jax/runs/a/*"), ("/mnt/runs/a", "fp:/mnt/runs/a/*")],
+)
+def test_results_are_fetched_from_where_they_are(workdir, source):
+    code, output = pod(
+        "--name=fp", "--zone=z", "--dry_run", f"--workdir={workdir}", "fetch"
+    )
+    assert code == 0, output
+    assert source in output.replace("\\", "")
+
+
+@pytest.mark.parametrize(
     ("arguments", "expected"),
     [
         ((), "--name is missing"),
         (("--name=a",), "--zone is missing"),
         (("--name=a", "--zone=b"), "no action"),
+        (("--name=a", "--zone=b", "--workdir=gs://b/r", "stop"), "is an address"),
         (("--name=a", "--zone=b", "go"), "unknown argument go"),
         (("--name=a", "--zone=b", "--dry_run", "start"), "start needs main.py's flags"),
     ],

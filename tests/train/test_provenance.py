@@ -9,7 +9,8 @@ import sys
 
 import pytest
 
-from fisher_jax.train.provenance import changes, machine, setting_differences
+from fisher_jax.host.machine import describe_machine
+from fisher_jax.train.provenance import changes, setting_differences
 from tests.command import SMALL, errors, lines_of, run, signal_when, start
 
 
@@ -56,7 +57,7 @@ def test_changes_of_the_surroundings_are_named():
     now = {"machine": "b", "versions": {"jax": "1", "numpy": "3"}, "git_commit": "x"}
     assert changes(then, now) == ["machine a then, b now", "numpy 2 then, 3 now"]
     assert changes({}, now) == []
-    assert " cores" in machine()
+    assert " cores" in describe_machine()
 
 
 @pytest.fixture(scope="module")
