@@ -19,7 +19,7 @@ and without weight decay as in table 3.
 
 Published: nothing; see docs/results.md for what came out.
 
-Expected time: --estimate tells; small: 165 runs of 15 s each on two CPU cores.
+Expected time: --estimate tells; small: 180 runs of 15 s each on two CPU cores.
 """
 
 from collections.abc import Mapping
@@ -58,11 +58,11 @@ GRIDS: Mapping[str, tuple[float, ...]] = {
     "gradient_norm": log_spaced(1e-3, 1e0, 9),
 }
 SMALL_GRIDS: Mapping[str, tuple[float, ...]] = {
-    "fp": (0.01, 0.03, 0.1, 0.3, 1.0),
-    "rfp": (0.03, 0.1, 0.3, 1.0, 3.0),
-    "gp_r": (0.01, 0.03, 0.1, 0.3, 1.0),
-    "sam": (0.05, 0.1, 0.2, 0.5, 1.0),
-    "gradient_norm": (0.01, 0.03, 0.1, 0.3, 1.0),
+    "fp": (0.003, 0.01, 0.03, 0.1, 0.3, 1.0),
+    "rfp": (0.01, 0.03, 0.1, 0.3, 1.0, 3.0),
+    "gp_r": (0.001, 0.003, 0.01, 0.03, 0.1, 0.3),
+    "sam": (0.01, 0.02, 0.05, 0.1, 0.2, 0.5),
+    "gradient_norm": (0.003, 0.01, 0.03, 0.1, 0.3, 1.0),
 }
 
 

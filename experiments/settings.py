@@ -138,8 +138,9 @@ def digits(num_train: int = 200, num_epochs: int = 150) -> ConfigDict:
 DIGITS = Setting(
     "digits_simplecnn", digits, 0.03, 10, log_spaced(3e-3, 3e-1, 5),
     {
-        "gp_x": (1.0, 10.0), "gp": (0.01, 0.1), "fp": (0.01, 0.1),
-        "gp_r": (0.01, 0.1), "rfp": (0.03, 0.3),
+        "gp_x": (0.1, 0.3, 1.0, 3.0, 10.0),
+        **dict.fromkeys(("gp", "fp", "gp_r"), (0.001, 0.003, 0.01, 0.03, 0.1)),
+        "rfp": (0.003, 0.01, 0.03, 0.1, 0.3),
     },
     seeds=(1, 2, 3),
 )  # fmt: skip

@@ -17,7 +17,7 @@ Published, test accuracy %, eta* / baseline / GP_x / GP / FP / GP_r: TinyImageNe
 45.86 36.86 45.26 47.35 49.87 48.26; WResNet 53.96 46.38 58.68 57.68 57.05 58.15;
 SimpleCNN 76.94 71.32 75.68 75.73 79.66 79.76.
 
-Expected time: --estimate tells; small: 31 runs of 10 to 20 s each on two CPU cores.
+Expected time: --estimate tells; small: 43 runs of 10 to 20 s each on two CPU cores.
 
 Open: how many seeds; here 3, other than the search's.
 """

@@ -13,7 +13,7 @@ Published, test accuracy %, eta* -> with FP: TinyImageNet 54.70+-0.0 -> 60.00+-0
 DenseNet 74.41+-0.5 -> 74.19+-0.5; VGG-11 59.82+-1.2 -> 65.08+-0.5; WResNet 69.48+-0.3
 -> 71.53+-1.2; SimpleCNN 87.16+-0.2 -> 87.52+-0.5.
 
-Expected time: --estimate tells; small: 13 runs of about 10 s each on two CPU cores.
+Expected time: --estimate tells; small: 16 runs of about 10 s each on two CPU cores.
 
 Open: how many seeds; here 3. Whether eta* was searched again with augmentation; here
 it is (``--winners=runs/table1/selection.json`` takes table 1's instead; alpha is

@@ -17,7 +17,7 @@ Published, test accuracy %, baseline / mixup / GP_x / FP / GP_r: 25%: VGG-11 41.
 45.94 60.18 58.46, ResNet 53.30 61.61 52.70 58.31 57.60; 50%: VGG-11 30.05 39.15 34.26
 51.33 50.33, ResNet 43.35 51.71 42.99 47.99 50.08.
 
-Expected time: --estimate tells; small: 52 runs of 15 to 25 s each on two CPU cores.
+Expected time: --estimate tells; small: 58 runs of 15 to 25 s each on two CPU cores.
 
 Open: whether a draw may hit the true label; here it may (config.json tells the
 effective rate). Whether validation labels are replaced, too; here they are not. The
@@ -57,10 +57,10 @@ GRIDS: Mapping[str, tuple[float, ...]] = {
     "gp_r": _COEFFICIENTS,
 }
 SMALL_GRIDS: Mapping[str, tuple[float, ...]] = {
-    "mixup": (1.6, 6.4),
-    "gp_x": (1.0, 10.0, 100.0),
-    "fp": (0.03, 0.1, 0.3),
-    "gp_r": (0.03, 0.1, 0.3),
+    "mixup": (0.4, 1.6, 6.4),
+    "gp_x": (0.1, 1.0, 10.0),
+    "fp": (0.01, 0.03, 0.1, 0.3),
+    "gp_r": (0.003, 0.01, 0.03, 0.1),
 }
 
 
