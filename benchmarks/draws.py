@@ -33,7 +33,7 @@ from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from benchmarks.accuracy import NETWORKS, stages
 from benchmarks.networks import Problem
-from fisher_jax.curvature import class_space, fisher_trace
+from fisher_jax.curvature import Categorical, fisher_trace, likelihoods
 from fisher_jax.trees import squared_norm
 
 Cotangents = Float[Array, "D B C"]
@@ -126,11 +126,12 @@ def weighted_labels(key: PRNGKeyArray, logits: Float[Array, "B C"]) -> Cotangent
 
 
 def offered(
-    draw: class_space.Draw, key: PRNGKeyArray, logits: Float[Array, "B C"]
+    draw: likelihoods.Draw, key: PRNGKeyArray, logits: Float[Array, "B C"]
 ) -> Cotangents:
     """A draw of ``fisher_jax.curvature``."""
-    noise = class_space.class_noise(key, draw, logits)
-    return class_space.random_cotangent(draw, logits, noise[0])[None]
+    law = Categorical()
+    noise = law.noise(key, draw, logits.shape, logits.dtype)
+    return law.random_cotangent(draw, logits, noise)[None]
 
 
 def two_signs(key: PRNGKeyArray, logits: Float[Array, "B C"]) -> Cotangents:

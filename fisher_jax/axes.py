@@ -1,14 +1,20 @@
-"""Batches split over devices inside ``jax.shard_map``.
+"""Batches split over devices, inside ``jax.shard_map`` and outside.
 
-Under plain ``jit`` a sharded batch is one array and nothing here is needed. Inside
-``shard_map`` a function sees its device's examples only; ``axis_name`` says along which
-mesh axes the batch is split, and then sums are taken over all devices.
+Inside ``shard_map`` a function sees its device's examples only; ``axis_name`` says
+along which mesh axes the batch is split, and then sums are taken over all devices.
+
+Under plain ``jit`` a sharded batch is one array. On Auto axes nothing here is needed.
+On Explicit ones, ``jax.make_mesh``'s default, the sharding is part of an array's type,
+and a batch can be neither cut nor mapped over beside arrays that are not sharded like
+it: ``spread`` then enters shard_map.
 """
 
-from collections.abc import Sequence
-from typing import TypeVar
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
 import jax
+from jax.extend.core import ClosedJaxpr, jaxpr_as_fun
+from jax.sharding import AxisType, PartitionSpec
 from jaxtyping import Array, PyTree
 
 _T = TypeVar("_T")
@@ -70,6 +76,15 @@ def own_rows(array: Array, axis_name: AxisName, *, axis: int) -> Array:
     return jax.lax.dynamic_slice_in_dim(array, first, rows, axis)
 
 
+def rows(array: Array, order: Array) -> Array:
+    """``array[order]``, laid out over Explicit axes as the array is."""
+    sharding = jax.typeof(array).sharding
+    if sharding.mesh.empty:
+        return array[order]
+    picked: Array = array.at[order].get(out_sharding=sharding)
+    return picked
+
+
 def check(inputs: PyTree, axis_name: AxisName) -> None:
     """Refuses a batch that is split over devices without ``axis_name`` saying so.
 
@@ -83,3 +98,127 @@ def check(inputs: PyTree, axis_name: AxisName) -> None:
             f"pass axis_name={tuple(sorted(varying(inputs)))!r} so that means are "
             "taken over the whole batch"
         )
+
+
+def explicit_split(examples: PyTree) -> tuple[str, ...]:
+    """The Explicit mesh axes along which the leading axis of any array is split."""
+    for leaf in jax.tree.leaves(examples):
+        sharding = jax.typeof(leaf).sharding
+        if sharding.mesh.empty or not sharding.spec or sharding.spec[0] is None:
+            continue
+        mesh = sharding.mesh
+        types = dict(zip(mesh.axis_names, mesh.axis_types, strict=True))
+        along = names(sharding.spec[0])
+        split = tuple(n for n in along if types[n] is AxisType.Explicit)
+        if split:
+            return split
+    return ()
+
+
+def spread(
+    function: Callable[..., _T],
+    network: Callable[[Any, Any], Any],
+    params: PyTree,
+    examples: Any,
+    others: PyTree,
+    axis_name: AxisName,
+    *,
+    is_per_example: bool = False,
+) -> _T:
+    """``function(network, params, examples, others, axis_name)``, wherever they lie.
+
+    Where the examples are split over Explicit axes it runs under shard_map, each device
+    with its own, params and others whole on each.
+
+    Args:
+        function: of the global batch, given the axes that split it.
+        network: maps params and the first of examples to outputs.
+        params: of the network.
+        examples: a tuple of arrays [B, ...], the network's inputs first.
+        others: arrays that are no examples.
+        axis_name: the axes that split the batch, inside the caller's shard_map.
+        is_per_example: whether results are [B, ...]; else they are the same everywhere.
+    """
+    split = () if names(axis_name) else explicit_split(examples)
+    if not split:
+        return function(network, params, examples, others, axis_name)
+    mesh = next(
+        jax.typeof(a).sharding.mesh
+        for a in jax.tree.leaves(examples)
+        if explicit_split(a)
+    )
+    params, others = _without(split, (params, others), mesh)
+    captured, bind = _hoist(network, params, examples[0])
+
+    def on_one_device(
+        captured: list[Array], params: PyTree, examples: Any, others: PyTree
+    ) -> _T:
+        return function(bind(captured), params, examples, others, split)
+
+    whole, share = PartitionSpec(), PartitionSpec(split)
+    mapped = jax.shard_map(
+        on_one_device,
+        mesh=mesh,
+        in_specs=(whole, whole, share, whole),
+        out_specs=share if is_per_example else whole,
+        axis_names=set(split),
+    )
+    return mapped(
+        _without(split, captured, mesh),
+        params,
+        jax.sharding.reshard(examples, _sharding(mesh, share)),
+        others,
+    )
+
+
+def _sharding(mesh: Any, spec: PartitionSpec) -> jax.sharding.NamedSharding:
+    return jax.sharding.NamedSharding(mesh, spec)
+
+
+def _without(split: Sequence[str], tree: PyTree, mesh: Any) -> PyTree:
+    """Arrays made whole along the axes ``split``, and left over others as they are."""
+
+    def rest(entry: Any) -> Any:
+        kept = tuple(n for n in names(entry) if n not in split)
+        return kept or None
+
+    def one(leaf: Array) -> Array:
+        spec = PartitionSpec(*map(rest, jax.typeof(leaf).sharding.spec))
+        return jax.sharding.reshard(leaf, _sharding(mesh, spec))
+
+    return jax.tree.map(one, tree)
+
+
+def _hoist(
+    network: Callable[[Any, Any], Any], params: PyTree, inputs: PyTree
+) -> tuple[list[Array], Callable[[list[Array]], Callable[[Any, Any], Any]]]:
+    """The arrays on a mesh that a network closes over, and the network of them.
+
+    Inside shard_map arrays of the mesh outside cannot be used; they must come in as
+    arguments.
+    """
+    around = jax.sharding.get_abstract_mesh()
+    consts = jax.make_jaxpr(network)(params, inputs).consts
+    captured = [c for c in consts if not jax.typeof(c).sharding.mesh.empty]
+    places = {id(c): place for place, c in enumerate(captured)}
+
+    def bind(inside: list[Array]) -> Callable[[Any, Any], Any]:
+        def bound(*arguments: Any) -> Any:
+            shapes = jax.tree.map(
+                lambda a: jax.ShapeDtypeStruct(
+                    a.shape, a.dtype, weak_type=jax.typeof(a).weak_type
+                ),
+                arguments,
+            )
+            with jax.sharding.use_abstract_mesh(around):
+                program, result = jax.make_jaxpr(network, return_shape=True)(*shapes)
+            values = [
+                inside[places[id(c)]] if id(c) in places else c for c in program.consts
+            ]
+            flat = jaxpr_as_fun(ClosedJaxpr(program.jaxpr, values))
+            leaves = flat(*jax.tree.leaves(arguments))
+            return jax.tree.unflatten(jax.tree.structure(result), leaves)
+
+        return bound if captured else network
+
+    return captured, bind

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
-from fisher_jax import trees
+from fisher_jax import axes, trees
 
 # loss_fn(params) -> scalar, or (scalar, aux) with has_aux=True.
 LossFn = Callable[[Any], Any]
@@ -69,8 +69,9 @@ def mixup(
     dtype = trees.accumulation_dtype(inputs)
     weight = jax.random.beta(weight_key, beta, beta, dtype=dtype)
     partner = jax.random.permutation(partner_key, inputs.shape[0])
-    mixed = weight * inputs + (1 - weight) * inputs[partner]
-    return Mixed(mixed.astype(inputs.dtype), labels, labels[partner], weight)
+    mixed = weight * inputs + (1 - weight) * axes.rows(inputs, partner)
+    partner_labels = axes.rows(labels, partner)
+    return Mixed(mixed.astype(inputs.dtype), labels, partner_labels, weight)
 
 
 def mixup_loss(

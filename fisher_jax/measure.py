@@ -19,14 +19,14 @@ from jaxtyping import Array, Bool, Float, Int, Key, PyTree
 
 from fisher_jax import parallel
 from fisher_jax.axes import AxisName
-from fisher_jax.curvature.class_space import Draw
+from fisher_jax.curvature.estimates import Estimate
 from fisher_jax.curvature.fisher import (
-    Estimate,
     Estimator,
     fisher_trace,
     minibatch_fisher_trace,
 )
 from fisher_jax.curvature.hessian import hessian_trace
+from fisher_jax.curvature.likelihoods import Draw
 from fisher_jax.data.device import (
     DeviceSplit,
     ScoredBatch,

@@ -17,6 +17,10 @@ from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 Probes = Literal["gaussian", "rademacher"]
 PROBES = ("gaussian", "rademacher")
 
+# Of matrix products; see jax.default_matmul_precision.
+Precision = Literal["default", "high", "highest"] | None
+PRECISIONS = ("default", "high", "highest")
+
 # A context manager changes it too, which only the attribute knows.
 _DEBUG_NANS = "jax_debug_nans"
 
@@ -25,11 +29,18 @@ _R = TypeVar("_R")
 
 
 def highest_precision(function: Callable[_P, _R]) -> Callable[_P, _R]:
-    """Traces ``function`` with full float32 products instead of TF32 or bf16 passes."""
+    """Traces ``function`` with full float32 products instead of TF32 or bf16 passes.
+
+    A function with an option ``precision`` is traced with that; None is the caller's.
+    """
 
     @functools.wraps(function)
     def wrapped(*args: _P.args, **kwargs: _P.kwargs) -> _R:
-        with jax.default_matmul_precision("highest"):
+        precision: Any = kwargs.get("precision", "highest")
+        if precision is None:
+            return function(*args, **kwargs)
+        check_choice("precision", precision, PRECISIONS)
+        with jax.default_matmul_precision(precision):
             return function(*args, **kwargs)
 
     return wrapped
@@ -148,6 +159,24 @@ def checked_key(key: PRNGKeyArray | None) -> PRNGKeyArray:
     if len(shape) != (0 if is_typed else 1):
         raise ValueError(f"{expected} {described(key)}; index it, or use jax.vmap")
     return key
+
+
+def batch_size(inputs: PyTree) -> int:
+    """B of inputs [B, ...].
+
+    Raises:
+        ValueError: if there is no example, or leading axes differ.
+    """
+    shapes = [jnp.shape(a) for a in jax.tree.leaves(inputs)]
+    sizes = {s[0] if s else 0 for s in shapes}
+    if len(sizes) != 1 or sizes == {0}:
+        # A nested list is a pytree of as many scalars as it holds numbers.
+        more = f" and {len(shapes) - 8} more" if len(shapes) > 8 else ""
+        raise ValueError(
+            "inputs: expected an array [B, ...] (or several) with one B ≥ 1, got "
+            f"shapes {shapes[:8]}{more}"
+        )
+    return sizes.pop()
 
 
 def check_params(params: PyTree) -> None:

@@ -18,7 +18,7 @@ ALLOWED = {
     "programs": set(),
     "loops": {"axes", "programs"},
     "curvature": {"axes", "loops", "programs", "trees"},
-    "penalties": {"axes", "curvature", "loops", "trees"},
+    "penalties": {"axes", "curvature", "loops", "programs", "trees"},
     "baselines": {"axes", "trees"},
     "models": set(),
     "data": {"host"},

@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 
 from fisher_jax import curvature, penalties
-from fisher_jax.curvature import class_space
+from fisher_jax.curvature import Categorical
 
 BATCH, CLASSES = 6, 3
 
 
-def logits_fn(params, inputs):
+def outputs_fn(params, inputs):
     return jnp.tanh(inputs) @ params["w"]
 
 
@@ -26,7 +26,7 @@ def loss_fn(params):
 
 
 GOOD = {
-    "logits_fn": logits_fn,
+    "outputs_fn": outputs_fn,
     "loss_fn": loss_fn,
     "params": {"w": np.ones((4, CLASSES), np.float32)},
     "inputs": np.ones((BATCH, 4), np.float32),
@@ -36,7 +36,7 @@ GOOD = {
     "logits": np.ones((BATCH, CLASSES), np.float32),
 }
 
-NETWORK = ("logits_fn", "params", "inputs")
+NETWORK = ("outputs_fn", "params", "inputs")
 LOSS = ("loss_fn", "params")
 RANDOM = {
     curvature.fisher_trace: (*NETWORK, "key"),
@@ -98,12 +98,12 @@ def float_shape(shape):
 
 # Argument, wrong value, error, message; for every function that takes the argument.
 WRONG = (
-    ("logits_fn", "network", TypeError, "logits_fn: expected a function, got str"),
-    ("logits_fn", lambda p, x: x[:, 0], ValueError, rf"logits.*\[6, C\].*{float_shape('6,')}"),
-    ("logits_fn", lambda p, x: x[None], ValueError, rf"\[6, C\].*{float_shape('1, 6, 4')}"),
-    ("logits_fn", lambda p, x: x[:5], ValueError, rf"\[6, C\].*{float_shape('5, 4')}"),
-    ("logits_fn", lambda p, x: x > 0, TypeError, r"logits.*bool and shape \(6, 4\)"),
-    ("logits_fn", lambda p, x: (x, 0), TypeError, "floating-point logits.*a tuple of 2"),
+    ("outputs_fn", "network", TypeError, "outputs_fn: expected a function, got str"),
+    ("outputs_fn", lambda p, x: x[:, 0], ValueError, rf"logits.*\[6, C\].*{float_shape('6,')}"),
+    ("outputs_fn", lambda p, x: x[None], ValueError, rf"\[6, C\].*{float_shape('1, 6, 4')}"),
+    ("outputs_fn", lambda p, x: x[:5], ValueError, rf"\[6, C\].*{float_shape('5, 4')}"),
+    ("outputs_fn", lambda p, x: x > 0, TypeError, r"logits.*bool and shape \(6, 4\)"),
+    ("outputs_fn", lambda p, x: (x, 0), TypeError, "floating-point logits.*a tuple of 2"),
     ("loss_fn", 1.0, TypeError, "loss_fn: expected a function, got float 1.0"),
     ("loss_fn", lambda p: p["w"], TypeError, rf"loss_fn.*scalar.*{float_shape('4, 3')}"),
     ("loss_fn", lambda p: jnp.int32(0), TypeError, r"loss_fn.*int32 and shape \(\)"),
@@ -134,7 +134,7 @@ CASES = [
     for i, (argument, value, error, message) in enumerate(WRONG)
     for function, arguments in EVERY.items()
     if argument in arguments
-    # It calls logits_fn with one example.
+    # It calls outputs_fn with one example.
     and not (function is penalties.single_example_fisher_penalty and callable(value))
 ]
 CASES += [
@@ -210,13 +210,13 @@ def test_checks_leave_nothing_in_the_compiled_program():
     def program():
         return str(
             jax.make_jaxpr(
-                lambda p, x, y: penalties.gradient_penalty(logits_fn, p, x, y)
+                lambda p, x, y: penalties.gradient_penalty(outputs_fn, p, x, y)
             )(GOOD["params"], GOOD["inputs"], GOOD["labels"])
         )
 
     with pytest.MonkeyPatch.context() as patch:
         checked = program()
-        patch.setattr(class_space, "check_labels", lambda *_: None)
+        patch.setattr(Categorical, "check_targets", lambda *_: None)
         patch.setattr("fisher_jax.trees.check_params", lambda _: None)
         patch.setattr("fisher_jax.axes.check", lambda *_: None)
         unchecked = program()
@@ -226,8 +226,9 @@ def test_checks_leave_nothing_in_the_compiled_program():
 def test_checks_are_quick():
     """Of concrete labels: the only check that looks at values."""
     labels = jnp.zeros(5000, jnp.int32)
-    class_space.check_labels(labels, 5000, 10)
+    logits = jax.ShapeDtypeStruct((5000, 10), jnp.float32)
+    Categorical().check_targets(labels, logits)
     start = time.perf_counter()
     for _ in range(100):
-        class_space.check_labels(labels, 5000, 10)
+        Categorical().check_targets(labels, logits)
     assert (time.perf_counter() - start) / 100 < 2e-3

@@ -1,11 +1,10 @@
-"""Traces and products of the Fisher matrix and the Hessian, for any ``logits_fn``.
+"""Traces and products of the Fisher matrix and the Hessian, for any ``outputs_fn``.
 
-Pure mathematics over callables and pytrees; knows jax and nothing else of ours.
+Pure mathematics over callables and pytrees; knows jax and nothing that trains.
 """
 
-from fisher_jax.curvature.class_space import sample_labels
+from fisher_jax.curvature.estimates import Estimate
 from fisher_jax.curvature.fisher import (
-    Estimate,
     fisher_trace,
     fisher_vector_product,
     layer_fisher_traces,
@@ -20,11 +19,20 @@ from fisher_jax.curvature.hessian import (
     largest_eigenvalue,
     largest_fisher_eigenvalue,
 )
+from fisher_jax.curvature.likelihoods import (
+    Bernoulli,
+    Categorical,
+    Gaussian,
+    sample_labels,
+)
 from fisher_jax.curvature.traces import Traces, fisher_and_hessian_trace
 
 __all__ = [
+    "Bernoulli",
+    "Categorical",
     "Eigenvalue",
     "Estimate",
+    "Gaussian",
     "Traces",
     "fisher_and_hessian_trace",
     "fisher_trace",

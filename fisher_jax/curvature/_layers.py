@@ -1,4 +1,4 @@
-"""Where a network multiplies by a parameter, and the gradient's norm at that place.
+"""Where a network multiplies by a parameter or looks it up, and the norm there.
 
 A parameter that enters a network once, as an operand of a convolution or of a matrix
 product, has the gradient dW = Σ_t a_t δ_tᵀ, with a_t the other operand at position t
@@ -9,7 +9,9 @@ time at most, and often not even that:
 
 for one position just ‖a‖² ‖δ‖² (Goodfellow 2015, arXiv:1510.01799; for convolutions
 Rochette et al. 2019, arXiv:1912.06015). Which of the two takes fewer operations is
-known from the shapes.
+known from the shapes. Where rows of a table are looked up (embeddings), the gradient is
+zero but in those rows; rows that are looked up more than once have the sum of their
+cotangents.
 
 The kernel gradient of a convolution is taken as matrix products, on CPU over all
 patches of one example at a time, elsewhere per element of the window for the whole
@@ -27,8 +29,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.extend.core import ClosedJaxpr, JaxprEqn, Literal
-from jax.extend.core.primitives import conv_general_dilated_p, dot_general_p
-from jaxtyping import Array, Float
+from jax.extend.core.primitives import (
+    conv_general_dilated_p,
+    dot_general_p,
+    gather_p,
+)
+from jaxtyping import Array, Float, Int
 
 from fisher_jax import loops, programs, trees
 
@@ -42,6 +48,7 @@ _REARRANGING = frozenset(
         "pvary",
         "reshape",
         "rev",
+        "slice",
         "squeeze",
         "transpose",
     }
@@ -57,7 +64,7 @@ class Site(NamedTuple):
 
 
 def find_sites(program: ClosedJaxpr, leaves: int) -> list[Site]:
-    """The parameters that enter a flat program once, at a product.
+    """The parameters that enter a flat program once, at a product or a lookup.
 
     Args:
         program: without nested calls, see ``programs.flatten``; its first arguments are
@@ -83,13 +90,13 @@ def find_sites(program: ClosedJaxpr, leaves: int) -> list[Site]:
 def _follow(
     program: ClosedJaxpr, uses: dict[Any, list[tuple[int, int]]], variable: Any
 ) -> tuple[int, int] | None:
-    """The one product that a variable enters, or None."""
+    """The one product or lookup that a variable enters, or None."""
     while len(uses.get(variable, ())) == 1:
         ((index, position),) = uses[variable]
         if index < 0:
             return None
         equation = program.jaxpr.eqns[index]
-        if _is_product(equation, position):
+        if _is_product(equation, position) or _is_lookup(equation, position):
             return index, position
         if not _only_rearranges(equation):
             return None
@@ -103,15 +110,28 @@ def _is_product(equation: JaxprEqn, position: int) -> bool:
     return equation.primitive is dot_general_p
 
 
+def _is_lookup(equation: JaxprEqn, position: int) -> bool:
+    """Whether whole rows are gathered, any two of which are the same or disjoint."""
+    if equation.primitive is not gather_p or position != 0:
+        return False
+    numbers, sizes = (equation.params[k] for k in ("dimension_numbers", "slice_sizes"))
+    table = _aval(equation.invars[0])
+    is_row = all(s in (1, n) for s, n in zip(sizes, table.shape, strict=True))
+    return is_row and not numbers.operand_batching_dims
+
+
 def _is_convolution(equation: JaxprEqn) -> bool:
     return equation.primitive is conv_general_dilated_p
 
 
 def _only_rearranges(equation: JaxprEqn) -> bool:
-    if equation.primitive.name not in _REARRANGING or len(equation.invars) != 1:
+    name = equation.primitive.name
+    if name not in _REARRANGING or len(equation.invars) != 1:
         return False
     before, after = _aval(equation.invars[0]), _aval(equation.outvars[0])
-    return before.size == after.size and jnp.issubdtype(after.dtype, jnp.floating)
+    # What a slice leaves out has no gradient; a broadcast would repeat.
+    is_same_size = before.size == after.size or name == "slice"
+    return is_same_size and jnp.issubdtype(after.dtype, jnp.floating)
 
 
 def _aval(variable: Any) -> Any:
@@ -142,6 +162,9 @@ def with_taps(
             here = places.get(id(equation))
             if here is None:
                 return None
+            if equation.primitive is gather_p:
+                lookup = _tapped_lookup(equation)
+                return [lookup(taps[here[0]], *operands)]
             positions = [sites[number].operand for number in here]
             product = _tapped_product(equation, positions)
             return [product([taps[number] for number in here], *operands)]
@@ -180,6 +203,62 @@ def _tapped_product(
 
     product.defvjp(forward, backward)
     return product
+
+
+def _tapped_lookup(equation: JaxprEqn) -> Callable[..., Array]:
+    """A lookup whose tap receives the squared norm of the table's gradient."""
+
+    def plain_lookup(tap: Array, table: Array, indices: Array) -> Array:
+        result: Array = equation.primitive.bind(table, indices, **equation.params)
+        return result
+
+    lookup = jax.custom_vjp(plain_lookup)
+
+    def forward(tap: Array, table: Array, indices: Array) -> Any:
+        return plain_lookup(tap, table, indices), (tap, indices)
+
+    def backward(saved: Any, cotangent: Array) -> tuple[Any, ...]:
+        tap, indices = saved
+        norm = _squared_lookup_norm(equation, indices, cotangent)
+        return norm.astype(tap.dtype), None, None
+
+    lookup.defvjp(forward, backward)
+    return lookup
+
+
+def _squared_lookup_norm(
+    equation: JaxprEqn, indices: Int[Array, "*T D"], cotangent: Array
+) -> Float[Array, ""]:
+    """Σ over rows ‖Σ over their lookups of the cotangent‖²."""
+    numbers, mode = (equation.params[k] for k in ("dimension_numbers", "mode"))
+    offset = numbers.offset_dims
+    places = [d for d in range(cotangent.ndim) if d not in offset]
+    indices = indices.reshape(-1, indices.shape[-1])
+    count = indices.shape[0]
+    delta = cotangent.transpose(*places, *offset).reshape(count, -1)
+    delta = delta.astype(trees.accumulation_dtype(delta))
+    shape = np.array(_aval(equation.invars[0]).shape)
+    last = (shape - np.array(equation.params["slice_sizes"]))[
+        list(numbers.start_index_map)
+    ]
+    if mode == jax.lax.GatherScatterMode.FILL_OR_DROP:
+        is_inside = jnp.all((indices >= 0) & (indices <= last), axis=-1)
+        delta = jnp.where(is_inside[:, None], delta, 0)
+    indices = jnp.clip(indices, 0, last)
+    # Rows of the same number are brought together and summed.
+    row = jnp.zeros(count, jnp.int32)
+    for column, greatest in enumerate(last):
+        row = row * (int(greatest) + 1) + indices[:, column].astype(jnp.int32)
+    order = jnp.argsort(row)
+    row = row[order]
+    is_first = jnp.concatenate([jnp.ones(1, bool), row[1:] != row[:-1]])
+    sums = jax.ops.segment_sum(
+        delta[order],
+        jnp.cumsum(is_first) - 1,
+        num_segments=count,
+        indices_are_sorted=True,
+    )
+    return trees.squared_norm(sums)
 
 
 def _gradient(

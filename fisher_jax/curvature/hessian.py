@@ -17,10 +17,10 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, PyTree
 from matfree import decomp, stochtrace
 
-from fisher_jax import axes, loops, trees
-from fisher_jax.curvature import fisher
-from fisher_jax.curvature.class_space import LogitsFn
-from fisher_jax.curvature.fisher import Estimate
+from fisher_jax import axes, loops, programs, trees
+from fisher_jax.curvature import estimates, fisher
+from fisher_jax.curvature.estimates import Estimate
+from fisher_jax.curvature.likelihoods import Categorical, Likelihood, Mask, OutputsFn
 from fisher_jax.trees import Probes
 
 Method = Literal["reverse", "forward"]
@@ -53,14 +53,16 @@ def hvp(loss_fn: LossFn, params: PyTree, vector: PyTree) -> PyTree:
         A pytree like params.
 
     Raises:
-        TypeError: a loss that is no scalar, or integer parameters.
+        TypeError: a loss that is no scalar, integer parameters, or a
+            ``jax.custom_vjp`` inside the loss.
         ValueError: a vector of another structure or shape, or empty parameters.
     """
     trees.check_params(params)
     trees.check_same_shapes("vector", vector, params)
     trees.check_scalar("loss_fn", loss_fn, params)
     tangent = jax.tree.map(lambda v, p: jnp.asarray(v, p.dtype), vector, params)
-    return jax.jvp(jax.grad(loss_fn), (params,), (tangent,))[1]
+    with programs.forward_derivative(""):
+        return jax.jvp(jax.grad(loss_fn), (params,), (tangent,))[1]
 
 
 @trees.highest_precision
@@ -72,6 +74,7 @@ def hessian_trace(
     num_probes: int = 30,
     probes: Probes = "gaussian",
     method: Method = "reverse",
+    precision: trees.Precision = "highest",
     axis_name: axes.AxisName = None,
 ) -> Estimate:
     """Tr(H) by Hutchinson's estimator, (1/M) Σ_m z_mᵀ H z_m with E[z zᵀ] = I.
@@ -102,6 +105,8 @@ def hessian_trace(
             for convolutions in about half the time and memory. The defaults are the
             paper's; at equal cost "forward" with "rademacher" is the most precise in
             most cases (benchmarks/results.md, accuracy per cost).
+        precision: of matrix products, "highest" (float32), "high", "default", or None
+            for that of the caller.
         axis_name: inside shard_map, mesh axes over whose devices the loss is a sum:
             ``loss_fn`` is then this device's share of it.
 
@@ -109,7 +114,8 @@ def hessian_trace(
         Scalars ``mean`` and ``sem`` = std(z_mᵀ H z_m)/√M, NaN for a single probe.
 
     Raises:
-        TypeError: a loss that is no scalar, or integer parameters.
+        TypeError: a loss that is no scalar, integer parameters, or a
+            ``jax.custom_vjp`` inside the loss.
         ValueError: unknown probes or method, num_probes < 1, or empty parameters.
     """
     trees.check_choice("probes", probes, trees.PROBES)
@@ -119,7 +125,7 @@ def hessian_trace(
     params = axes.vary(params, axes.names(axis_name))
     trees.check_scalar("loss_fn", loss_fn, params)
     if method == "reverse":
-        _, product = jax.linearize(jax.grad(loss_fn), params)
+        product = _hessian_product(loss_fn, params)
 
         def quadratic_form(probe: PyTree) -> Float[Array, ""]:
             return trees.inner(probe, product(probe))
@@ -131,16 +137,17 @@ def hessian_trace(
                 change: Array = jax.jvp(loss_fn, (p,), (probe,))[1]
                 return change
 
-            second: Array = jax.jvp(slope, (params,), (probe,))[1]
+            with programs.forward_derivative(""):
+                second: Array = jax.jvp(slope, (params,), (probe,))[1]
             return second.astype(trees.accumulation_dtype(params))
 
     def one_probe(probe_key: PRNGKeyArray) -> Float[Array, ""]:
         probe = trees.random_probe(probe_key, params, probes)
         return quadratic_form(axes.vary(probe, axes.names(axis_name)))
 
-    keys = fisher.probe_keys(key, num_probes)
+    keys = estimates.probe_keys(key, num_probes)
     forms = axes.total(loops.map_slices(one_probe, keys), axis_name)
-    return fisher.estimate_from_draws(forms)
+    return estimates.from_draws(forms)
 
 
 @trees.highest_precision
@@ -167,7 +174,8 @@ def hessian_xtrace(
         independent; 0 when exact.
 
     Raises:
-        TypeError: a loss that is no scalar, or integer parameters.
+        TypeError: a loss that is no scalar, integer parameters, or a
+            ``jax.custom_vjp`` inside the loss.
         ValueError: num_products odd or below four, or empty parameters.
     """
     trees.check_count("num_products", num_products)
@@ -178,7 +186,7 @@ def hessian_xtrace(
     key = trees.checked_key(key)
     trees.check_params(params)
     trees.check_scalar("loss_fn", loss_fn, params)
-    _, hessian_product = jax.linearize(jax.grad(loss_fn), params)
+    hessian_product = _hessian_product(loss_fn, params)
     product, size, dtype = _flat_operator(hessian_product, params)
     if num_products >= size:
         return _exact_trace(product, size, dtype)
@@ -188,8 +196,15 @@ def hessian_xtrace(
     scale = jnp.where(first > 0, first, 1)
     # One product at a time: all at once would hold the network that many times.
     matvec = jax.custom_batching.sequential_vmap(lambda v: product(v) / scale)
-    estimates = stochtrace.leave_one_out_xtrace()(matvec, probes)
-    return fisher.estimate_from_draws(scale * estimates)
+    traces = stochtrace.leave_one_out_xtrace()(matvec, probes)
+    return estimates.from_draws(scale * traces)
+
+
+def _hessian_product(loss_fn: LossFn, params: PyTree) -> Callable[[PyTree], PyTree]:
+    """vector -> H vector; the gradient is computed once for all vectors."""
+    with programs.forward_derivative(""):
+        _, product = jax.linearize(jax.grad(loss_fn), params)
+    return product
 
 
 def _exact_trace(
@@ -201,7 +216,7 @@ def _exact_trace(
         return product(jax.nn.one_hot(index, size, dtype=dtype))[index]
 
     trace = jnp.sum(loops.map_slices(entry, jnp.arange(size)))
-    return Estimate(trace, jnp.zeros_like(trace))
+    return estimates.exactly(trace)
 
 
 @trees.highest_precision
@@ -224,24 +239,26 @@ def largest_eigenvalue(
         Scalars ``value`` and ``residual``.
 
     Raises:
-        TypeError: a loss that is no scalar, or integer parameters.
+        TypeError: a loss that is no scalar, integer parameters, or a
+            ``jax.custom_vjp`` inside the loss.
         ValueError: num_iterations < 1, or empty parameters.
     """
     trees.check_count("num_iterations", num_iterations)
     key = trees.checked_key(key)
     trees.check_params(params)
     trees.check_scalar("loss_fn", loss_fn, params)
-    _, product = jax.linearize(jax.grad(loss_fn), params)
-    return _lanczos(product, params, key, num_iterations)
+    return _lanczos(_hessian_product(loss_fn, params), params, key, num_iterations)
 
 
 @trees.highest_precision
 def largest_fisher_eigenvalue(
-    logits_fn: LogitsFn,
+    outputs_fn: OutputsFn,
     params: PyTree,
     inputs: PyTree,
     key: PRNGKeyArray,
     *,
+    likelihood: Likelihood = Categorical(),
+    mask: Mask | None = None,
     num_iterations: int = 20,
     chunk_size: int | None = None,
     axis_name: axes.AxisName = None,
@@ -252,10 +269,12 @@ def largest_fisher_eigenvalue(
     ``largest_eigenvalue``.
 
     Args:
-        logits_fn: maps params and inputs [B, ...] to logits [B, C].
+        outputs_fn: maps params and inputs [B, ...] to outputs, as logits [B, ..., C].
         params: pytree of floating-point arrays.
         inputs: [B, ...].
         key: a PRNG key for the start.
+        likelihood: Categorical(), Bernoulli() or Gaussian(scale).
+        mask: bool [B, ...], False for positions to leave out.
         num_iterations: products with F (one more for the residual); capped at the
             number of parameters.
         chunk_size: examples in memory at a time, None for all.
@@ -265,7 +284,7 @@ def largest_fisher_eigenvalue(
         Scalars ``value`` and ``residual``.
 
     Raises:
-        TypeError: integer parameters or logits that are not floating point.
+        TypeError: integer parameters or outputs that are not floating point.
         ValueError: num_iterations < 1, or as ``fisher_vector_product``.
     """
     trees.check_count("num_iterations", num_iterations)
@@ -274,10 +293,12 @@ def largest_fisher_eigenvalue(
 
     def product(vector: PyTree) -> PyTree:
         return fisher.fisher_vector_product(
-            logits_fn,
+            outputs_fn,
             params,
             inputs,
             vector,
+            likelihood=likelihood,
+            mask=mask,
             chunk_size=chunk_size,
             axis_name=axis_name,
         )
@@ -332,10 +353,22 @@ def _masked(
 def _flat_operator(
     product: Callable[[PyTree], PyTree], params: PyTree
 ) -> tuple[Callable[[Array], Array], int, jnp.dtype]:
-    """A product on pytrees as one on vectors, fit for the body of a loop."""
-    flat, unravel = jax.flatten_util.ravel_pytree(params)
+    """A product on pytrees as one on vectors, fit for the body of a loop.
+
+    Vectors are of the dtype in which sums over params are taken, at least float32: what
+    is made of them is not of the rounding of the parameters.
+    """
+    dtype = trees.accumulation_dtype(params)
+
+    def flat(tree: PyTree) -> Float[Array, " n"]:
+        wide = jax.tree.map(lambda leaf: leaf.astype(dtype), tree)
+        return jax.flatten_util.ravel_pytree(wide)[0]
+
+    wide = jax.tree.map(lambda p: jnp.zeros(p.shape, dtype), params)
+    zeros, unravel = jax.flatten_util.ravel_pytree(wide)
 
     def flat_product(vector: Float[Array, " n"]) -> Float[Array, " n"]:
-        return jax.flatten_util.ravel_pytree(product(unravel(vector)))[0]
+        tangent = jax.tree.map(lambda v, p: v.astype(p.dtype), unravel(vector), params)
+        return flat(product(tangent))
 
-    return loops.loop_body(flat_product), flat.size, flat.dtype
+    return loops.loop_body(flat_product), zeros.size, dtype

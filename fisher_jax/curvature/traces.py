@@ -1,17 +1,24 @@
-"""Tr(F) and Tr(H) of a classifier on one batch, for a training loop's dashboard."""
+"""Tr(F) and Tr(H) of a network on one batch, for a training loop's dashboard."""
 
 import functools
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
+from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from fisher_jax import axes, trees
-from fisher_jax.curvature import class_space
-from fisher_jax.curvature.class_space import Draw, LogitsFn
-from fisher_jax.curvature.fisher import Estimate, fisher_trace
+from fisher_jax.curvature import likelihoods
+from fisher_jax.curvature.estimates import Estimate
+from fisher_jax.curvature.fisher import fisher_trace
 from fisher_jax.curvature.hessian import hessian_trace
+from fisher_jax.curvature.likelihoods import (
+    Categorical,
+    Draw,
+    Likelihood,
+    Mask,
+    OutputsFn,
+)
 
 
 class Traces(NamedTuple):
@@ -27,21 +34,23 @@ class Traces(NamedTuple):
 
 
 def fisher_and_hessian_trace(
-    logits_fn: LogitsFn,
+    outputs_fn: OutputsFn,
     params: PyTree,
     inputs: PyTree,
-    labels: Int[Array, " B"],
+    labels: Array,
     key: PRNGKeyArray,
     *,
+    likelihood: Likelihood = Categorical(),
+    mask: Mask | None = None,
     draw: Draw = "rademacher",
     num_draws: int = 1,
     num_probes: int = 30,
     axis_name: axes.AxisName = None,
 ) -> Traces:
-    """Tr(F), and Tr(H) of the mean cross-entropy (1/B) Σ_i −log p(y_i|x_i).
+    """Tr(F), and Tr(H) of the mean loss, for softmax (1/B) Σ_i −log p(y_i|x_i).
 
     ``fisher_trace`` per example and ``hessian_trace`` with Gaussian probes, which say
-    more; here they come compiled, from one call. A logits_fn is compiled once, so
+    more; here they come compiled, from one call. A outputs_fn is compiled once, so
     define it once and not anew at each call; arrays of its own that change, as batch
     norm's running statistics, are bound by ``jax.tree_util.Partial(function, arrays)``.
 
@@ -49,13 +58,16 @@ def fisher_and_hessian_trace(
     both estimate the same number, Tr(F) with far less noise.
 
     Args:
-        logits_fn: maps params and inputs [B, ...] to logits [B, C]; hashable, as any
-            function is, or a ``jax.tree_util.Partial``.
+        outputs_fn: maps params and inputs [B, ...] to outputs, as logits [B, ..., C];
+            hashable, as any function is, or a ``jax.tree_util.Partial``.
         params: pytree of floating-point arrays.
         inputs: [B, ...].
-        labels: integers [B], the true ones; Tr(F) does not depend on them. Their range
-            is checked where they are concrete, not where they are traced by ``jit``.
+        labels: the true ones, for Categorical integers [B, ...]; Tr(F) does not depend
+            on them. Their range is checked where they are concrete, not where they are
+            traced by ``jit``.
         key: a PRNG key.
+        likelihood: Categorical(), Bernoulli() or Gaussian(scale).
+        mask: bool [B, ...], False for positions to leave out.
         draw: of Tr(F): "rademacher", "labels" (the paper's) or "importance".
         num_draws: of Tr(F), independent draws per example that are averaged.
         num_probes: M of Tr(H), 30 in the paper.
@@ -66,26 +78,31 @@ def fisher_and_hessian_trace(
         float32. The errors are of the draws given the examples; see ``fisher_trace``.
 
     Raises:
-        TypeError: integer parameters, labels that are not integers, or logits that are
-            not floating point.
+        TypeError: integer parameters, labels of a wrong type, or outputs that are not
+            floating point.
         ValueError: labels out of range, shapes that do not fit, no key, an unknown
             draw, counts below one, or a split batch without axis_name.
     """
-    trees.check_function("logits_fn", logits_fn)
+    trees.check_function("outputs_fn", outputs_fn)
     trees.check_params(params)
-    network = logits_fn
+    network = outputs_fn
     if not isinstance(network, jax.tree_util.Partial):
         network = jax.tree_util.Partial(network)
-    # The trace's cache makes this free from the second call on.
-    logits = _apply.eval_shape(network, params, inputs)
-    class_space.check_labels(labels, *logits.shape)
     key = trees.checked_key(key)
+    likelihoods.check_likelihood(likelihood)
+    likelihoods.check_draw(draw, likelihood)
+    trees.batch_size(inputs)
+    # The trace's cache makes this free from the second call on.
+    outputs = _apply.eval_shape(network, params, inputs, mask, likelihood=likelihood)
+    likelihood.check_targets(labels, outputs)
     traces: Traces = _traces(
         network,
         params,
         inputs,
         jnp.asarray(labels),
+        mask,
         key,
+        likelihood=likelihood,
         draw=draw,
         num_draws=num_draws,
         num_probes=num_probes,
@@ -94,22 +111,34 @@ def fisher_and_hessian_trace(
     return traces
 
 
-@jax.jit
-def _apply(logits_fn: LogitsFn, params: PyTree, inputs: PyTree) -> Float[Array, "B C"]:
-    class_space.logits_shape(logits_fn, params, inputs)
-    return logits_fn(params, inputs)
+@functools.partial(jax.jit, static_argnames=("likelihood",))
+def _apply(
+    outputs_fn: OutputsFn,
+    params: PyTree,
+    inputs: PyTree,
+    mask: Mask | None,
+    *,
+    likelihood: Likelihood,
+) -> Array:
+    likelihoods.checked_outputs(
+        outputs_fn, params, inputs, likelihood, mask, in_parts=True
+    )
+    return outputs_fn(params, inputs)
 
 
 @functools.partial(
-    jax.jit, static_argnames=("draw", "num_draws", "num_probes", "axis_name")
+    jax.jit,
+    static_argnames=("likelihood", "draw", "num_draws", "num_probes", "axis_name"),
 )
 def _traces(
-    logits_fn: LogitsFn,
+    outputs_fn: OutputsFn,
     params: PyTree,
     inputs: PyTree,
-    labels: Int[Array, " B"],
+    labels: Array,
+    mask: Mask | None,
     key: PRNGKeyArray,
     *,
+    likelihood: Likelihood,
     draw: Draw,
     num_draws: int,
     num_probes: int,
@@ -117,10 +146,12 @@ def _traces(
 ) -> Traces:
     fisher_key, hessian_key = jax.random.split(key)
     fisher = fisher_trace(
-        logits_fn,
+        outputs_fn,
         params,
         inputs,
         fisher_key,
+        likelihood=likelihood,
+        mask=mask,
         draw=draw,
         num_draws=num_draws,
         axis_name=axis_name,
@@ -128,7 +159,8 @@ def _traces(
     batch = labels.shape[0] * axes.size(axis_name)
 
     def loss(p: PyTree) -> Float[Array, ""]:
-        losses = class_space.cross_entropies(logits_fn(p, inputs), labels)
+        outputs = likelihoods.keep(outputs_fn(p, inputs), mask)
+        losses = likelihoods.keep(likelihood.loss(outputs, labels), mask)
         return jnp.sum(losses) / batch
 
     hessian = hessian_trace(

@@ -3,7 +3,7 @@
 Knows jax, optax and ``curvature``; models, data and the training loop may not come in.
 """
 
-from fisher_jax.curvature.class_space import Draw
+from fisher_jax.curvature.likelihoods import Draw
 from fisher_jax.penalties.derivative import METHODS, RELATIVE_STEP, Method
 from fisher_jax.penalties.scalars import (
     fisher_penalty,

@@ -6,85 +6,148 @@ over devices; the derivative is taken without differentiating that.
 
 import functools
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax.custom_derivatives import SymbolicZero
 from jaxtyping import Array, Float, PyTree
 
-from fisher_jax import axes, loops, trees
-from fisher_jax.curvature import class_space
-from fisher_jax.curvature.class_space import LogitsFn
+from fisher_jax import axes, loops, programs, trees
+from fisher_jax.curvature.likelihoods import OutputsFn, at_least_float32
 
 Method = Literal["exact", "finite_difference"]
 METHODS = ("exact", "finite_difference")
 
-# From logits [B, C] and constants to a cotangent [B, C].
-Cotangent = Callable[[Array, Any], Float[Array, "B C"]]
+# From outputs [B, ...] and constants to a cotangent [B, ...].
+Cotangent = Callable[[Array, Any], Array]
 
 # ‖step‖ / ‖params‖ of the finite difference; see fisher_penalty.
 RELATIVE_STEP = {"float32": 1e-3, "float64": 1e-6}
 
 
-def squared_norm(
-    logits_fn: LogitsFn,
-    cotangent: Cotangent,
-    params: PyTree,
-    inputs: PyTree,
-    constants: Array,
-    method: Method,
-    chunk_size: int | None,
-    axis_name: axes.AxisName,
+class Rule(NamedTuple):
+    """A scalar of params and its gradient; a network, params and examples come to both.
+
+    Attributes:
+        value: maps them to the scalar.
+        value_and_gradient: maps them to the scalar and to this device's part of the
+            gradient: the sum over devices is the gradient.
+        axis_name: mesh axes along which the batch is split.
+    """
+
+    value: Callable[[OutputsFn, PyTree, PyTree], Float[Array, ""]]
+    value_and_gradient: Callable[
+        [OutputsFn, PyTree, PyTree], tuple[Float[Array, ""], PyTree]
+    ]
+    axis_name: axes.AxisName
+
+
+class SquaredNorm(NamedTuple):
+    """Σ over groups of ‖(1/B) J(θ)ᵀ v(θ)‖²; all of it is static.
+
+    Attributes:
+        cotangent: v, of outputs and constants, differentiable in outputs.
+        method: of differentiation.
+        batch: B, of all devices.
+        num_groups: this device's.
+        chunk_size: examples in memory at a time.
+        axis_name: mesh axes along which a group is split.
+        axis_name_of_groups: mesh axes along which groups lie, each on one device.
+    """
+
+    cotangent: Cotangent
+    method: Method
+    batch: int
+    num_groups: int
+    chunk_size: int | None
+    axis_name: axes.AxisName
+    axis_name_of_groups: axes.AxisName
+
+    def calls_with(self, inputs: PyTree) -> int:
+        """With how many examples at a time the network is called, at most."""
+        group = trees.batch_size(inputs) // self.num_groups
+        return min(group, self.chunk_size or group)
+
+    def rule(self) -> Rule:
+        """The scalar and its gradient."""
+        return Rule(
+            functools.partial(_value, self),
+            functools.partial(_value_and_gradient, self),
+            self.axis_name or self.axis_name_of_groups,
+        )
+
+
+def _value(
+    terms: SquaredNorm, network: OutputsFn, params: PyTree, examples: PyTree
 ) -> Float[Array, ""]:
-    """‖(1/B) J(θ)ᵀ v(θ)‖² with its derivative rule; see the module's docstring."""
-    trees.check_choice("method", method, METHODS)
-    batch = class_space.batch_size(inputs) * axes.size(axis_name)
-    derivative = _exact_change if method == "exact" else _difference
+    def one_group(group: PyTree) -> Float[Array, ""]:
+        own = _mean_gradient(terms, network, params, group)
+        return trees.squared_norm(axes.total(own, terms.axis_name))
 
-    def pullback(function: LogitsFn, p: PyTree, x: PyTree, v: Array) -> PyTree:
-        # The sum over devices is ours to take, see axes.vary.
-        p = axes.vary(p, axes.names(axis_name))
-        logits, transpose = jax.vjp(lambda q: function(q, x), p)
-        return transpose((v / batch).astype(logits.dtype))[0]
+    own = loops.sum_slices(one_group, _groups(terms, examples))
+    return axes.total(own, terms.axis_name_of_groups)
 
-    def chunk_cotangent(constants: Array, weights: Array | None) -> Any:
-        if weights is None:
-            return lambda logits: cotangent(logits, constants)
-        return lambda logits: weights[:, None] * cotangent(logits, constants)
 
-    def value(function: LogitsFn, p: PyTree, x: PyTree, constants: Array) -> Any:
-        def one_chunk(chunk: Any, weights: Array | None) -> PyTree:
-            x, constants = chunk
-            v = chunk_cotangent(constants, weights)(function(p, x))
-            return pullback(function, p, x, v)
+def _value_and_gradient(
+    terms: SquaredNorm, network: OutputsFn, params: PyTree, examples: PyTree
+) -> tuple[Float[Array, ""], PyTree]:
+    change = _exact_change if terms.method == "exact" else _difference
 
-        own = sum_chunks(one_chunk, (x, constants), chunk_size)
-        g = axes.total(own, axis_name)
-        return trees.squared_norm(g), (g, own)
+    def one_group(group: PyTree) -> tuple[Float[Array, ""], PyTree]:
+        own = _mean_gradient(terms, network, params, group)
+        g = axes.total(own, terms.axis_name)
 
-    def gradient(
-        function: LogitsFn, p: PyTree, x: PyTree, constants: Array, partial: Any
-    ) -> PyTree:
-        g, own = partial
-        g = axes.vary_like(g, p)
+        def one_chunk(chunk: PyTree, weights: Array | None) -> PyTree:
+            part = own if weights is None else None
+            return change(terms, network, params, chunk, weights, g, part)
 
-        def one_chunk(chunk: Any, weights: Array | None) -> PyTree:
-            x, constants = chunk
-            return derivative(
-                lambda q: function(q, x),
-                lambda q, v: pullback(function, q, x, v),
-                chunk_cotangent(constants, weights),
-                p,
-                g,
-                own if weights is None else None,
-            )
+        slope = sum_chunks(one_chunk, group, terms.chunk_size)
+        return trees.squared_norm(g), jax.tree.map(lambda s: 2 * s, slope)
 
-        change = sum_chunks(one_chunk, (x, constants), chunk_size)
-        return jax.tree.map(lambda c: 2 * c, change)
+    own, slope = loops.sum_slices(one_group, _groups(terms, examples))
+    return axes.total(own, terms.axis_name_of_groups), slope
 
-    return with_gradient(
-        logits_fn, value, gradient, params, inputs, constants, chunk_size, axis_name
+
+def _groups(terms: SquaredNorm, examples: PyTree) -> PyTree:
+    """Examples [B, ...] as [groups, B/groups, ...]."""
+    return jax.tree.map(
+        lambda a: a.reshape(terms.num_groups, -1, *a.shape[1:]), examples
+    )
+
+
+def _mean_gradient(
+    terms: SquaredNorm, network: OutputsFn, params: PyTree, examples: PyTree
+) -> PyTree:
+    """This device's part of (1/B) Jᵀ v over a group."""
+
+    def one_chunk(chunk: PyTree, weights: Array | None) -> PyTree:
+        inputs, constants = chunk
+        v = _cotangent(terms, constants, weights)(network(params, inputs))
+        return _pullback(terms, network, inputs, params, v)
+
+    return sum_chunks(one_chunk, examples, terms.chunk_size)
+
+
+def _pullback(
+    terms: SquaredNorm, network: OutputsFn, inputs: PyTree, params: PyTree, v: Array
+) -> PyTree:
+    """(1/B) Jᵀ v of some examples."""
+    # The sum over devices is ours to take, see axes.vary.
+    params = axes.vary(params, axes.names(terms.axis_name or terms.axis_name_of_groups))
+    outputs, transpose = jax.vjp(lambda p: network(p, inputs), params)
+    return transpose((v / terms.batch).astype(outputs.dtype))[0]
+
+
+def _cotangent(
+    terms: SquaredNorm, constants: PyTree, weights: Array | None
+) -> Callable[[Array], Array]:
+    """outputs -> v, with padding examples left out."""
+    if weights is None:
+        return lambda outputs: terms.cotangent(outputs, constants)
+    return lambda outputs: (
+        weights.reshape(-1, *(1,) * (outputs.ndim - 1))
+        * terms.cotangent(outputs, constants)
     )
 
 
@@ -94,123 +157,162 @@ def sum_chunks(
     chunk_size: int | None,
 ) -> PyTree:
     """``loops.sum_chunks``, without weights where there is one chunk."""
-    if chunk_size is None or chunk_size >= class_space.batch_size(examples):
+    if chunk_size is None or chunk_size >= jax.tree.leaves(examples)[0].shape[0]:
         return function(examples, None)
     return loops.sum_chunks(function, examples, chunk_size)
 
 
 def _exact_change(
-    logits_of: Callable[[PyTree], Array],
-    pullback: Callable[[PyTree, Array], PyTree],
-    cotangent_of: Callable[[Array], Array],
+    terms: SquaredNorm,
+    network: OutputsFn,
     params: PyTree,
+    chunk: PyTree,
+    weights: Array | None,
     g: PyTree,
     own: PyTree | None,
 ) -> PyTree:
     """(∂g/∂θ)ᵀ g: the change of the pullback along g and the transposed tangent.
 
-    ``g`` is that of the whole batch, ``own`` these examples' part of it, if it is
+    ``g`` is that of the whole group, ``own`` these examples' part of it, if it is
     known; the pullback and with it the result are their part.
     """
-    logits, change = jax.jvp(logits_of, (params,), (g,))
-    v, transpose = jax.vjp(cotangent_of, class_space.at_least_float32(logits))
+    inputs, constants = chunk
+    g = axes.vary_like(g, params)
+    outputs, change = jax.jvp(lambda p: network(p, inputs), (params,), (g,))
+    v, transpose = jax.vjp(
+        _cotangent(terms, constants, weights), at_least_float32(outputs)
+    )
     (v_change,) = transpose(change.astype(v.dtype))
+    pullback = functools.partial(_pullback, terms, network, inputs)
     return jax.jvp(pullback, (params, v), (g, v_change))[1]
 
 
 def _difference(
-    logits_of: Callable[[PyTree], Array],
-    pullback: Callable[[PyTree, Array], PyTree],
-    cotangent_of: Callable[[Array], Array],
+    terms: SquaredNorm,
+    network: OutputsFn,
     params: PyTree,
+    chunk: PyTree,
+    weights: Array | None,
     g: PyTree,
     own: PyTree | None,
 ) -> PyTree:
     """``_exact_change`` by a forward difference along g."""
+    inputs, constants = chunk
+    g = axes.vary_like(g, params)
     dtype = trees.accumulation_dtype(params)
-    norms = trees.squared_norm(params), trees.squared_norm(g)
-    length, speed = (jnp.sqrt(jnp.where(n > 0, n, 1)) for n in norms)
+    squares = trees.squared_norm(params), trees.squared_norm(g)
+    length, speed = (jnp.sqrt(jnp.where(n > 0, n, 1)) for n in squares)
     scale = RELATIVE_STEP[dtype.name] * length / speed
     moved = trees.step(params, scale, g)
-    logits = class_space.at_least_float32(logits_of(params))
-    change = class_space.at_least_float32(logits_of(moved)) - logits
-    v, transpose = jax.vjp(cotangent_of, logits)
+    outputs = at_least_float32(network(params, inputs))
+    change = at_least_float32(network(moved, inputs)) - outputs
+    v, transpose = jax.vjp(_cotangent(terms, constants, weights), outputs)
     (v_change,) = transpose(change)
-    ahead = pullback(moved, v + v_change)
-    own = pullback(params, v) if own is None else own
+    ahead = _pullback(terms, network, inputs, moved, v + v_change)
+    here = _pullback(terms, network, inputs, params, v) if own is None else own
     return jax.tree.map(
         lambda a, b: ((a.astype(dtype) - b.astype(dtype)) / scale).astype(b.dtype),
         ahead,
-        own,
+        here,
     )
 
 
+def check_method(
+    method: Method, outputs_fn: OutputsFn, params: PyTree, inputs: PyTree
+) -> None:
+    """Refuses an unknown method, and a difference that rounding would drown.
+
+    Raises:
+        ValueError: naming the methods, or that params or network are below float32,
+            where the step is no longer than its rounding.
+    """
+    trees.check_choice("method", method, METHODS)
+    if method == "exact":
+        return
+    program = jax.make_jaxpr(outputs_fn)(params, inputs)
+    if programs.computes_below_float32(program):
+        raise ValueError(
+            "method: expected 'exact' where parameters or network are below float32, "
+            "as the step of a finite difference would be lost in their rounding"
+        )
+
+
 def with_gradient(
-    logits_fn: LogitsFn,
-    value: Callable[..., tuple[Float[Array, ""], PyTree]],
-    gradient: Callable[..., PyTree],
+    outputs_fn: OutputsFn,
+    rule: Rule,
     params: PyTree,
-    inputs: PyTree,
-    constants: PyTree,
+    examples: PyTree,
     chunk_size: int | None,
-    axis_name: axes.AxisName,
 ) -> Float[Array, ""]:
-    """A scalar of params whose derivative is ``gradient``.
+    """A scalar of params with the derivative that ``rule`` says.
 
     Args:
-        logits_fn: the network; arrays that it closes over become arguments.
-        value: maps a network, params, inputs and constants to the scalar and to what
-            ``gradient`` can use of the computation.
-        gradient: maps the same and that to the gradient in params, of this device's
-            part of the batch: the sum over devices is the gradient.
+        outputs_fn: the network; arrays that it closes over become arguments.
+        rule: the scalar and its gradient.
         params: where.
-        inputs: of the network.
-        constants: of the scalar.
+        examples: inputs of the network and constants of the scalar, [B, ...].
         chunk_size: with how many examples at a time the network is called.
-        axis_name: mesh axes along which the batch is split.
     """
-    devices_own = functools.partial(axes.vary, axis_names=axes.names(axis_name))
-    # Params that are each device's own have a gradient that is too: its part of the
-    # sum. Of replicated ones the gradient is the sum.
-    are_own = set(axes.names(axis_name)) <= axes.varying(params)
-    inputs = devices_own(inputs)
+    names = axes.names(rule.axis_name)
+    inputs, constants = examples
+    inputs = axes.vary(inputs, names)
     # The rule is applied under whatever transformations are at work then; an array of
     # another transformation must come to it as an argument and not by closure.
-    _, size = loops.levelled(class_space.batch_size(inputs), chunk_size)
+    _, size = loops.levelled(trees.batch_size(inputs), chunk_size)
     chunk = jax.tree.map(lambda a: a[:size], inputs)
-    function, captured = jax.closure_convert(logits_fn, devices_own(params), chunk)
+    network, captured = jax.closure_convert(outputs_fn, axes.vary(params, names), chunk)
+    return _scalar(rule, network, params, (inputs, constants), captured)
 
-    def bind(captured: list[Array]) -> LogitsFn:
-        # Of params that stay replicated outside: the rule's gradient is that of the
-        # whole batch, and would else be summed over devices once more.
-        return lambda p, x: function(devices_own(p), x, *captured)
 
-    @jax.custom_jvp
-    def scalar(p: PyTree, x: PyTree, c: PyTree, captured: list[Array]) -> Array:
-        return value(bind(captured), p, x, c)[0]
+@functools.partial(jax.custom_jvp, nondiff_argnums=(0, 1))
+def _scalar(
+    rule: Rule,
+    network: Callable[..., Array],
+    params: PyTree,
+    examples: PyTree,
+    captured: list[Array],
+) -> Float[Array, ""]:
+    return rule.value(_bound(rule, network, captured), params, examples)
 
-    @trees.highest_precision
-    def rule(primals: Any, tangents: Any) -> tuple[Array, Array]:
-        p, x, c, captured = primals
-        p_change, *others = tangents
-        if not all(isinstance(t, SymbolicZero) for t in jax.tree.leaves(others)):
-            raise NotImplementedError(
-                "penalty: differentiated in inputs or in an array that logits_fn "
-                "closes over; only derivatives in params are supported, so stop the "
-                "gradient of the rest with jax.lax.stop_gradient"
-            )
 
-        result, partial = value(bind(captured), p, x, c)
-        slope = gradient(bind(captured), p, x, c, partial)
-        p_change = jax.tree.map(_instantiate, p_change, p)
-        if are_own:
-            change = axes.total(trees.inner(slope, p_change), axis_name)
-        else:
-            change = trees.inner(axes.total(slope, axis_name), p_change)
-        return result, change.astype(result.dtype)
+@functools.partial(_scalar.defjvp, symbolic_zeros=True)
+def _scalar_jvp(
+    rule: Rule, network: Callable[..., Array], primals: Any, tangents: Any
+) -> tuple[Array, Array]:
+    params, examples, captured = primals
+    change, *others = tangents
+    if not all(isinstance(t, SymbolicZero) for t in jax.tree.leaves(others)):
+        raise NotImplementedError(
+            "penalty: differentiated in inputs or in an array that outputs_fn closes "
+            "over; only derivatives in params are supported, so stop the gradient of "
+            "the rest with jax.lax.stop_gradient"
+        )
+    with programs.forward_derivative(
+        ', or pass method="finite_difference" to a penalty that has it'
+    ):
+        result, slope = rule.value_and_gradient(
+            _bound(rule, network, captured), params, examples
+        )
+    change = jax.tree.map(_instantiate, change, params)
+    # Params that are each device's own have a gradient that is too: its part of the
+    # sum. Of replicated ones the gradient is the sum.
+    if set(axes.names(rule.axis_name)) <= axes.varying(params):
+        total = axes.total(trees.inner(slope, change), rule.axis_name)
+    else:
+        total = trees.inner(axes.total(slope, rule.axis_name), change)
+    return result, total.astype(result.dtype)
 
-    scalar.defjvp(rule, symbolic_zeros=True)
-    return scalar(params, inputs, constants, captured)
+
+def _bound(
+    rule: Rule, network: Callable[..., Array], captured: list[Array]
+) -> OutputsFn:
+    """The network with what it closes over.
+
+    Params that stay replicated outside are marked as each device's own: the rule's
+    gradient is that of the whole batch, and would else be summed once more.
+    """
+    names = axes.names(rule.axis_name)
+    return lambda p, x: network(axes.vary(p, names), x, *captured)
 
 
 def _instantiate(tangent: Any, primal: Array) -> Array:

@@ -4,78 +4,107 @@ All but ``input_gradient_penalty`` are squared norms of a gradient over the batc
 
     penalty(θ) = ‖g(θ)‖²,  g(θ) = (1/B) J(θ)ᵀ v(θ),
 
-J = ∂logits/∂θ, v [B, C] a cotangent in class space. Their derivative is exact and never
-reverse-over-reverse. With l̇ = J g and the TRANSPOSED Jacobian of v in its logits,
-v̇ = (∂v/∂l)ᵀ l̇, it is
+J = ∂outputs/∂θ, v a cotangent like the outputs. Their derivative is exact and never
+reverse-over-reverse. With l the outputs, l̇ = J g and the TRANSPOSED Jacobian of v in
+them, v̇ = (∂v/∂l)ᵀ l̇, it is
 
     ∇penalty = 2 (∂g/∂θ)ᵀ g = 2 d/dε [(1/B) J(θ + ε g)ᵀ (v + ε v̇)] at ε = 0,
 
 one Jacobian-vector product of a gradient: about three gradients in all, value
 included. ``jax.grad``, ``jax.value_and_grad``, ``jax.jvp`` and higher derivatives in
 ``params`` work, under ``jit`` and ``vmap`` too; the value alone costs one gradient.
-Derivatives in anything else (inputs, arrays that ``logits_fn`` closes over) are
+Derivatives in anything else (inputs, arrays that ``outputs_fn`` closes over) are
 refused: stop their gradient. Labels and noise are constants.
 
-``logits_fn(params, inputs) -> logits`` sees the whole batch at once, so it may use the
-batch's statistics (batch normalisation in training mode). Matrix products are in full
-float32, sums in at least float32.
+``outputs_fn(params, inputs) -> outputs`` sees the whole batch at once, so it may use
+the batch's statistics (batch normalisation in training mode) and dropout. What outputs
+mean says ``likelihood``: by default they are logits [B, ..., C]. Sums are in at least
+float32; matrix products follow the ambient precision, as those of the loss that a
+penalty is added to (``jax.default_matmul_precision``).
 
 On a device mesh every penalty means the global batch. Under ``jit`` with sharded arrays
-that is so by itself; inside ``jax.shard_map`` pass ``axis_name``, the mesh axes along
-which the batch is split, and the same key on every device. The gradient in replicated
-params is that of the whole batch; in params that each device holds as its own
-(``jax.lax.pcast``), it is this device's part of the sum, for the caller to add up.
+that is so by itself, on Auto and on Explicit axes; inside ``jax.shard_map`` pass
+``axis_name``, the mesh axes along which the batch is split, and the same key on every
+device. The gradient in replicated params is that of the whole batch; in params that
+each device holds as its own (``jax.lax.pcast``), it is this device's part of the sum,
+for the caller to add up.
 """
 
-from typing import Any
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
+from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from fisher_jax import axes, loops, trees
-from fisher_jax.curvature import class_space
-from fisher_jax.curvature.class_space import Draw, LogitsFn
+from fisher_jax.curvature import likelihoods
+from fisher_jax.curvature.likelihoods import (
+    Categorical,
+    Draw,
+    Likelihood,
+    Mask,
+    OutputsFn,
+)
 from fisher_jax.penalties import derivative
 from fisher_jax.penalties.derivative import Method
 
 
-@trees.highest_precision
 def fisher_penalty(
-    logits_fn: LogitsFn,
+    outputs_fn: OutputsFn,
     params: PyTree,
     inputs: PyTree,
     key: PRNGKeyArray,
     *,
+    likelihood: Likelihood = Categorical(),
+    mask: Mask | None = None,
     draw: Draw = "labels",
+    num_groups: int = 1,
     method: Method = "exact",
     chunk_size: int | None = None,
     axis_name: axes.AxisName = None,
 ) -> Float[Array, ""]:
-    """‖(1/B) Σ_i J_iᵀ v_i‖² with random v_i, E[v vᵀ] = diag p − p pᵀ.
+    """‖(1/B) Σ_i J_iᵀ v_i‖² with random v_i, E[v vᵀ] = A (softmax: diag p − p pᵀ).
 
     ``draw="labels"``: FP, the paper's Fisher Penalty (Jastrzebski et al. 2021, eq. 3
     and 5): v_i = p_i − onehot(ŷ_i), the gradient on labels ŷ_i ~ p(y|x_i) drawn from
-    the model, one per example, and constants for differentiation. Its value is an
-    unbiased estimate of Tr(F)/B; its gradient is not one of ∇Tr(F)/B, because the
-    distribution of the labels changes with θ too.
+    the model, one per example and position, and constants for differentiation. Its
+    value is an unbiased estimate of Tr(F)/B; its gradient is not one of ∇Tr(F)/B,
+    because the distribution of the labels changes with θ too (for Gaussian it does
+    not, and FP's gradient is unbiased).
 
     ``draw="rademacher"``: RFP, the Reparameterised Fisher Penalty: v_i = S_i z_i with
     S = diag √p − p √pᵀ and random signs z that do not depend on θ, while S is
     differentiated. Value AND gradient are unbiased, at the same cost.
 
     ``draw="importance"``: the same with labels drawn by importance, whose weights are
-    differentiated (see ``curvature.class_space``).
+    differentiated (see ``curvature.likelihoods``).
+
+    ``num_groups=G`` takes Σ_k ‖(1/B) Σ_{i in group k} J_iᵀ v_i‖² over G groups of B/G
+    examples in a row: the same mean at the same cost, without the products between
+    groups, whose mean is zero and which are most of the noise. 1 is the paper's. The
+    network sees a group at a time.
+
+    >>> network = lambda params, x: x @ params["w"]
+    >>> params, x = {"w": jnp.zeros((2, 2))}, jnp.ones((3, 2))
+    >>> key = jax.random.key(0)
+    >>> slope = jax.grad(lambda p: fisher_penalty(network, p, x, key))(params)
+    >>> slope["w"].shape
+    (2, 2)
 
     Where examples interact (batch normalisation in training mode) E[value] is no longer
     Tr(F)/B.
 
     Args:
-        logits_fn: maps params and inputs [B, ...] to logits [B, C].
+        outputs_fn: maps params and inputs [B, ...] to outputs, as logits [B, ..., C].
         params: pytree of floating-point arrays.
         inputs: [B, ...].
-        key: a PRNG key. The labels are ``sample_labels(key, logits)``.
-        draw: "labels", "rademacher" or "importance".
+        key: a PRNG key. The labels are ``likelihood.sample(key, outputs)``.
+        likelihood: Categorical(), Bernoulli() or Gaussian(scale).
+        mask: bool [B, ...], False for positions to leave out.
+        draw: "labels", "rademacher" or, for Categorical, "importance".
+        num_groups: G; it divides B, and the devices inside shard_map divide it.
         method: "exact", or "finite_difference" for a gradient from the difference of
             two gradients, at θ and θ + ε g: two gradients in all instead of three.
             ε ‖g‖ is 1e-3 ‖θ‖ in float32 and 1e-6 ‖θ‖ in float64. For smooth networks
@@ -84,6 +113,9 @@ def fisher_penalty(
             the difference does: on a small CNN with max-pooling, batch 128, the two
             differ by 0.1 to 0.3 (relative norm) in training and by more than 0.8 at
             initialisation, and a smaller step makes it worse. Only first derivatives.
+            Refused where parameters or network are below float32, whose rounding is
+            longer than the step. The only method for a network with a
+            ``jax.custom_vjp`` inside, which has no forward derivative.
         chunk_size: examples in memory at a time, None for all. With less than all the
             network must treat each example for itself (no batch statistics); the value
             does not depend on it but for rounding.
@@ -93,46 +125,55 @@ def fisher_penalty(
         A scalar, at least float32.
 
     Raises:
-        TypeError: integer parameters, or logits that are not floating point.
+        TypeError: integer parameters, or outputs that are not floating point.
         ValueError: unknown draw or method, shapes that do not fit, no key, or a split
             batch without axis_name.
         NotImplementedError: when differentiated in anything but params.
     """
-    logits = _check(logits_fn, params, inputs, chunk_size, axis_name)
-    noise = class_space.class_noise(key, draw, logits, axis_name=axis_name)[0]
-    return derivative.squared_norm(
-        logits_fn,
-        lambda logits, z: class_space.random_cotangent(draw, logits, z),
+    likelihoods.check_likelihood(likelihood)
+    likelihoods.check_draw(draw, likelihood)
+    key = trees.checked_key(key)
+
+    return _squared_norm(
+        outputs_fn,
         params,
         inputs,
-        noise,
-        method,
-        chunk_size,
-        axis_name,
+        key,
+        functools.partial(_noise, draw, likelihood),
+        functools.partial(likelihood.random_cotangent, draw),
+        likelihood=likelihood,
+        mask=mask,
+        num_groups=num_groups,
+        method=method,
+        chunk_size=chunk_size,
+        axis_name=axis_name,
     )
 
 
-@trees.highest_precision
 def single_example_fisher_penalty(
-    logits_fn: LogitsFn,
+    outputs_fn: OutputsFn,
     params: PyTree,
     inputs: PyTree,
     key: PRNGKeyArray,
     *,
+    likelihood: Likelihood = Categorical(),
+    mask: Mask | None = None,
     draw: Draw = "labels",
     method: Method = "exact",
 ) -> Float[Array, ""]:
     """‖g(x_1, ŷ_1)‖² of the first example of the batch only.
 
     Jastrzebski et al. 2021, eq. 6 ("FP exact"): an unbiased estimate of Tr(F) itself,
-    so B times larger than ``fisher_penalty``. ``logits_fn`` sees inputs [1, ...]. Else
+    so B times larger than ``fisher_penalty``. ``outputs_fn`` sees inputs [1, ...]. Else
     as ``fisher_penalty``; inside shard_map take the first example yourself.
 
     Args:
-        logits_fn: maps params and inputs [1, ...] to logits [1, C].
+        outputs_fn: maps params and inputs [1, ...] to outputs, as logits [1, ..., C].
         params: pytree of floating-point arrays.
         inputs: [B, ...].
         key: a PRNG key.
+        likelihood: Categorical(), Bernoulli() or Gaussian(scale).
+        mask: bool [B, ...], False for positions to leave out.
         draw: "labels", the paper's, "rademacher" or "importance".
         method: "exact" or "finite_difference".
 
@@ -144,18 +185,28 @@ def single_example_fisher_penalty(
         ValueError: as ``fisher_penalty``.
         NotImplementedError: when differentiated in anything but params.
     """
-    class_space.batch_size(inputs)
-    first = jax.tree.map(lambda a: a[:1], inputs)
-    return fisher_penalty(logits_fn, params, first, key, draw=draw, method=method)
+    trees.batch_size(inputs)
+    first = jax.tree.map(lambda a: a[:1], (inputs, mask))
+    return fisher_penalty(
+        outputs_fn,
+        params,
+        first[0],
+        key,
+        likelihood=likelihood,
+        mask=first[1],
+        draw=draw,
+        method=method,
+    )
 
 
-@trees.highest_precision
 def gradient_penalty(
-    logits_fn: LogitsFn,
+    outputs_fn: OutputsFn,
     params: PyTree,
     inputs: PyTree,
-    labels: Int[Array, " B"],
+    labels: Array,
     *,
+    likelihood: Likelihood = Categorical(),
+    mask: Mask | None = None,
     method: Method = "exact",
     chunk_size: int | None = None,
     axis_name: axes.AxisName = None,
@@ -163,11 +214,14 @@ def gradient_penalty(
     """‖(1/B) Σ_i g(x_i, y_i)‖² with the true labels: GP of Jastrzebski et al. 2021.
 
     Args:
-        logits_fn: maps params and inputs [B, ...] to logits [B, C].
+        outputs_fn: maps params and inputs [B, ...] to outputs, as logits [B, ..., C].
         params: pytree of floating-point arrays.
         inputs: [B, ...].
-        labels: integers [B]. Their range is checked where they are concrete, not where
-            they are traced by ``jit``.
+        labels: for Categorical integers [B, ...], for others numbers like the outputs.
+            Their range is checked where they are concrete, not where they are traced
+            by ``jit``.
+        likelihood: Categorical(), Bernoulli() or Gaussian(scale).
+        mask: bool [B, ...], False for positions to leave out.
         method: "exact" or "finite_difference"; see ``fisher_penalty``.
         chunk_size: examples in memory at a time, None for all. With less than all the
             network must treat each example for itself (no batch statistics); the value
@@ -178,46 +232,52 @@ def gradient_penalty(
         A scalar, at least float32.
 
     Raises:
-        TypeError: integer parameters, labels that are not integers, or logits that are
-            not floating point.
+        TypeError: integer parameters, labels of a wrong type, or outputs that are not
+            floating point.
         ValueError: unknown method, labels out of range, shapes that do not fit, or a
             split batch without axis_name.
         NotImplementedError: when differentiated in anything but params.
     """
-    logits = _check(logits_fn, params, inputs, chunk_size, axis_name)
-    class_space.check_labels(labels, *logits.shape)
-    return derivative.squared_norm(
-        logits_fn,
-        class_space.label_cotangent,
+    likelihoods.check_likelihood(likelihood)
+    return _squared_norm(
+        outputs_fn,
         params,
         inputs,
-        jnp.asarray(labels),
-        method,
-        chunk_size,
-        axis_name,
+        labels,
+        None,
+        likelihood.loss_cotangent,
+        likelihood=likelihood,
+        mask=mask,
+        num_groups=1,
+        method=method,
+        chunk_size=chunk_size,
+        axis_name=axis_name,
     )
 
 
-@trees.highest_precision
 def random_label_penalty(
-    logits_fn: LogitsFn,
+    outputs_fn: OutputsFn,
     params: PyTree,
     inputs: PyTree,
     key: PRNGKeyArray,
     *,
+    likelihood: Likelihood = Categorical(),
+    mask: Mask | None = None,
     method: Method = "exact",
     chunk_size: int | None = None,
     axis_name: axes.AxisName = None,
 ) -> Float[Array, ""]:
-    """‖(1/B) Σ_i g(x_i, ŷ_i)‖² with ŷ_i uniform over the classes.
+    """‖(1/B) Σ_i g(x_i, ŷ_i)‖² with ŷ_i uniform over the classes, or of a fair coin.
 
     GP_r of Jastrzebski et al. 2021, who print the derivative in x; it is in θ.
 
     Args:
-        logits_fn: maps params and inputs [B, ...] to logits [B, C].
+        outputs_fn: maps params and inputs [B, ...] to outputs, as logits [B, ..., C].
         params: pytree of floating-point arrays.
         inputs: [B, ...].
         key: a PRNG key.
+        likelihood: Categorical(), Bernoulli() or Gaussian(scale).
+        mask: bool [B, ...], False for positions to leave out.
         method: "exact" or "finite_difference"; see ``fisher_penalty``.
         chunk_size: examples in memory at a time, None for all. With less than all the
             network must treat each example for itself (no batch statistics); the value
@@ -228,34 +288,37 @@ def random_label_penalty(
         A scalar, at least float32.
 
     Raises:
-        TypeError: integer parameters, or logits that are not floating point.
+        TypeError: integer parameters, or outputs that are not floating point.
         ValueError: unknown method, shapes that do not fit, no key, or a split batch
             without axis_name.
         NotImplementedError: when differentiated in anything but params.
     """
-    logits = _check(logits_fn, params, inputs, chunk_size, axis_name)
+    likelihoods.check_likelihood(likelihood)
     key = trees.checked_key(key)
-    batch, classes = logits.shape
-    labels = jax.random.randint(key, (batch * axes.size(axis_name),), 0, classes)
-    return derivative.squared_norm(
-        logits_fn,
-        class_space.label_cotangent,
+    return _squared_norm(
+        outputs_fn,
         params,
         inputs,
-        axes.own_rows(labels, axis_name, axis=0),
-        method,
-        chunk_size,
-        axis_name,
+        key,
+        functools.partial(_uniform_labels, likelihood),
+        likelihood.loss_cotangent,
+        likelihood=likelihood,
+        mask=mask,
+        num_groups=1,
+        method=method,
+        chunk_size=chunk_size,
+        axis_name=axis_name,
     )
 
 
-@trees.highest_precision
 def input_gradient_penalty(
-    logits_fn: LogitsFn,
+    outputs_fn: OutputsFn,
     params: PyTree,
     inputs: Float[Array, "B ..."],
-    labels: Int[Array, " B"],
+    labels: Array,
     *,
+    likelihood: Likelihood = Categorical(),
+    mask: Mask | None = None,
     chunk_size: int | None = None,
     axis_name: axes.AxisName = None,
 ) -> Float[Array, ""]:
@@ -266,11 +329,14 @@ def input_gradient_penalty(
     (2/B) d/dε ∇_θ Σ_i ℓ(x_i + ε u_i, y_i) with u_i = ∂ℓ_i/∂x_i, about two gradients.
 
     Args:
-        logits_fn: maps params and inputs [B, ...] to logits [B, C].
+        outputs_fn: maps params and inputs [B, ...] to outputs, as logits [B, ..., C].
         params: pytree of floating-point arrays.
         inputs: [B, ...], floating point.
-        labels: integers [B]. Their range is checked where they are concrete, not where
-            they are traced by ``jit``.
+        labels: for Categorical integers [B, ...], for others numbers like the outputs.
+            Their range is checked where they are concrete, not where they are traced
+            by ``jit``.
+        likelihood: Categorical(), Bernoulli() or Gaussian(scale).
+        mask: bool [B, ...], False for positions to leave out.
         chunk_size: examples in memory at a time, None for all. With less than all the
             network must treat each example for itself (no batch statistics); the value
             does not depend on it but for rounding.
@@ -280,65 +346,246 @@ def input_gradient_penalty(
         A scalar, at least float32.
 
     Raises:
-        TypeError: integer parameters or inputs, labels that are not integers, or logits
-            that are not floating point.
+        TypeError: integer parameters or inputs, labels of a wrong type, or outputs that
+            are not floating point.
         ValueError: labels out of range, shapes that do not fit, or a split batch
             without axis_name.
         NotImplementedError: when differentiated in anything but params.
     """
-    logits = _check(logits_fn, params, inputs, chunk_size, axis_name)
-    class_space.check_labels(labels, *logits.shape)
-    labels = jnp.asarray(labels)
+    outputs = _check(
+        outputs_fn, params, inputs, likelihood, mask, chunk_size, axis_name
+    )
+    likelihood.check_targets(labels, outputs)
     for leaf in jax.tree.leaves(inputs):
         if not trees.is_floating(leaf):
             raise TypeError(
                 "inputs: expected floating point to differentiate in, got "
                 f"{trees.described(leaf)}"
             )
-    batch = logits.shape[0] * axes.size(axis_name)
 
-    def loss(function: LogitsFn, p: PyTree, x: PyTree, y: Array, w: Any) -> Any:
-        losses = class_space.cross_entropies(function(p, x), y)
-        return (losses if w is None else w * losses).sum()
+    def scalar(
+        network: OutputsFn,
+        params: PyTree,
+        examples: Any,
+        _: None,
+        axis_name: axes.AxisName,
+    ) -> Float[Array, ""]:
+        inputs, labels, mask = examples
+        batch = trees.batch_size(inputs) * axes.size(axis_name)
+        terms = _InputNorms(likelihood, batch, chunk_size, axis_name)
+        rule = derivative.Rule(
+            functools.partial(_input_value, terms),
+            functools.partial(_input_value_and_gradient, terms),
+            axis_name,
+        )
+        examples = (inputs, (labels, mask))
+        return derivative.with_gradient(network, rule, params, examples, chunk_size)
 
-    def value(function: LogitsFn, p: PyTree, x: PyTree, y: Array) -> Any:
-        def one_chunk(chunk: Any) -> PyTree:
-            x, y = chunk
-            return jax.grad(lambda x: loss(function, p, x, y, None))(x)
+    examples = (inputs, jnp.asarray(labels), mask)
+    if not _is_cut(chunk_size, inputs):
+        return scalar(outputs_fn, params, examples, None, axis_name)
+    return axes.spread(scalar, outputs_fn, params, examples, None, axis_name)
 
-        slopes = loops.map_chunks(one_chunk, (x, y), chunk_size)
-        return axes.total(trees.squared_norm(slopes) / batch, axis_name), slopes
 
-    def gradient(
-        function: LogitsFn, p: PyTree, x: PyTree, y: Array, slopes: PyTree
-    ) -> PyTree:
-        p = axes.vary(p, axes.names(axis_name))
+class _InputNorms(NamedTuple):
+    """(1/B) Σ_i ‖∂ℓ_i/∂x_i‖²; all of it is static."""
 
-        def one_chunk(chunk: Any, weights: Array | None) -> PyTree:
-            x, y, slopes = chunk
+    likelihood: Likelihood
+    batch: int
+    chunk_size: int | None
+    axis_name: axes.AxisName
 
-            def parameter_gradient(x: PyTree) -> PyTree:
-                return jax.grad(lambda p: loss(function, p, x, y, weights))(p)
+    def loss(
+        self, outputs: Array, constants: Any, weights: Array | None
+    ) -> Float[Array, ""]:
+        """The sum of losses over some examples."""
+        labels, mask = constants
+        losses = self.likelihood.loss(likelihoods.keep(outputs, mask), labels)
+        losses = likelihoods.keep(losses, mask)
+        if weights is None:
+            return losses.sum()
+        return (losses * weights.reshape(-1, *(1,) * (losses.ndim - 1))).sum()
 
-            return jax.jvp(parameter_gradient, (x,), (slopes,))[1]
 
-        change = derivative.sum_chunks(one_chunk, (x, y, slopes), chunk_size)
-        return jax.tree.map(lambda c: (2 / batch) * c, change)
+def _input_slopes(
+    terms: _InputNorms, network: OutputsFn, params: PyTree, examples: PyTree
+) -> PyTree:
+    """u_i = ∂ℓ_i/∂x_i."""
 
-    return derivative.with_gradient(
-        logits_fn, value, gradient, params, inputs, labels, chunk_size, axis_name
+    def one_chunk(chunk: Any) -> PyTree:
+        inputs, constants = chunk
+        return jax.grad(lambda x: terms.loss(network(params, x), constants, None))(
+            inputs
+        )
+
+    return loops.map_chunks(one_chunk, examples, terms.chunk_size)
+
+
+def _input_value(
+    terms: _InputNorms, network: OutputsFn, params: PyTree, examples: PyTree
+) -> Float[Array, ""]:
+    slopes = _input_slopes(terms, network, params, examples)
+    return axes.total(trees.squared_norm(slopes) / terms.batch, terms.axis_name)
+
+
+def _input_value_and_gradient(
+    terms: _InputNorms, network: OutputsFn, params: PyTree, examples: PyTree
+) -> tuple[Float[Array, ""], PyTree]:
+    slopes = _input_slopes(terms, network, params, examples)
+    value = axes.total(trees.squared_norm(slopes) / terms.batch, terms.axis_name)
+    params = axes.vary(params, axes.names(terms.axis_name))
+
+    def one_chunk(chunk: Any, weights: Array | None) -> PyTree:
+        (inputs, constants), slopes = chunk
+
+        def parameter_gradient(x: PyTree) -> PyTree:
+            return jax.grad(lambda p: terms.loss(network(p, x), constants, weights))(
+                params
+            )
+
+        return jax.jvp(parameter_gradient, (inputs,), (slopes,))[1]
+
+    change = derivative.sum_chunks(one_chunk, (examples, slopes), terms.chunk_size)
+    return value, jax.tree.map(lambda c: (2 / terms.batch) * c, change)
+
+
+def _squared_norm(
+    outputs_fn: OutputsFn,
+    params: PyTree,
+    inputs: PyTree,
+    labels_or_key: Array,
+    draw_constants: Callable[[Any, Any, axes.AxisName], PyTree] | None,
+    cotangent: Callable[[Array, Any], Array],
+    *,
+    likelihood: Likelihood,
+    mask: Mask | None,
+    num_groups: int,
+    method: Method,
+    chunk_size: int | None,
+    axis_name: axes.AxisName,
+) -> Float[Array, ""]:
+    """‖(1/B) Jᵀ v‖² with v = ``cotangent(outputs, constants)``.
+
+    Args:
+        labels_or_key: labels [B, ...], which are the constants; or a key.
+        draw_constants: maps the key, shape and dtype of the outputs and axis_name to
+            the constants; None for labels.
+    """
+    trees.check_count("num_groups", num_groups)
+    outputs = _check(
+        outputs_fn, params, inputs, likelihood, mask, chunk_size, axis_name, num_groups
     )
+    derivative.check_method(method, outputs_fn, params, inputs)
+    if draw_constants is None:
+        likelihood.check_targets(labels_or_key, outputs)
+        labels, key = jnp.asarray(labels_or_key), None
+    else:
+        labels, key = None, labels_or_key
+
+    def scalar(
+        network: OutputsFn,
+        params: PyTree,
+        examples: Any,
+        key: PRNGKeyArray | None,
+        axis_name: axes.AxisName,
+    ) -> Float[Array, ""]:
+        inputs, constants, mask = examples
+        devices = axes.size(axis_name)
+        if draw_constants is not None:
+            shape = (trees.batch_size(inputs), *outputs.shape[1:])
+            own = jax.ShapeDtypeStruct(shape, outputs.dtype)
+            constants = draw_constants(key, own, axis_name)
+        in_groups = num_groups > 1
+        terms = derivative.SquaredNorm(
+            functools.partial(_masked_cotangent, cotangent),
+            method,
+            trees.batch_size(inputs) * devices,
+            _groups_of_a_device(num_groups, trees.batch_size(inputs), devices),
+            chunk_size,
+            None if in_groups else axis_name,
+            axis_name if in_groups else None,
+        )
+        examples = (inputs, (constants, mask))
+        return derivative.with_gradient(
+            network, terms.rule(), params, examples, terms.calls_with(inputs)
+        )
+
+    examples = (inputs, labels, mask)
+    if num_groups == 1 and not _is_cut(chunk_size, inputs):
+        # The network sees the whole batch, as it lies.
+        return scalar(outputs_fn, params, examples, key, axis_name)
+    return axes.spread(scalar, outputs_fn, params, examples, key, axis_name)
+
+
+def _masked_cotangent(
+    cotangent: Callable[[Array, Any], Array], outputs: Array, constants: Any
+) -> Array:
+    constants, mask = constants
+    v = cotangent(likelihoods.keep(outputs, mask), constants)
+    return likelihoods.keep(v, mask)
+
+
+def _noise(
+    draw: Draw,
+    likelihood: Likelihood,
+    key: PRNGKeyArray,
+    outputs: jax.ShapeDtypeStruct,
+    axis_name: axes.AxisName,
+) -> PyTree:
+    noise = likelihoods.batch_noise(key, draw, likelihood, outputs, axis_name=axis_name)
+    return jax.tree.map(lambda a: a[0], noise)
+
+
+def _uniform_labels(
+    likelihood: Likelihood,
+    key: PRNGKeyArray,
+    outputs: jax.ShapeDtypeStruct,
+    axis_name: axes.AxisName,
+) -> Array:
+    batch, *rest = outputs.shape
+    labels = likelihood.uniform(key, (batch * axes.size(axis_name), *rest))
+    return axes.own_rows(labels, axis_name, axis=0)
+
+
+def _groups_of_a_device(num_groups: int, batch: int, devices: int) -> int:
+    """How many of the groups lie on each device.
+
+    Raises:
+        ValueError: if groups would be unequal, or cut.
+    """
+    if num_groups == 1:
+        return 1
+    if num_groups % devices or batch % (num_groups // devices):
+        raise ValueError(
+            f"num_groups: expected a divisor of the {batch * devices} examples that "
+            f"the {devices} devices divide, got {num_groups}"
+        )
+    return num_groups // devices
+
+
+def _is_cut(chunk_size: int | None, inputs: PyTree) -> bool:
+    return chunk_size is not None and chunk_size < trees.batch_size(inputs)
 
 
 def _check(
-    logits_fn: LogitsFn,
+    outputs_fn: OutputsFn,
     params: PyTree,
     inputs: PyTree,
+    likelihood: Likelihood,
+    mask: Mask | None,
     chunk_size: int | None,
     axis_name: axes.AxisName,
+    num_groups: int = 1,
 ) -> jax.ShapeDtypeStruct:
-    """Checks what every penalty takes; returns shape and dtype of the logits."""
+    """Checks what every penalty takes; returns shape and dtype of the outputs."""
     trees.check_count("chunk_size", chunk_size)
     trees.check_params(params)
     axes.check(inputs, axis_name)
-    return class_space.logits_shape(logits_fn, params, inputs)
+    return likelihoods.checked_outputs(
+        outputs_fn,
+        params,
+        inputs,
+        likelihood,
+        mask,
+        in_parts=num_groups > 1 or _is_cut(chunk_size, inputs),
+    )

@@ -8,7 +8,7 @@ from jax.flatten_util import ravel_pytree
 from numpy.testing import assert_allclose
 
 from fisher_jax import curvature
-from fisher_jax.curvature import class_space
+from fisher_jax.curvature import Categorical, likelihoods
 from tests.curvature import networks
 from tests.curvature.networks import jit
 from tests.tiers import some
@@ -86,7 +86,7 @@ def test_hessian_and_fisher_traces_differ_where_curved(name):
     assert abs(hessian - fisher) > 1e-3 * fisher
 
 
-@pytest.mark.parametrize("draw", class_space.DRAWS)
+@pytest.mark.parametrize("draw", likelihoods.DRAWS)
 @pytest.mark.parametrize("estimator", ["per_example", "minibatch"])
 @pytest.mark.parametrize(
     ("name", "batch"),
@@ -108,7 +108,7 @@ def test_forward_probes_are_unbiased(name):
     assert_unbiased(estimates(problem, estimator="forward").mean, exact)
 
 
-@pytest.mark.parametrize("draw", class_space.DRAWS)
+@pytest.mark.parametrize("draw", likelihoods.DRAWS)
 def test_minibatch_form_is_biased_where_examples_interact(draw):
     problem = networks.build("batch_norm_train", batch=4)
     dense = networks.materialise("batch_norm_train", batch=4)
@@ -165,7 +165,7 @@ def test_standard_error_of_one_draw():
 def test_signs_and_importance_beat_labels_when_the_model_is_confident():
     problem = networks.build("mlp_tanh", scale=4.0, batch=16)
     spread = {
-        draw: np.std(estimates(problem, draw=draw).mean) for draw in class_space.DRAWS
+        draw: np.std(estimates(problem, draw=draw).mean) for draw in likelihoods.DRAWS
     }
     assert spread["rademacher"] < 0.5 * spread["labels"]
     assert spread["importance"] < 0.5 * spread["rademacher"]
@@ -187,8 +187,10 @@ def test_first_draws_do_not_depend_on_their_number(chunk_size):
     problem = networks.build("mlp_relu", batch=7)
     key = jax.random.key(5)
     logits = jax.eval_shape(problem.logits_fn, problem.params, problem.inputs)
-    few = class_space.class_noise(key, "labels", logits, num_draws=2)
-    many = class_space.class_noise(key, "labels", logits, num_draws=5)
+    noise = functools.partial(
+        likelihoods.batch_noise, key, "labels", Categorical(), logits
+    )
+    few, many = noise(num_draws=2), noise(num_draws=5)
     assert_allclose(many[:2], few)
     one = trace(problem, key, estimator="forward", chunk_size=chunk_size).mean
     two = trace(
@@ -199,7 +201,7 @@ def test_first_draws_do_not_depend_on_their_number(chunk_size):
     assert abs(second - one) > 1e-6 * one
 
 
-@pytest.mark.parametrize("draw", class_space.DRAWS)
+@pytest.mark.parametrize("draw", likelihoods.DRAWS)
 def test_layer_traces_sum_to_the_trace(draw):
     problem = networks.build("conv_strided_grouped")
     key = jax.random.key(2)
@@ -222,7 +224,7 @@ def test_layer_traces_are_traces_of_diagonal_blocks():
     jax.tree.map(assert_unbiased, draws, exact)
 
 
-@pytest.mark.parametrize("draw", class_space.DRAWS)
+@pytest.mark.parametrize("draw", likelihoods.DRAWS)
 def test_minibatch_trace_times_batch_is_the_estimator(draw):
     problem = networks.build("conv_pool")
     key = jax.random.key(2)
@@ -268,29 +270,25 @@ def test_legacy_and_typed_keys_agree():
     assert_allclose(forward[0], forward[1], rtol=0)
 
 
-@pytest.mark.parametrize("draw", class_space.DRAWS)
+@pytest.mark.parametrize("draw", likelihoods.DRAWS)
 def test_cotangents_have_the_softmax_covariance(draw):
     logits = 2 * jax.random.normal(jax.random.key(0), (5,), jnp.float64)
     p = jax.nn.softmax(logits)
-    noise = class_space.class_noise(
-        jax.random.key(1), draw, jax.ShapeDtypeStruct((1, 5), logits.dtype), num_draws=1
-    )
-    assert noise.shape == (1, 1, 6 if draw == "importance" else 5)
+    law = Categorical()
     if draw == "rademacher":
         # All 32 sign vectors: the covariance is exact.
         noise = jnp.stack(jnp.meshgrid(*[jnp.asarray([-1.0, 1.0])] * 5), -1)
         noise, tolerance = noise.reshape(-1, 5), 1e-12
     else:
-        shape = jax.ShapeDtypeStruct((40_000, 5), logits.dtype)
-        noise = class_space.class_noise(jax.random.key(1), draw, shape)[0]
+        noise = law.noise(jax.random.key(1), draw, (40_000, 5), logits.dtype)
         tolerance = 0.02
-    repeated = jnp.broadcast_to(logits, (len(noise), 5))
-    v = class_space.random_cotangent(draw, repeated, noise)
-    covariance = v.T @ v / len(v)
+    count = len(jax.tree.leaves(noise)[0])
+    v = law.random_cotangent(draw, jnp.broadcast_to(logits, (count, 5)), noise)
+    covariance = v.T @ v / count
     if draw == "importance":
         assert_allclose(jnp.sum(v**2, axis=1), jnp.sum(p * (1 - p)), rtol=1e-12)
     assert_allclose(covariance, jnp.diag(p) - jnp.outer(p, p), atol=tolerance)
-    rows = class_space.enumerated_cotangents(logits)
+    rows = jax.vmap(functools.partial(law.column, logits))(jnp.arange(5))
     assert_allclose(rows.T @ rows, jnp.diag(p) - jnp.outer(p, p), atol=1e-12)
 
 
@@ -300,17 +298,17 @@ def test_lengths_of_the_importance_law_are_those_of_all_pairs(scale):
     others = np.where(np.eye(9, dtype=bool), 0, p)
     expected = np.sum(others, axis=1) ** 2 + np.sum(others**2, axis=1)
     for dtype, tolerance in ((jnp.float64, 1e-13), (jnp.float32, 1e-6)):
-        got = class_space._squared_deviations(jnp.asarray(p, dtype))
+        got = likelihoods._squared_deviations(jnp.asarray(p, dtype))
         assert_allclose(got, expected, rtol=tolerance)
 
 
-@pytest.mark.parametrize("draw", class_space.DRAWS)
+@pytest.mark.parametrize("draw", likelihoods.DRAWS)
 def test_a_draw_takes_memory_in_proportion_to_the_classes(draw):
     shape = jax.ShapeDtypeStruct((8, 50_000), jnp.float32)
 
     def draw_once(key, logits):
-        noise = class_space.class_noise(key, draw, shape)[0]
-        return class_space.random_cotangent(draw, logits, noise)
+        noise = Categorical().noise(key, draw, shape.shape, shape.dtype)
+        return Categorical().random_cotangent(draw, logits, noise)
 
     key = jax.eval_shape(lambda: jax.random.key(0))
     compiled = jax.jit(draw_once).lower(key, shape).compile()
@@ -318,16 +316,16 @@ def test_a_draw_takes_memory_in_proportion_to_the_classes(draw):
     assert compiled.memory_analysis().temp_size_in_bytes < 8 * logits_bytes
 
 
-@pytest.mark.parametrize("draw", class_space.DRAWS)
+@pytest.mark.parametrize("draw", likelihoods.DRAWS)
 def test_cotangents_stay_finite_and_precise_for_certain_predictions(draw):
     with jax.enable_x64(False):
         logits = jnp.asarray([[0.0, 200.0, -200.0], [12.0, 0.0, -jnp.inf]])
         noise = jnp.asarray([[1.0, 1.0, -1.0], [1.0, -1.0, 1.0]])
         if draw == "importance":
-            noise = jnp.concatenate([noise, jnp.asarray([[1.0], [-1.0]])], axis=1)
+            noise = noise, jnp.asarray([[1.0], [-1.0]])
 
         def v(logits):
-            return class_space.random_cotangent(draw, logits, noise)
+            return Categorical().random_cotangent(draw, logits, noise)
 
         value, derivative = jax.jvp(v, (logits,), (jnp.ones_like(logits),))
     assert np.all(np.isfinite(value))
@@ -408,7 +406,7 @@ def test_parameter_that_reaches_nothing():
 def arguments(**changes):
     problem = networks.build("mlp_relu", batch=3)
     base = {
-        "logits_fn": problem.logits_fn,
+        "outputs_fn": problem.logits_fn,
         "params": problem.params,
         "inputs": problem.inputs,
         "key": jax.random.key(0),
@@ -430,10 +428,10 @@ def arguments(**changes):
         ({"params": {}}, ValueError, "params"),
         ({"params": {"w": 1.0}}, TypeError, "params.*float"),
         ({"inputs": np.zeros((0, 5))}, ValueError, r"inputs.*\(0, 5\)"),
-        ({"logits_fn": lambda p, x: x}, None, ""),
-        ({"logits_fn": lambda p, x: x[0]}, ValueError, r"\[3, C\].*\(5,\)"),
-        ({"logits_fn": lambda p, x: x[:2]}, ValueError, r"\[3, C\].*\(2, 5\)"),
-        ({"logits_fn": lambda p, x: x > 0}, TypeError, "logits"),
+        ({"outputs_fn": lambda p, x: x}, None, ""),
+        ({"outputs_fn": lambda p, x: x[0]}, ValueError, r"\[3, C\].*\(5,\)"),
+        ({"outputs_fn": lambda p, x: x[:2]}, ValueError, r"\[3, C\].*\(2, 5\)"),
+        ({"outputs_fn": lambda p, x: x > 0}, TypeError, "logits"),
     ],
 )
 def test_wrong_arguments_are_named(changes, error, message):

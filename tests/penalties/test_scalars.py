@@ -8,7 +8,7 @@ from jax.flatten_util import ravel_pytree
 from numpy.testing import assert_allclose
 
 from fisher_jax import curvature, penalties
-from fisher_jax.curvature import class_space
+from fisher_jax.curvature import Categorical, likelihoods
 from tests.curvature import networks
 from tests.curvature.networks import jit
 from tests.tiers import some
@@ -253,7 +253,7 @@ def test_paper_penalty_is_unbiased_in_value_but_not_in_gradient(name):
 def test_value_estimates_the_trace_and_labels_are_the_sampled_ones():
     problem = networks.build("conv_pool")
     key = jax.random.key(2)
-    for draw in class_space.DRAWS:
+    for draw in likelihoods.DRAWS:
         value, minibatch = jit(
             lambda k, draw=draw: (
                 penalties.fisher_penalty(*problem[:3], k, draw=draw),
@@ -346,7 +346,7 @@ def test_one_example_and_one_class():
     def one_class(params, inputs):
         return problem.logits_fn(params, inputs)[:, :1]
 
-    for draw in class_space.DRAWS:
+    for draw in likelihoods.DRAWS:
         value, gradient = jax.value_and_grad(
             lambda p, draw=draw: penalties.fisher_penalty(
                 one_class, p, problem.inputs, key, draw=draw
@@ -356,7 +356,7 @@ def test_one_example_and_one_class():
         assert all(not np.any(g) for g in jax.tree.leaves(gradient))
 
 
-@pytest.mark.parametrize("draw", class_space.DRAWS)
+@pytest.mark.parametrize("draw", likelihoods.DRAWS)
 def test_certain_predictions_give_no_nan(draw):
     problem = networks.build("mlp_relu", scale=30.0)
     value, gradient = jit(
@@ -471,7 +471,7 @@ def test_cost_in_gradients(kind, method, gradients):
         return penalty(kind, problem, params, key, **options)
 
     def loss(params, x, y):
-        return class_space.cross_entropies(logits_fn(params, x), y).mean()
+        return Categorical().loss(logits_fn(params, x), y).mean()
 
     one = flops(jax.grad(loss), params, x, y)
     assert flops(jax.value_and_grad(ours), params, x, y, key) <= gradients * one

@@ -20,7 +20,7 @@ from flax import linen as nn
 from jax.experimental import multihost_utils
 
 from fisher_jax import measure, parallel
-from fisher_jax.curvature import class_space, sample_labels
+from fisher_jax.curvature import Categorical, sample_labels
 from fisher_jax.data.batches import batch_indices
 from fisher_jax.data.device import DeviceSplit, scored_batches, training_batch
 from fisher_jax.models.batch_norm import batch_norm
@@ -158,7 +158,7 @@ def draws(state, inputs, labels):
         variables = {"params": state.params, "batch_stats": state.batch_stats}
         logits = state.apply_fn(variables, inputs)
         key = jax.random.key(7)
-        noise = class_space.class_noise(key, "rademacher", logits)
+        noise = Categorical().noise(key, "rademacher", (1, *logits.shape), logits.dtype)
         return sample_labels(key, logits), noise
 
     sampled, noise = jax.jit(draw)(state, inputs)
