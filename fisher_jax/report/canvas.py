@@ -208,8 +208,12 @@ def add_root_axis(axes: Axes) -> None:
         return
     if axes.get_yscale() == "log":
         tidy_log_axis(axes.yaxis)
+    else:
+        axes.yaxis.set_major_locator(ticker.MaxNLocator(5))
     low, high = axes.get_ylim()
     ticks = [tick for tick in axes.get_yticks() if max(low, 0) <= tick <= high]
+    # Fixed, or the layout may leave room for other ones.
+    axes.set_yticks(ticks)
     root = axes.secondary_yaxis("right")
     root.set_yticks(ticks, [f"{tick**0.5:.3g}" for tick in ticks])
     root.minorticks_off()

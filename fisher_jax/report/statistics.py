@@ -16,11 +16,6 @@ class Summary(NamedTuple):
     std: float
     n: int
 
-    @property
-    def sem(self) -> float:
-        """Standard error of the mean."""
-        return self.std / math.sqrt(self.n)
-
 
 class Correlation(NamedTuple):
     """Pearson's r and Spearman's rho over n points."""

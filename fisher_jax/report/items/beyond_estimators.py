@@ -14,6 +14,17 @@ from fisher_jax.report.names import method_label
 from fisher_jax.report.tables import Row, Table
 
 ESTIMATORS = "estimator/"  # before an estimator's name: its relative error
+LABELS = {
+    "fisher_labels": "Tr(F), sampled labels",
+    "fisher_rademacher": "Tr(F), signs",
+    "fisher_importance": "Tr(F), labels of importance",
+    "minibatch_labels": "Tr(F), sampled labels, minibatch form",
+    "minibatch_rademacher": "Tr(F), signs, minibatch form",
+    "fisher_forward": "Tr(F), forward mode",
+    "hessian_gaussian": "Tr(H), Gaussian probes",
+    "hessian_rademacher": "Tr(H), sign probes",
+    "hessian_forward": "Tr(H), sign probes, forward mode",
+}
 _COLOURS = tuple(colour for colour, _ in canvas.METHOD_STYLES.values())
 
 
@@ -37,7 +48,8 @@ def _estimators(rows: pd.DataFrame, metrics: Mapping[int, pd.DataFrame]) -> list
 
 
 def _label(name: str) -> str:
-    return name.removeprefix(ESTIMATORS).replace("_", " ")
+    key = name.removeprefix(ESTIMATORS)
+    return LABELS.get(key, key)
 
 
 def _draw(rows: pd.DataFrame, runs: Runs) -> Drawing:
@@ -53,7 +65,7 @@ def _draw(rows: pd.DataFrame, runs: Runs) -> Drawing:
             canvas.draw_curve(
                 axes, curve, marker=marker, ms=2.5, color=colour, label=label
             )
-        axes.set_title(canvas.plain(setting.title).replace("), ", "),\n", 1))
+        axes.set_title(canvas.plain(setting.title))
         axes.set_xlabel("epoch")
         axes.set_ylabel("relative error")
         canvas.mark_empty(axes)

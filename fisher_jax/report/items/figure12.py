@@ -35,8 +35,9 @@ def _draw(rows: pd.DataFrame, runs: Runs) -> Drawing | str:
             draw_coefficients(
                 axes, setting.runs[shown], runs, METRIC, colours, 1.0, linestyle="-"
             )
-            title = f"{setting.title}: {method_label(method)}"
-            canvas.label_axes(axes, title, "epoch", "cosine of g$_n$ and g$_c$")
+            canvas.label_axes(axes, "", "epoch", "cosine of g$_n$ and g$_c$")
+            title = f"{canvas.plain(setting.title)}: {canvas.method_text(method)}"
+            axes.set_title(title)
             axes.set_ylim(-1, 1)
     canvas.legend_below(figure, *all_axes.flat)
     count = sum(len(setting.runs) for setting in settings)

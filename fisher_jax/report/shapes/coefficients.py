@@ -69,9 +69,8 @@ def draw_strengths(
         canvas.start_at_zero(right)
         if published and not part.is_small:
             _mark_published(left, right, published)
-        if left.get_legend_handles_labels()[1]:
-            left.legend(loc="lower right")
         canvas.add_root_axis(right)
+    canvas.legend_below(figure, *all_axes[:, 0])
     return Drawing(figure, len(rows), canvas.notes_of(parts))
 
 
