@@ -21,7 +21,7 @@ from benchmarks.naive_jax import number_of_parameters
 from benchmarks.networks import PROBLEMS, Problem, mlp, simple_cnn
 from benchmarks.report import Results, Target, counted_target, timed_target
 from benchmarks.timing import Effort, Ratio, take_turns
-from fisher_jax import parallel
+from fisher_jax import startup
 
 FOLDER = Path(__file__).parent
 CORES = 2
@@ -235,7 +235,7 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, default=FOLDER)
     arguments = parser.parse_args()
     # As main.py does.
-    parallel.keep_convolutions_off_ynnpack()
+    startup.keep_convolutions_off_ynnpack()
     work.set_up(CORES)
     print(report.to_markdown(measure(arguments.minutes, arguments.folder)))
     if arguments.folder == FOLDER:

@@ -16,7 +16,7 @@ import jax
 from jax._src import distributed
 
 PERIOD_SECONDS = 2.0
-LOST_SECONDS = 30.0  # parallel.HEARTBEAT_SECONDS is to be twice as long and more
+LOST_SECONDS = 30.0  # startup.HEARTBEAT_SECONDS is to be twice as long and more
 FOLDER = "fisher_jax/alive"
 LOST = "lost"
 ENDED = "ended"

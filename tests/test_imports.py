@@ -22,7 +22,8 @@ ALLOWED = {
     "baselines": {"axes", "trees"},
     "models": set(),
     "data": {"host"},
-    "parallel": {"host"},
+    "parallel": set(),
+    "startup": {"host", "parallel"},
     "liveness": set(),
     "measure": {"axes", "curvature", "data", "losses", "parallel", "trees"},
     "estimator_errors": {"curvature", "losses"},
@@ -43,6 +44,7 @@ ALLOWED = {
         "parallel",
         "penalties",
         "run_files",
+        "startup",
         "trees",
     },
 }

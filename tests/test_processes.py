@@ -142,11 +142,11 @@ def test_a_workdir_in_use_is_refused_by_all_processes(tmp_path):
 # How start_processes ends, with a shorter wait, in a program of its own.
 START = """
 import sys
-from fisher_jax import parallel
+from fisher_jax import startup
 from fisher_jax.errors import UserError
-parallel.START_SECONDS = 3
+startup.START_SECONDS = 3
 try:
-    parallel.start_processes(*eval(sys.argv[1]))
+    startup.start_processes(*eval(sys.argv[1]))
 except UserError as error:
     sys.exit(f"error: {error}")
 print("alone")

@@ -11,7 +11,7 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 from rich.console import Console
 
-from fisher_jax import parallel
+from fisher_jax import parallel, startup
 from fisher_jax.data.cache import default_cache_dir
 from fisher_jax.errors import UserError, one_line
 from fisher_jax.liveness import watch_processes
@@ -48,10 +48,10 @@ def run(config: ConfigDict, command: CommandLine) -> int:
     """
     settings = numeric_settings()
     if config.train.deterministic:
-        parallel.require_determinism()
-    parallel.keep_convolutions_off_ynnpack()
-    parallel.start_processes(*command.processes)
-    parallel.check_devices()
+        startup.require_determinism()
+    startup.keep_convolutions_off_ynnpack()
+    startup.start_processes(*command.processes)
+    startup.check_devices()
     liveness = watch_processes(_leave_after_loss)
     stop = StopSignals()
     stop.install()
@@ -116,7 +116,7 @@ def _run(
         is_known, has_ended = parallel.from_first(open_workdir)
         if has_ended:
             return _report_earlier_end(console, directory)
-        parallel.start_compilation_cache(default_cache_dir().parent / "xla")
+        startup.start_compilation_cache(default_cache_dir().parent / "xla")
         mesh = parallel.make_mesh()
         parallel.check_divides("train.batch_size", config.train.batch_size, mesh)
         data = load_data(config)

@@ -19,7 +19,7 @@ import numpy as np
 from flax import linen as nn
 from jax.experimental import multihost_utils
 
-from fisher_jax import measure, parallel
+from fisher_jax import measure, parallel, startup
 from fisher_jax.curvature import Categorical, sample_labels
 from fisher_jax.data.batches import batch_indices
 from fisher_jax.data.device import DeviceSplit, scored_batches, training_batch
@@ -250,7 +250,7 @@ def what_is_sent(mesh, split):
 def main(steps, cases, coordinator=None, processes=None, index=None):
     jax.config.update("jax_enable_x64", cases != "HLO")
     if coordinator is not None:
-        parallel.start_processes(coordinator, int(processes), int(index))
+        startup.start_processes(coordinator, int(processes), int(index))
     mesh = parallel.make_mesh()
     split = make_split(mesh)
     if cases == "HLO":

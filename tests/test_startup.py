@@ -7,7 +7,7 @@ import sys
 import jaxlib
 import pytest
 
-from fisher_jax import parallel
+from fisher_jax import startup
 
 FLAG = "--xla_cpu_experimental_ynn_fusion_type"
 
@@ -17,7 +17,7 @@ def flags(monkeypatch):
     def after(before, version=(0, 12, 0)):
         monkeypatch.setenv("XLA_FLAGS", before)
         monkeypatch.setattr(jaxlib.version, "__version_info__", version)
-        parallel.keep_convolutions_off_ynnpack()
+        startup.keep_convolutions_off_ynnpack()
         return os.environ["XLA_FLAGS"]
 
     return after
@@ -39,8 +39,8 @@ def test_versions_that_may_not_know_the_flag_are_left_alone(flags):
 
 # XLA's own reductions were wrong under a neighbouring setting (jax-ml/jax#39103).
 COMPARE = """
-from fisher_jax import parallel
-parallel.keep_convolutions_off_ynnpack()
+from fisher_jax import startup
+startup.keep_convolutions_off_ynnpack()
 import jax, numpy as np
 import jax.numpy as jnp
 from fisher_jax import trees
