@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from fisher_jax.report.item import all_items
+from tests.test_imports import imported_modules
 
 REPORT = Path(__file__).parents[2] / "fisher_jax" / "report"
 WITHOUT_DRAWING = ("choose", "claims", "collect", "decide", "names", "phases", "rules")
@@ -14,18 +15,15 @@ WITHOUT_DRAWING += ("statistics", "tables", "render")
 
 @pytest.mark.parametrize("name", WITHOUT_DRAWING)
 def test_what_is_computed_and_decided_imports_no_drawing(name):
-    seen, todo = set(), [name]
+    seen, todo = set(), {name}
     while todo:
-        text = (REPORT / f"{todo.pop()}.py").read_text()
-        for node in ast.walk(ast.parse(text)):
-            if isinstance(node, ast.ImportFrom) and node.module:
-                assert not node.module.startswith("matplotlib")
-                _, _, part = node.module.partition("fisher_jax.report.")
-                if part and part not in seen:
-                    seen.add(part)
-                    todo.append(part)
-            elif isinstance(node, ast.Import):
-                assert all(a.name != "matplotlib" for a in node.names)
+        module = todo.pop()
+        seen.add(module)
+        modules = imported_modules(REPORT / f"{module}.py")
+        assert not any(name.startswith("matplotlib") for name in modules), module
+        words = [name.split(".") for name in modules]
+        ours = {w[2] for w in words if w[:2] == ["fisher_jax", "report"] and w[2:]}
+        todo |= {part for part in ours if (REPORT / f"{part}.py").exists()} - seen
     assert "canvas" not in seen
 
 
