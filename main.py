@@ -4,7 +4,7 @@ python main.py --config=experiments/digits_fp.py
 
 --config=FILE.py[:variant] names an experiment, a file with get_config(); a run's own
 config.json works too. Any key can be set: --config.penalty.coefficient=0.3. All keys,
-explained: experiments/base.py. The run's folder is runs/EXPERIMENT[_VARIANT], or
+explained: fisher_jax/train/keys.py. The run's folder is runs/EXPERIMENT[_VARIANT], or
 --workdir=DIR. The same command on the same folder continues a run.
 
 One process uses all its devices. On a TPU pod or under srun, start the same command

@@ -11,10 +11,10 @@ import time
 from pathlib import Path
 
 import jax
-from ml_collections import ConfigDict
 
 from fisher_jax.train.config import load_config
 from fisher_jax.train.cost import lower_step
+from fisher_jax.train.keys import Config
 
 EXPERIMENTS = Path(__file__).parents[1] / "experiments"
 SETTINGS = (
@@ -28,7 +28,7 @@ SETTINGS = (
 
 
 def seconds_to_compile(
-    config: ConfigDict, update_penalty: bool
+    config: Config, update_penalty: bool
 ) -> tuple[float, float, float]:
     """Returns the clock's seconds and processor time, and GiB of temporary memory."""
     started, cpu_started = time.perf_counter(), time.process_time()
@@ -42,9 +42,10 @@ def main() -> None:
     """Prints a row for each setting and form of its step."""
     jax.config.update("jax_enable_compilation_cache", False)
     for name in sys.argv[1:] or SETTINGS:
-        config = load_config(str(EXPERIMENTS / f"{name}.py"))
+        path = str(EXPERIMENTS / f"{name}.py")
+        config = load_config(path)
         if config.penalty.name == "none":
-            config.penalty.name = "fisher"
+            config = load_config(path, [("penalty.name", "fisher")])
         for update_penalty in (False, True):
             seconds, cpu_seconds, memory = seconds_to_compile(config, update_penalty)
             kind = "with the penalty" if update_penalty else "without"

@@ -11,6 +11,8 @@ import json
 import os
 import re
 import shutil
+from collections.abc import Iterator
+from itertools import groupby
 from pathlib import Path
 
 import jupytext
@@ -20,8 +22,10 @@ from latex2mathml.converter import convert
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 
+from fisher_jax.models import MODELS
 from fisher_jax.report.build import build_report
 from fisher_jax.report.page import Entry
+from fisher_jax.train.keys import Config, Key, all_keys, takers
 
 ROOT = Path(__file__).parents[1]
 MADE = ROOT / "build" / "docs"
@@ -66,9 +70,10 @@ def on_page_markdown(markdown: str, page, config, files) -> str:  # type: ignore
     markdown = re.sub(r"\]\((tutorials/\w+)\.py\)", r"](\1.md)", markdown)
     for name, source in COPIED.items():
         markdown = markdown.replace(f"](../{source})", f"]({name})")
-    if page.file.src_uri != "gallery.md":
+    made = {"gallery.md": gallery, "api/configuration.md": configuration_keys}
+    if page.file.src_uri not in made:
         return markdown
-    return "\n\n".join([markdown, *gallery()])
+    return "\n\n".join([markdown, *made[page.file.src_uri]()])
 
 
 def on_page_content(content: str, page, config, files) -> str:  # type: ignore[no-untyped-def]
@@ -160,3 +165,57 @@ def gallery() -> list[str]:
     """The report's tables and figures, as Markdown."""
     entries: list[str] = json.loads((report() / "gallery.json").read_text())
     return entries
+
+
+# Hides the rows of all tables that do not hold what is typed.
+FILTER = """
+<input id="filter" type="search" placeholder="Filter the keys">
+<script>
+document.getElementById("filter").addEventListener("input", event => {
+  const wanted = event.target.value.toLowerCase();
+  for (const row of document.querySelectorAll("tbody tr"))
+    row.hidden = !row.textContent.toLowerCase().includes(wanted);
+});
+</script>
+"""
+
+
+def configuration_keys() -> Iterator[str]:
+    """A table of the keys of each section, as Markdown, and a field that filters them.
+
+    Of a key of the network: which networks take it and what they have without it.
+    """
+    yield FILTER
+    declared = all_keys()
+    for name, rows in groupby(declared, lambda key: key.rpartition(".")[0]):
+        field = Config.model_fields.get(name)
+        about = field.annotation.__doc__ if field else "Of the whole run."
+        yield f"## {name or 'At the top'}\n\n{about}"
+        head = "| key | type | range | default | unit | explanation |"
+        lines = [head, 6 * "|---" + "|"]
+        lines += [_row(key, declared[key]) for key in rows]
+        yield "\n".join(lines)
+
+
+def _row(name: str, key: Key) -> str:
+    kind = {"array": "integers", "string": "text"}.get(key.kind, key.kind)
+    limits = {"≥": key.low, ">": key.above, "≤": key.high}
+    numbers = [f"{sign} {v:.10g}" for sign, v in limits.items() if v is not None]
+    choices = [f"`{choice}`" for choice in key.choices]
+    default = "()" if key.default == [] else str(key.default)
+    explanation = key.explanation
+    section, _, field = name.rpartition(".")
+    if section == "model" and key.is_optional:
+        explanation += (
+            f" For {', '.join(_with_its_own(n, field) for n in takers(field))}."
+        )
+    return (
+        f"| `{name}` | {kind}{' or None' if key.is_optional else ''} "
+        f"| {', '.join(choices or numbers)} | `{default}` | {key.unit} "
+        f"| {explanation} |"
+    )
+
+
+def _with_its_own(model: str, field: str) -> str:
+    own = getattr(MODELS[model], field)
+    return f"`{model}`" if own is None else f"`{model}` ({own})"

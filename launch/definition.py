@@ -224,7 +224,7 @@ def _checked(
             raise UserError(f"{path}: two runs of the sweep are called {run.name}")
         seen.add(run.name)
         try:
-            check_config({**base, **run.overrides, **set_for_all}, path)
+            check_config({**base, **run.overrides, **set_for_all})
         except UserError as error:
             raise UserError(f"{path}, run {run.name}: {error}") from error
         start = str(run.overrides.get("train.init_from") or "")

@@ -10,7 +10,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import jax
-from ml_collections import ConfigDict
 from rich.console import Console
 from rich.table import Table
 
@@ -18,12 +17,13 @@ from fisher_jax.errors import UserError
 from fisher_jax.train import cost
 from fisher_jax.train.config import (
     check_config,
-    flatten,
+    flat_config,
     load_config,
     parse_value,
     split_path,
 )
 from fisher_jax.train.cost import RunCost
+from fisher_jax.train.keys import Config
 from launch.definition import PlannedRun, load_definition
 
 
@@ -134,7 +134,7 @@ def _lines(
 
 def _configs(
     path: str, overrides: Sequence[tuple[str, str]]
-) -> Iterator[tuple[str, ConfigDict]]:
+) -> Iterator[tuple[str, Config]]:
     """Yields (setting method, configuration) for each run."""
     runs = _sweep(path, overrides)
     base = load_config(path, overrides)
@@ -142,9 +142,9 @@ def _configs(
         yield f"{base.dataset.name} {base.model.name}", base
         return
     given = {key: parse_value(key, text) for key, text in overrides}
-    flat = flatten(base.to_dict())
+    flat = flat_config(base)
     for run in runs:
-        config = check_config({**flat, **run.overrides, **given}, path)
+        config = check_config({**flat, **run.overrides, **given})
         yield f"{run.labels['setting']} {run.labels['method']}", config
 
 

@@ -11,8 +11,9 @@ import pytest
 
 from fisher_jax import models
 from fisher_jax.penalties import add_penalty
-from fisher_jax.train.config import SCHEMA, ConfigError, load_config
-from tests.train.sessions import go_on, make_plan
+from fisher_jax.train import gradients
+from fisher_jax.train.config import ConfigError, check_config, load_config
+from tests.train.sessions import go_on, make_plan, without_time
 
 ROOT = Path(__file__).parents[1]
 TEXT = (ROOT / "CONTRIBUTING.md").read_text()
@@ -21,7 +22,9 @@ BLOCKS = dict(re.findall(r"```python\n# (.+?)\n(.*?)```", TEXT, re.DOTALL))
 
 
 def test_every_example_is_run_here():
-    assert set(BLOCKS) == {"penalty", "test of the penalty", "model", "experiment"}
+    assert set(BLOCKS) == {
+        "penalty", "test of the penalty", "line of the penalty", "model", "experiment"
+    }  # fmt: skip
     assert TEXT.count("```python") == len(BLOCKS)
 
 
@@ -50,20 +53,29 @@ def test_every_file_it_names_exists(file):
     assert (ROOT / file).exists()
 
 
-def test_a_penalty_is_entered_where_random_label_stands():
-    for file in ("train/config.py", "train/gradients.py", "report/names.py"):
-        assert '"random_label"' in (ROOT / "fisher_jax" / file).read_text()
-        assert f"fisher_jax/{file}" in TEXT
-    assert "random_label" in (ROOT / "experiments" / "base.py").read_text()
+def test_a_run_takes_the_penalty_by_its_line(tmp_path, monkeypatch):
+    names: dict = {}
+    exec(BLOCKS["penalty"], names)
+    line = eval("{" + BLOCKS["line of the penalty"] + "}", names)
+    monkeypatch.setitem(gradients.PENALTIES, "logit", line["logit"])
+    config = check_config(
+        {
+            "penalty.name": "logit",
+            "penalty.coefficient": 0.1,
+            "dataset.num_train": 64,
+            "train.batch_size": 64,
+            "train.num_epochs": 1,
+            "measure.fisher_examples": 0,
+        }
+    )
+    go_on(make_plan(config), tmp_path)
+    assert without_time(tmp_path / "metrics.jsonl")[-1]["penalty/value"] > 0
 
 
 def test_the_experiment_trains_the_model(tmp_path, monkeypatch):
     names: dict = {}
     exec(BLOCKS["model"], names)
     monkeypatch.setitem(models.MODELS, "linear", names["Linear"])
-    monkeypatch.setitem(models.MODEL_KEYS, "linear", ())
-    rule = SCHEMA["model.name"]._replace(choices=tuple(models.MODEL_KEYS))
-    monkeypatch.setitem(SCHEMA, "model.name", rule)
     file = tmp_path / "digits_linear.py"
     file.write_text(BLOCKS["experiment"])
 

@@ -22,7 +22,8 @@ ROOT = Path(__file__).parents[1]
 MATHEMATICS = ("curvature", "penalties", "baselines.py", "losses.py")
 # Not installed without extras, and slow to import where they are.
 HEAVY = ["absl", "flax", "grain", "matplotlib", "ml_collections", "orbax", "pandas"]
-HEAVY += ["rich", "sklearn", "tensorboardX", "tensorflow", "tensorflow_datasets"]
+HEAVY += ["pydantic", "rich", "sklearn", "tensorboardX", "tensorflow"]
+HEAVY += ["tensorflow_datasets"]
 # What the extra train brings and optax does not.
 TRAIN_ONLY = [name for name in HEAVY if name != "absl"]
 # Looked for, used where they are, and in extras of their own (or come with train).

@@ -7,9 +7,10 @@ import pytest
 
 from docs.paper_map import with_rows
 from fisher_jax.report.item import all_items
-from fisher_jax.train.config import SCHEMA
+from fisher_jax.train.keys import all_keys
 
 ROOT = Path(__file__).parents[1]
+KEYS = all_keys()
 TEXT = (ROOT / "docs" / "paper_map.md").read_text()
 
 
@@ -28,7 +29,7 @@ def test_every_function_exists():
     found = re.findall(
         r"`(curvature|penalties|baselines|measure|run_files)\.(\w+)[(`]", TEXT
     )
-    functions = [(m, n) for m, n in found if f"measure.{n}" not in SCHEMA]
+    functions = [(m, n) for m, n in found if f"measure.{n}" not in KEYS]
     assert len(functions) > 15
     for module, name in functions:
         imported = __import__(f"fisher_jax.{module}", fromlist=[name])
@@ -39,14 +40,14 @@ def test_every_function_exists():
 
 
 def test_every_key_exists():
-    groups = {key.split(".")[0] for key in SCHEMA}
+    groups = {key.split(".")[0] for key in KEYS}
     named = [
         name
         for name in re.findall(r"`(\w+\.\w+)(?:=\w+)?`", TEXT)
         if name.split(".")[0] in groups and not name.startswith("measure.measure_")
     ]
     assert len(named) > 10
-    assert set(named) <= set(SCHEMA)
+    assert set(named) <= set(KEYS)
 
 
 def test_the_rows_of_tables_and_figures_are_those_of_the_items():

@@ -1,8 +1,9 @@
 """Flax models, one file per architecture, and the literal dict of their names.
 
 No training, no data, no penalties here; a model maps images to logits. Every class
-takes ``num_classes``, ``dtype`` (of the computation; parameters are float32) and the
-keys that MODEL_KEYS lists, all with the paper's value as their default.
+takes ``num_classes`` and ``dtype`` (of the computation; parameters are float32). Its
+other fields, with the paper's values as their defaults, are the keys of
+``config.model`` that it takes.
 
 bfloat16 is for accelerators, and a run refuses it on the CPU: there jax 0.12 (jaxlib
 0.12.0.1) compiles two bfloat16 convolutions of 128 channels and more that follow each
@@ -26,14 +27,4 @@ MODELS: dict[str, type[nn.Module]] = {
     "wide_resnet": WideResNet,
     "resnet": ResNet,
     "fixup_resnet": FixupResNet,
-}
-
-# What else a model takes beside num_classes and dtype, as in config.model.
-MODEL_KEYS: dict[str, tuple[str, ...]] = {
-    "simple_cnn": ("padding",),
-    "vgg11": (),
-    "densenet": ("depth", "growth_rate"),
-    "wide_resnet": ("depth", "width", "normalisation"),
-    "resnet": ("depth", "normalisation"),
-    "fixup_resnet": (),
 }

@@ -9,7 +9,6 @@ import optax
 from flax import linen as nn
 from jax import Array
 from jax.sharding import Mesh, Sharding
-from ml_collections import ConfigDict
 
 from fisher_jax import measure, parallel
 from fisher_jax.data.batches import steps_per_epoch
@@ -18,12 +17,12 @@ from fisher_jax.data.selection import Selection, select_examples
 from fisher_jax.data.sources import find_stream, load_source
 from fisher_jax.data.stream import ImageSize, Reading, Stream
 from fisher_jax.errors import UserError
-from fisher_jax.models import MODEL_KEYS, MODELS
+from fisher_jax.models import MODELS
 from fisher_jax.train import checkpoints, loop
 from fisher_jax.train.checkpoints import Best, Snapshot
-from fisher_jax.train.config import STREAM_KEYS
 from fisher_jax.train.feed import Feed, feed_from_memory, feed_from_stream
 from fisher_jax.train.gradients import PENALTIES, PenaltySettings, StepSettings
+from fisher_jax.train.keys import Config, Dataset, model_keys
 from fisher_jax.train.step import (
     StepMetrics,
     TrainState,
@@ -35,8 +34,17 @@ from fisher_jax.train.step import (
     step_decay,
 )
 
+# For sets whose images differ in size: they are read from disk while training.
+STREAM_KEYS = (
+    "resize_size",
+    "crop_size",
+    "decode_threads",
+    "num_workers",
+    "read_ahead",
+)
 
-def load_data(config: ConfigDict) -> Selection:
+
+def load_data(config: Config) -> Selection:
     """Loads or opens the data set; draws validation split, subset and label noise.
 
     Raises:
@@ -47,7 +55,7 @@ def load_data(config: ConfigDict) -> Selection:
     stream = find_stream(dataset.name, dataset.data_dir)
     size, reading = _image_size(dataset), _reading(dataset)
     for key in STREAM_KEYS if stream is None else ():
-        if dataset[key] is not None:
+        if getattr(dataset, key) is not None:
             raise UserError(
                 f"dataset.{key} is for sets that are read from disk in training, whose "
                 f"images differ in size; {dataset.name} is held in memory"
@@ -64,7 +72,7 @@ def load_data(config: ConfigDict) -> Selection:
     )
 
 
-def build(config: ConfigDict, data: Selection, mesh: Mesh) -> tuple[loop.Run, Snapshot]:
+def build(config: Config, data: Selection, mesh: Mesh) -> tuple[loop.Run, Snapshot]:
     """Makes the run's functions and its initial snapshot.
 
     Raises:
@@ -91,21 +99,18 @@ def build(config: ConfigDict, data: Selection, mesh: Mesh) -> tuple[loop.Run, Sn
     return _plan(config, data, mesh, per_epoch, make_eval_apply(model)), snapshot
 
 
-def make_model(config: ConfigDict, num_classes: int) -> nn.Module:
+def make_model(config: Config, num_classes: int) -> nn.Module:
     """Returns the network that ``config.model`` names; keys of None are left out."""
     dtype = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
-    chosen = {
-        key: config.model[key]
-        for key in MODEL_KEYS[config.model.name]
-        if config.model[key] is not None
-    }
     return MODELS[config.model.name](
-        num_classes=num_classes, dtype=dtype[config.model.compute_dtype], **chosen
+        num_classes=num_classes,
+        dtype=dtype[config.model.compute_dtype],
+        **model_keys(config.model),
     )
 
 
 def make_optimizer(
-    config: ConfigDict, steps_per_epoch: int
+    config: Config, steps_per_epoch: int
 ) -> optax.GradientTransformation:
     """Returns SGD with the step decay of ``config.optimizer``, and the penalty."""
     rate, penalty = config.optimizer, None
@@ -122,7 +127,7 @@ def make_optimizer(
 
 
 def _plan(
-    config: ConfigDict, data: Selection, mesh: Mesh, per_epoch: int, eval_apply: Any
+    config: Config, data: Selection, mesh: Mesh, per_epoch: int, eval_apply: Any
 ) -> loop.Run:
     keys = parallel.place(
         jax.random.split(jax.random.fold_in(jax.random.key(config.seed), 1)),
@@ -148,7 +153,7 @@ def _plan(
     )
 
 
-def _schedule(config: ConfigDict, per_epoch: int) -> loop.Schedule:
+def _schedule(config: Config, per_epoch: int) -> loop.Schedule:
     penalty = config.penalty
     return loop.Schedule(
         num_epochs=config.train.num_epochs,
@@ -165,7 +170,7 @@ def _schedule(config: ConfigDict, per_epoch: int) -> loop.Schedule:
     )
 
 
-def step_settings(config: ConfigDict) -> StepSettings:
+def step_settings(config: Config) -> StepSettings:
     """Returns what is fixed when the training step is compiled."""
     penalty = None
     if PENALTIES[config.penalty.name] is not None:
@@ -187,14 +192,14 @@ def step_settings(config: ConfigDict) -> StepSettings:
     )
 
 
-def _fisher_batch(config: ConfigDict) -> int | None:
+def _fisher_batch(config: Config) -> int | None:
     """B for which B times the penalty estimates Tr(F); None if the penalty does not."""
     if config.penalty.name == "fisher":
         return config.penalty.num_examples or config.train.batch_size
     return 1 if config.penalty.name == "fisher_single" else None
 
 
-def _feed(config: ConfigDict, data: Selection, mesh: Mesh, augment_key: Array) -> Feed:
+def _feed(config: Config, data: Selection, mesh: Mesh, augment_key: Array) -> Feed:
     scored = _random_order(config.seed, "scored examples", data)
     arguments: dict[str, Any] = {
         "seed": config.seed,
@@ -215,7 +220,7 @@ def _feed(config: ConfigDict, data: Selection, mesh: Mesh, augment_key: Array) -
     return feed_from_memory(data, mesh, augment_key=augment_key, **arguments)
 
 
-def _image_size(dataset: ConfigDict) -> ImageSize:
+def _image_size(dataset: Dataset) -> ImageSize:
     """The keys' values; where one is not given, the default or what goes with it."""
     default = ImageSize()
     crop = default.crop if dataset.crop_size is None else dataset.crop_size
@@ -227,7 +232,7 @@ def _image_size(dataset: ConfigDict) -> ImageSize:
     return ImageSize(resize, crop)
 
 
-def _reading(dataset: ConfigDict) -> Reading:
+def _reading(dataset: Dataset) -> Reading:
     given = {
         "num_threads": dataset.decode_threads,
         "num_workers": dataset.num_workers,
@@ -244,7 +249,7 @@ def _check_compute_dtype(compute_dtype: str, mesh: Mesh) -> None:
         )
 
 
-def _check_microbatches(config: ConfigDict, state: TrainState, mesh: Mesh) -> None:
+def _check_microbatches(config: Config, state: TrainState, mesh: Mesh) -> None:
     parts, batch_size = config.train.microbatches, config.train.batch_size
     if batch_size % (parts * mesh.size):
         raise UserError(

@@ -10,7 +10,8 @@ from absl import flags
 
 from fisher_jax.errors import UserError, one_line
 from fisher_jax.host.paths import local_path
-from fisher_jax.train.config import SCHEMA, split_overrides, split_path
+from fisher_jax.train.config import split_overrides, split_path
+from fisher_jax.train.keys import all_keys
 
 _CONFIG = flags.DEFINE_string("config", None, "experiment file.py[:variant]")
 _WORKDIR = flags.DEFINE_string(
@@ -57,7 +58,7 @@ def parse_flags(argv: Sequence[str]) -> Sequence[str]:
             raise flags.Error(f"unexpected argument {unexpected[0]!r}")
     except flags.Error as error:
         name = getattr(error, "flagname", "")
-        hint = f"; did you mean --config.{name}?" if name in SCHEMA else ""
+        hint = f"; did you mean --config.{name}?" if name in all_keys() else ""
         print(f"error: {one_line(error)}{hint}", file=sys.stderr)
         sys.exit(2)
     return argv

@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from ml_collections import ConfigDict
 
 from fisher_jax.data.batches import steps_per_epoch
 from fisher_jax.errors import UserError
@@ -20,6 +19,7 @@ from fisher_jax.train.assemble import (
     step_settings,
 )
 from fisher_jax.train.gradients import PENALTIES
+from fisher_jax.train.keys import Config
 from fisher_jax.train.step import (
     count_parameters,
     create_state,
@@ -90,7 +90,7 @@ KNOWN_SETS = {
 }
 
 
-def data_size(config: ConfigDict) -> DataSize:
+def data_size(config: Config) -> DataSize:
     """Returns the data set's size; of one not in KNOWN_SETS by opening it.
 
     Raises:
@@ -107,7 +107,7 @@ def data_size(config: ConfigDict) -> DataSize:
     return known._replace(image_shape=(crop, crop, known.image_shape[2]))
 
 
-def program_key(config: ConfigDict) -> str:
+def program_key(config: Config) -> str:
     """Returns a text that is the same for runs whose steps are the same programs."""
     settings = step_settings(config)
     # How strong these are changes numbers in the program, no operation.
@@ -116,11 +116,11 @@ def program_key(config: ConfigDict) -> str:
         sam_radius=float(bool(settings.sam_radius)),
         gradient_norm_coefficient=0.0,
     )
-    shapes = (data_size(config), config.model.to_dict(), config.train.batch_size)
+    shapes = (data_size(config), config.model, config.train.batch_size)
     return repr((*shapes, alike))
 
 
-def step_programs(config: ConfigDict) -> tuple[int, float, Program, Program | None]:
+def step_programs(config: Config) -> tuple[int, float, Program, Program | None]:
     """Compiles the step, with and without an update of the penalty, and a forward pass.
 
     Returns:
@@ -146,7 +146,7 @@ def step_programs(config: ConfigDict) -> tuple[int, float, Program, Program | No
     )
 
 
-def lower_step(config: ConfigDict, *, update_penalty: bool) -> jax.stages.Lowered:
+def lower_step(config: Config, *, update_penalty: bool) -> jax.stages.Lowered:
     """Returns the training step, traced and ready to be compiled.
 
     Raises:
@@ -161,7 +161,7 @@ def lower_step(config: ConfigDict, *, update_penalty: bool) -> jax.stages.Lowere
     return step.lower(state, inputs, labels, update_penalty=update_penalty)
 
 
-def _shapes(config: ConfigDict) -> tuple[Any, Any, Any]:
+def _shapes(config: Config) -> tuple[Any, Any, Any]:
     """Returns the shapes of a state, of a batch's inputs and of its labels."""
     data = data_size(config)
     model = make_model(config, data.num_classes)
@@ -191,7 +191,7 @@ def analyse(compiled: jax.stages.Compiled) -> Program:
 
 
 def run_cost(
-    config: ConfigDict, compiled: tuple[int, float, Program, Program | None]
+    config: Config, compiled: tuple[int, float, Program, Program | None]
 ) -> RunCost:
     """Returns a run's cost from its ``step_programs``."""
     parameters, forward, plain, update = compiled

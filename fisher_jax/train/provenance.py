@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import jax
-from ml_collections import ConfigDict
 
 from fisher_jax.data.selection import Selection
 from fisher_jax.errors import UserError
 from fisher_jax.host.machine import describe_machine
 from fisher_jax.train import loop
+from fisher_jax.train.keys import Config
 from fisher_jax.train.records import read_json
 from fisher_jax.train.step import TrainState, count_parameters
 from fisher_jax.version import __version__
@@ -163,14 +163,14 @@ def facts_of(data: Selection, plan: loop.Run, state: TrainState) -> dict[str, An
 
 
 def config_json(
-    config: ConfigDict,
+    config: Config,
     argv: Sequence[str],
     settings: Mapping[str, Any],
     facts: Mapping[str, Any],
 ) -> dict[str, Any]:
     """Returns config.json: what was asked for, and what it was computed with."""
     return {
-        "config": config.to_dict(),
+        "config": config.model_dump(mode="json"),
         "argv": list(argv),
         "versions": {
             "python": platform.python_version(),

@@ -96,11 +96,14 @@ def read_json(path: Path) -> dict[str, Any]:
     return content
 
 
-def check_same_config(directory: Path, config: Mapping[str, Any]) -> bool:
+def check_same_config(
+    directory: Path, config: Mapping[str, Any], defaults: Mapping[str, Any]
+) -> bool:
     """Returns whether a run of this configuration has been here before.
 
     Args:
         config: flat, as JSON holds it.
+        defaults: what that run had of keys that are younger than it.
 
     Raises:
         UserError: another configuration's run is here, or files of a run without its
@@ -115,7 +118,7 @@ def check_same_config(directory: Path, config: Mapping[str, Any]) -> bool:
                 "choose another workdir"
             )
         return False
-    earlier = flatten(read_json(path).get("config", {}))
+    earlier = {**defaults, **flatten(read_json(path).get("config", {}))}
     changes = [
         f"{key} {_shown(earlier, key)} there, {_shown(config, key)} here"
         for key in sorted(earlier.keys() | config.keys())

@@ -8,7 +8,6 @@ from typing import Any, NoReturn
 
 import jax
 from jax.sharding import Mesh
-from ml_collections import ConfigDict
 from rich.console import Console
 
 from fisher_jax import parallel, startup
@@ -21,6 +20,7 @@ from fisher_jax.train.assemble import build, load_data
 from fisher_jax.train.checkpoints import Snapshot
 from fisher_jax.train.command_line import CommandLine
 from fisher_jax.train.config import flat_config
+from fisher_jax.train.keys import Config
 from fisher_jax.train.profile import StepTrace
 from fisher_jax.train.progress import Display, print_header
 from fisher_jax.train.provenance import (
@@ -36,7 +36,7 @@ from fisher_jax.train.trackers import TrackedRun, open_tracker, require_tracker
 EXIT_FINISHED, EXIT_DIVERGED = 0, 3
 
 
-def run(config: ConfigDict, command: CommandLine) -> int:
+def run(config: Config, command: CommandLine) -> int:
     """Runs or continues ``config`` in the command's workdir; returns the exit code.
 
     Args:
@@ -83,7 +83,7 @@ def _leave_after_loss(why: str) -> NoReturn:
 
 
 def _run(
-    config: ConfigDict,
+    config: Config,
     command: CommandLine,
     settings: Mapping[str, Any],
     stop: StopSignals,
@@ -97,7 +97,9 @@ def _run(
         """Returns whether this run has been here, and whether it has ended."""
         _, lock = records.open_workdir(command.workdir, _warner(console))
         locks.enter_context(lock)
-        is_known = records.check_same_config(directory, flat_config(config))
+        is_known = records.check_same_config(
+            directory, flat_config(config), flat_config(Config())
+        )
         has_ended = (directory / "result.json").exists()
         if not has_ended:
             if is_known:
@@ -164,7 +166,7 @@ def _warn_of_changes(
 
 
 def _run_to_end(
-    config: ConfigDict,
+    config: Config,
     plan: loop.Run,
     snapshot: Snapshot,
     directory: Path,

@@ -12,7 +12,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from fisher_jax.errors import UserError
-from fisher_jax.train.config import SCHEMA, flatten, load_config
+from fisher_jax.train.config import flat_config, load_config
+from fisher_jax.train.keys import all_keys
 from tests.command import ROOT
 
 HOSTILE = st.one_of(
@@ -27,6 +28,8 @@ HOSTILE = st.one_of(
     st.lists(st.integers(-5, 5), max_size=3),
     st.dictionaries(st.text(max_size=3), st.integers(), max_size=2),
 )
+
+KEYS = all_keys()
 
 # What keeps a run that is allowed to happen short.
 SMALL = {
@@ -44,36 +47,35 @@ SMALL = {
 }
 
 
-def sensible(rule):
-    """Values that a rule allows, small ones."""
-    if rule.choices:
-        values = st.sampled_from(rule.choices)
-    elif rule.kind is bool:
+def sensible(key):
+    """Values that a key allows, small ones."""
+    if key.choices:
+        values = st.sampled_from(key.choices)
+    elif key.kind == "boolean":
         values = st.booleans()
-    elif rule.kind is int:
-        low = int(rule.low or 0)
+    elif key.kind == "integer":
+        low = int(key.low or 0)
         values = st.integers(low, low + 3)
-    elif rule.kind is float:
-        low = rule.low if rule.low is not None else (rule.above or 0.0)
-        high = rule.high if rule.high is not None else low + 2.0
-        values = st.floats(low, high, exclude_min=rule.above is not None)
-    elif rule.kind is tuple:
+    elif key.kind == "number":
+        low = key.low if key.low is not None else (key.above or 0.0)
+        high = key.high if key.high is not None else low + 2.0
+        values = st.floats(low, high, exclude_min=key.above is not None)
+    elif key.kind == "array":
         values = st.lists(st.integers(1, 5), max_size=2, unique=True).map(
             lambda items: tuple(sorted(items))
         )
     else:
         values = st.sampled_from(["digits", "cifar10", "no_such_set", "/nowhere"])
-    return st.one_of(st.none(), values) if rule.optional else values
+    return st.one_of(st.none(), values) if key.is_optional else values
 
 
 @st.composite
 def configurations(draw):
     """A small run with a few keys changed: sensibly, wildly, misspelt or left out."""
-    flat = flatten(base_config())
-    flat |= SMALL
-    for key in draw(st.lists(st.sampled_from(sorted(SCHEMA)), max_size=4)):
-        flat[key] = draw(sensible(SCHEMA[key]))
-    for key in draw(st.lists(st.sampled_from(sorted(SCHEMA)), max_size=2)):
+    flat = base_config() | SMALL
+    for key in draw(st.lists(st.sampled_from(sorted(KEYS)), max_size=4)):
+        flat[key] = draw(sensible(KEYS[key]))
+    for key in draw(st.lists(st.sampled_from(sorted(KEYS)), max_size=2)):
         if draw(st.integers(0, 3)) == 0:
             flat[key] = draw(HOSTILE)
     if draw(st.integers(0, 9)) == 0:
@@ -84,7 +86,7 @@ def configurations(draw):
 
 
 def base_config():
-    return load_config("experiments/base.py").to_dict()
+    return flat_config(load_config("experiments/base.py"))
 
 
 def write(flat, path):
@@ -199,7 +201,7 @@ def test_a_saved_configuration_runs_no_code(tmp_path):
     """Only JSON is read of it, whatever it says."""
     text = "__import__('os').system('touch %s')" % (tmp_path / "ran")
     path = tmp_path / "config.json"
-    write(flatten(base_config()) | {"dataset.name": text, "model.name": text}, path)
+    write(base_config() | {"dataset.name": text, "model.name": text}, path)
     with contextlib.redirect_stderr(io.StringIO()), pytest.raises(UserError):
         load_config(str(path))
     assert not (tmp_path / "ran").exists()

@@ -5,7 +5,7 @@ from rich.console import Console
 
 from fisher_jax.errors import UserError
 from fisher_jax.train import cost
-from fisher_jax.train.config import load_config
+from fisher_jax.train.config import check_config, flat_config, load_config
 from fisher_jax.train.cost import Program, RunCost
 from launch.estimate import Device, hours, print_estimate
 from tests.command import ROOT
@@ -37,12 +37,14 @@ def test_a_forward_pass_costs_what_its_layers_multiply(digits):
 
 def test_a_run_is_its_steps_updates_and_measurements(digits):
     config, programs = digits
-    config = config.copy_and_resolve_references().unlock()
-    config.train.num_epochs = 6  # of 7 steps
-    config.penalty.start_epoch = 2
-    config.penalty.update_every = 10
-    config.measure.every_epochs = 3
-    config.measure.fisher_examples = 100
+    changes = {
+        "train.num_epochs": 6,  # of 7 steps
+        "penalty.start_epoch": 2,
+        "penalty.update_every": 10,
+        "measure.every_epochs": 3,
+        "measure.fisher_examples": 100,
+    }
+    config = check_config(flat_config(config) | changes)
     run = cost.run_cost(config, programs)
     assert (run.steps, run.updates) == (42, 3)  # steps 14, 24 and 34
     # Records at epochs 0, 3 and 6: 1000 + 797 scored, Tr(F) three times dearer.

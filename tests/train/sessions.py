@@ -7,12 +7,12 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
-from ml_collections import ConfigDict
 from rich.console import Console
 
 from fisher_jax import parallel
 from fisher_jax.train import assemble, checkpoints, loop, records
 from fisher_jax.train.checkpoints import Snapshot
+from fisher_jax.train.keys import Config
 from fisher_jax.train.progress import Display
 from fisher_jax.train.signals import StopSignals
 from fisher_jax.train.trackers import TensorBoard, TrackedRun
@@ -36,7 +36,7 @@ class StopAfter(StopSignals):
         display.show_step = show_and_stop
 
 
-def make_plan(config: ConfigDict) -> Plan:
+def make_plan(config: Config) -> Plan:
     """The run's functions, built once, and what makes a fresh initial snapshot."""
     mesh = parallel.make_mesh()
     data = assemble.load_data(config)

@@ -3,13 +3,16 @@ import json
 import pytest
 
 from experiments import base, digits_fp
+from fisher_jax.models import MODELS
 from fisher_jax.train.config import (
-    SCHEMA,
     ConfigError,
+    check_config,
     flat_config,
+    flatten,
     load_config,
     split_overrides,
 )
+from fisher_jax.train.keys import Config, all_keys
 
 BASE = "experiments/base.py"
 
@@ -19,8 +22,33 @@ def _in_the_checkout(monkeypatch, request):
     monkeypatch.chdir(request.config.rootpath)
 
 
-def test_base_lists_exactly_the_keys_of_the_schema():
-    assert set(flat_config(base.get_config())) == set(SCHEMA)
+def test_base_holds_every_key_at_its_default():
+    config = base.get_config()
+    assert config.is_locked
+    defaults = flat_config(check_config(flatten(config.to_dict())))
+    assert defaults == flat_config(Config())
+    assert defaults == {name: key.default for name, key in all_keys().items()}
+
+
+def test_every_key_is_explained_and_every_number_of_something_has_its_unit():
+    for name, key in all_keys().items():
+        assert key.explanation.endswith("."), name
+        counts = {"epochs", "steps", "examples", "seconds", "layers"} & {
+            *name.replace(".", "_").split("_")[2:], name.split("_")[-1],
+        }  # fmt: skip
+        assert not counts or key.kind == "array" or key.unit, name
+
+
+@pytest.mark.parametrize("key", ["padding", "depth", "width", "growth_rate"])
+def test_a_key_of_the_model_is_for_those_that_have_it(key):
+    for name, model in MODELS.items():
+        value = "same" if key == "padding" else 8
+        flat = {"model.name": name, f"model.{key}": value}
+        if key in model.__dataclass_fields__:
+            check_config(flat)
+        else:
+            with pytest.raises(ConfigError, match=f"{key} is for .*, not for {name}"):
+                check_config(flat)
 
 
 def test_every_variant_of_digits_loads():
@@ -80,7 +108,11 @@ def test_no_epochs_and_one_epoch():
         ("penalty.num_examples", "500", "exceeds train.batch_size"),
         ("model.padding", "valid", "one of same, keras or None"),
         ("model.depth", "20", "model.depth is for densenet, wide_resnet, resnet"),
-        ("seed", "-1", "from 0"),
+        ("seed", "-1", "from 0 to 2147483647, got -1"),
+        ("train.deterministic", "yes", "true or false, got 'yes'"),
+        ("mixup.beta", "1e999", "of at least 0, got inf"),
+        ("model.name", "vgg", "did you mean 'vgg11'?"),
+        ("penalty.draw", "importanc", "did you mean 'importance'?"),
     ],
 )
 def test_bad_values_are_named_with_what_would_do(key, text, said):
@@ -125,8 +157,8 @@ def test_rfp_needs_the_fisher_penalty():
         ),
         (
             "from ml_collections import ConfigDict\ndef get_config():\n"
-            "    return ConfigDict({'seed': 1})\n",
-            "lacks the key 'dataset.name'",
+            "    return ConfigDict({'sed': 1})\n",
+            "unknown key 'sed'; did you mean 'seed'",
         ),
     ],
 )
@@ -151,8 +183,60 @@ def test_an_unknown_variant_is_refused():
 def test_a_saved_config_runs_no_code_and_gives_the_same(tmp_path):
     config = load_config("experiments/digits_fp.py:rfp", [("seed", "3")])
     path = tmp_path / "config.json"
-    path.write_text(json.dumps({"config": config.to_dict()}))
-    assert flat_config(load_config(str(path))) == flat_config(config)
+    path.write_text(json.dumps({"config": config.model_dump(mode="json")}))
+    assert load_config(str(path)) == config
+
+
+def test_a_saved_config_that_is_older_than_a_key_has_its_default(tmp_path):
+    config = base.get_config().to_dict()
+    del config["penalty"]["draw"], config["measure"], config["tracker"]
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps({"config": config}))
+    assert load_config(str(path)) == Config()
+    config["penalty"]["drow"] = "labels"
+    path.write_text(json.dumps({"config": config}))
+    with pytest.raises(ConfigError, match=r"unknown key 'penalty.drow'; did you mean"):
+        load_config(str(path))
+
+
+def test_archived_runs_load_as_they_were_recorded(request):
+    paths = sorted((request.config.rootpath / "results").rglob("config.json"))
+    assert paths
+    # One of each experiment.
+    for path in {path.parents[1]: path for path in paths}.values():
+        recorded = flatten(json.loads(path.read_text())["config"])
+        loaded = flat_config(load_config(str(path)))
+        assert {key: loaded[key] for key in recorded} == recorded
+
+
+@pytest.mark.parametrize(
+    ("config", "said"),
+    [
+        ({"dataset": 3}, "unknown key 'dataset'; did you mean 'dataset.name'?"),
+        ({"seed": {"a": 1}}, "unknown key 'seed.a'; did you mean 'seed'?"),
+        ({"seed": True}, "seed must be an integer from 0 to 2147483647, got True"),
+        ({"train": {"deterministic": 1}}, "true or false, got 1"),
+        ({"optimizer": {"learning_rate": "0.1"}}, "a number above 0, got '0.1'"),
+        ({"optimizer": {"decay_epochs": [1, True]}}, "integers of at least 1"),
+        ({"optimizer": {"decay_epochs": [1, "2"]}}, "integers of at least 1"),
+        ({"optimizer": {"decay_epochs": "12"}}, "integers of at least 1, got '12'"),
+        ({"dataset": {"name": "a" * 500}, "model": {"name": "b" * 500}}, "model.name"),
+        ({"a.b": {"c": 1}}, "unknown key 'a.b.c'"),
+        ({"dataset": 3, "dataset.name": "a"}, "unknown key 'dataset'"),
+    ],
+)
+def test_what_json_may_hold_is_taken_strictly(tmp_path, config, said):
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps({"config": config}))
+    with pytest.raises(ConfigError) as error:
+        load_config(str(path))
+    assert said in str(error.value)
+    assert len(str(error.value)) < 250
+
+
+def test_an_integer_will_do_for_a_number(tmp_path):
+    rate = check_config({"optimizer.learning_rate": 1}).optimizer.learning_rate
+    assert isinstance(rate, float)
 
 
 @pytest.mark.parametrize("text", ["", "[]", '{"config": 3}', '{"seed": 1}', "\0"])

@@ -5,35 +5,34 @@ import shutil
 import numpy as np
 import pytest
 
-from experiments import base
 from fisher_jax import parallel
 from fisher_jax.train import loop
 from fisher_jax.train import step as training_step
+from fisher_jax.train.config import check_config
 from tests.tiers import some
 from tests.train.sessions import assert_same_end, go_on, make_plan, without_time
 
 
 def small_config(**overrides):
-    config = base.get_config()
-    config.unlock()
-    config.dataset.num_train = 96
-    config.dataset.num_validation = 50
-    config.dataset.label_noise = 0.25
-    config.dataset.augment = "standard"
-    config.train.batch_size = 32
-    config.train.num_epochs = 2
-    config.optimizer.decay_epochs = (1,)
-    config.penalty.name = "fisher"
-    config.penalty.coefficient = 0.05
-    config.penalty.update_every = 2
-    config.penalty.num_examples = 8
-    config.measure.every_steps = 2
-    config.measure.fisher_examples = 16
-    config.measure.gradient_examples = 8
-    config.measure.train_examples = 40
-    config.checkpoint.min_seconds = 0.0
-    config.update_from_flattened_dict(overrides)
-    return config
+    config = {
+        "dataset.num_train": 96,
+        "dataset.num_validation": 50,
+        "dataset.label_noise": 0.25,
+        "dataset.augment": "standard",
+        "train.batch_size": 32,
+        "train.num_epochs": 2,
+        "optimizer.decay_epochs": (1,),
+        "penalty.name": "fisher",
+        "penalty.coefficient": 0.05,
+        "penalty.update_every": 2,
+        "penalty.num_examples": 8,
+        "measure.every_steps": 2,
+        "measure.fisher_examples": 16,
+        "measure.gradient_examples": 8,
+        "measure.train_examples": 40,
+        "checkpoint.min_seconds": 0.0,
+    }
+    return check_config(config | overrides)
 
 
 @pytest.fixture(scope="module")

@@ -183,14 +183,22 @@ def failing(number):
 
 
 def test_another_configuration_is_refused_with_its_keys(tmp_path):
-    assert not records.check_same_config(tmp_path, {"a.b": 1})
+    assert not records.check_same_config(tmp_path, {"a.b": 1}, {})
     records.write_json(tmp_path / "config.json", {"config": {"a": {"b": 1, "c": 2}}})
-    assert records.check_same_config(tmp_path, {"a.b": 1, "a.c": 2})
+    assert records.check_same_config(tmp_path, {"a.b": 1, "a.c": 2}, {})
     with pytest.raises(UserError, match=r"a\.b 1 there, 5 here; a\.c 2 there, absent"):
-        records.check_same_config(tmp_path, {"a.b": 5})
+        records.check_same_config(tmp_path, {"a.b": 5}, {})
+
+
+def test_a_run_is_known_by_the_defaults_of_keys_that_it_is_older_than(tmp_path):
+    records.write_json(tmp_path / "config.json", {"config": {"a": {"b": 1}}})
+    younger = {"a.b": 1, "a.new": None}
+    assert records.check_same_config(tmp_path, younger, {"a.b": 0, "a.new": None})
+    with pytest.raises(UserError, match=r"a\.new 3 there, null here"):
+        records.check_same_config(tmp_path, younger, {"a.new": 3})
 
 
 def test_files_of_a_run_without_config_are_refused(tmp_path):
     (tmp_path / "metrics.jsonl").write_text("")
     with pytest.raises(UserError, match=r"no config\.json"):
-        records.check_same_config(tmp_path, {})
+        records.check_same_config(tmp_path, {}, {})

@@ -8,13 +8,13 @@ import jax
 import numpy as np
 import pytest
 
-from experiments import base
 from fisher_jax import parallel
 from fisher_jax.data import records
 from fisher_jax.data.errors import DataError
 from fisher_jax.data.label_noise import add_label_noise
 from fisher_jax.errors import UserError
 from fisher_jax.train import assemble, loop
+from fisher_jax.train.config import check_config
 from fisher_jax.train.provenance import facts_of
 from tests import command
 from tests.data.conftest import write_set
@@ -30,29 +30,29 @@ SIZES = ((50, 40), (40, 56), (36, 36), (90, 45))
 
 def small_config(data_dir, **overrides):
     """Three steps an epoch; noise, and all that reads examples."""
-    config = base.get_config()
-    config.dataset.name = "photos"
-    config.dataset.data_dir = str(data_dir)
-    config.dataset.num_validation = 9
-    config.dataset.label_noise = 0.4
-    config.dataset.resize_size = 36
-    config.dataset.crop_size = 32
-    config.dataset.augment = "standard"
-    config.train.batch_size = 16
-    config.train.num_epochs = 2
-    config.penalty.name = "fisher"
-    config.penalty.coefficient = 0.05
-    config.penalty.update_every = 2
-    config.penalty.num_examples = 4
-    config.measure.every_steps = 2
-    config.measure.fisher_examples = 6
-    config.measure.hessian_examples = 4
-    config.measure.gradient_examples = 5
-    config.measure.batch_size = 20
-    config.measure.chunk_size = 6
-    config.checkpoint.min_seconds = 0.0
-    config.update_from_flattened_dict(overrides)
-    return config
+    config = {
+        "dataset.name": "photos",
+        "dataset.data_dir": str(data_dir),
+        "dataset.num_validation": 9,
+        "dataset.label_noise": 0.4,
+        "dataset.resize_size": 36,
+        "dataset.crop_size": 32,
+        "dataset.augment": "standard",
+        "train.batch_size": 16,
+        "train.num_epochs": 2,
+        "penalty.name": "fisher",
+        "penalty.coefficient": 0.05,
+        "penalty.update_every": 2,
+        "penalty.num_examples": 4,
+        "measure.every_steps": 2,
+        "measure.fisher_examples": 6,
+        "measure.hessian_examples": 4,
+        "measure.gradient_examples": 5,
+        "measure.batch_size": 20,
+        "measure.chunk_size": 6,
+        "checkpoint.min_seconds": 0.0,
+    }
+    return check_config(config | overrides)
 
 
 @pytest.fixture(scope="module")
@@ -213,8 +213,7 @@ def test_keys_that_do_not_fit_the_set(data_dir, overrides, said):
 
 @pytest.mark.skipif(jax.default_backend() != "cpu", reason="it works elsewhere")
 def test_bfloat16_is_refused_on_cpu():
-    config = base.get_config()
-    config.model.compute_dtype = "bfloat16"
+    config = check_config({"model.compute_dtype": "bfloat16"})
     mesh = parallel.make_mesh()
     with pytest.raises(UserError, match=r"model.compute_dtype=bfloat16 is for acc"):
         assemble.build(config, assemble.load_data(config), mesh)

@@ -1,0 +1,493 @@
+"""Every configuration key, declared once: type, range, unit, default, explanation.
+
+``experiments/base.py`` makes its defaults from this file, ``config.py`` its checks and
+messages, the documentation its reference page. A new key is a line and its explanation
+here, and what reads it.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, NamedTuple, Self
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    GetCoreSchemaHandler,
+    GetJsonSchemaHandler,
+    Strict,
+    model_validator,
+)
+
+from fisher_jax import penalties
+from fisher_jax.curvature import fisher
+from fisher_jax.models import MODELS
+from fisher_jax.train.gradients import PENALTIES
+
+Positive = Annotated[int, Field(ge=1)]
+NonNegative = Annotated[int, Field(ge=0)]
+AboveZero = Annotated[float, Field(gt=0)]
+AtLeastZero = Annotated[float, Field(ge=0)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+
+
+def key(default: Any, explanation: str, *, unit: str = "") -> Any:
+    """A key's default, what it does, and what its number counts or measures."""
+    return Field(default, description=explanation, json_schema_extra={"unit": unit})
+
+
+@dataclass(frozen=True)
+class OneOf:
+    """For an annotation: a text that is in a table, as that is when it is checked."""
+
+    names: Iterable[str]
+
+    def __get_pydantic_core_schema__(
+        self, source: Any, handler: GetCoreSchemaHandler
+    ) -> Any:
+        """Checks the text after its type."""
+
+        def check(text: str) -> str:
+            if text not in self.names:
+                raise ValueError(f"one of {', '.join(self.names)}")
+            return text
+
+        return handler(Annotated[source, AfterValidator(check)])
+
+    def __get_pydantic_json_schema__(
+        self, schema: Any, handler: GetJsonSchemaHandler
+    ) -> dict[str, Any]:
+        """Lists the choices as those of a Literal are."""
+        return handler(schema) | {"enum": list(self.names)}
+
+
+class Section(BaseModel):
+    """Keys that belong together. Nothing is converted but an integer to a float."""
+
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, strict=True, allow_inf_nan=False
+    )
+
+
+class Dataset(Section):
+    """What a network is trained on."""
+
+    name: str = key(
+        "digits",
+        "digits, cifar10, cifar100, tiny_imagenet, imagenet2012 or any TFDS set "
+        "with the features image and label.",
+    )
+    data_dir: str | None = key(
+        None,
+        "Where TFDS sets are prepared; None: TFDS's own default, "
+        "~/tensorflow_datasets.",
+    )
+    num_train: Positive | None = key(
+        None,
+        "Size of a random subset of the training split; None: all that remain.",
+        unit="examples",
+    )
+    num_validation: NonNegative = key(
+        0,
+        "Training examples set aside for validation, chosen by (seed, example id).",
+        unit="examples",
+    )
+    augment: Literal["none", "flip", "standard"] = key(
+        "none",
+        "flip: left to right with probability one half. standard: pad 4, random "
+        "crop, flip; of photographs a random part of 8% to 100% of the image, flip.",
+    )
+    label_noise: Fraction = key(
+        0.0,
+        "Fraction of the training labels that are replaced by uniform draws over "
+        "the classes.",
+    )
+    resize_size: Positive | None = key(
+        None,
+        "Of photographs (imagenet2012), which are read from disk while training: "
+        "the shorter side is resized to so many pixels; None: 256.",
+        unit="pixels",
+    )
+    crop_size: Positive | None = key(
+        None,
+        "Of photographs: the middle of so many pixels is kept; None: 224.",
+        unit="pixels",
+    )
+    decode_threads: NonNegative | None = key(
+        None,
+        "For photographs: threads that decode, in each process; 0 or None: one for "
+        "each core.",
+    )
+    num_workers: NonNegative | None = key(
+        None,
+        "For photographs: processes that decode in place of these threads, faster "
+        "on many cores; None: 0.",
+    )
+    read_ahead: Positive | None = key(
+        None,
+        "For photographs: batches that are ready or under way before they are "
+        "needed; None: 2.",
+        unit="batches",
+    )
+
+
+class Model(Section):
+    """The network. None is the network's own value, the paper's."""
+
+    name: Annotated[str, OneOf(MODELS)] = key("simple_cnn", "The architecture.")
+    padding: Literal["same", "keras"] | None = key(
+        None,
+        "keras: the paper's, the second convolution of a block does not pad. same: "
+        "all do, for images too small for it, as 8×8.",
+    )
+    depth: Positive | None = key(None, "Number of layers.", unit="layers")
+    width: Positive | None = key(None, "Widening factor.")
+    growth_rate: Positive | None = key(
+        None, "Channels that each layer adds, the paper's k.", unit="channels"
+    )
+    normalisation: Literal["batch_norm", "skip_init", "weight_norm"] | None = key(
+        None, "skip_init is for wide_resnet, weight_norm for resnet."
+    )
+    compute_dtype: Literal["float32", "bfloat16"] = key(
+        "float32",
+        "Of activations; parameters and traces stay float32. bfloat16 needs an "
+        "accelerator.",
+    )
+
+
+class Optimizer(Section):
+    """SGD, as PyTorch defines it."""
+
+    learning_rate: AboveZero = key(0.01, "Until the first of decay_epochs.")
+    momentum: Fraction = key(0.9, "Heavy-ball momentum, not Nesterov's.")
+    weight_decay: AtLeastZero = key(
+        0.0,
+        "Coupled: weight_decay times the parameters is added to the gradient, of "
+        "every parameter.",
+    )
+    decay_factor: Annotated[float, Field(gt=0, le=1)] = key(
+        0.1, "The learning rate is multiplied by it at each of decay_epochs."
+    )
+    decay_epochs: Annotated[tuple[Positive, ...], Strict(False)] = key(
+        (), "When the learning rate decays, in increasing order.", unit="epochs"
+    )
+
+
+class Train(Section):
+    """How long and in which batches."""
+
+    num_epochs: Positive = key(20, "Length of the run.", unit="epochs")
+    batch_size: Positive = key(
+        128,
+        "Global batch size, over all devices, which must divide it; the last "
+        "incomplete batch of an epoch is dropped.",
+        unit="examples",
+    )
+    microbatches: Positive = key(
+        1,
+        "Each device computes its share of the batch in so many parts, one after "
+        "another, for batches larger than memory; the step and its penalty are "
+        "those of the whole batch. Not with batch norm, whose statistics would be "
+        "of a part.",
+    )
+    init_from: str | None = key(
+        None, "A run directory whose final parameters start this run; None: initialise."
+    )
+    deterministic: bool = key(
+        True,
+        "On GPUs, only operations that give the same bits every time; some are slower.",
+    )
+
+
+class Penalty(Section):
+    """What is added to the loss: cross-entropy + coefficient * penalty."""
+
+    name: Annotated[str, OneOf(PENALTIES)] = key(
+        "none",
+        "fisher: FP and, by its draw, RFP. fisher_single: of one example. gradient: "
+        "GP. random_label: GP_r. input_gradient: GP_x. gradient_norm: Zhao et al. "
+        "2022, to first order, in every step.",
+    )
+    draw: penalties.Draw = key(
+        "labels",
+        "Of the penalty fisher. labels: the paper's FP. rademacher, importance: "
+        "RFP, whose gradient is that of Tr(F)/B without bias.",
+    )
+    coefficient: AtLeastZero = key(0.0, "α.")
+    update_every: Positive = key(
+        10,
+        "f: the penalty's gradient is recomputed every so many steps and reused in "
+        "between.",
+        unit="steps",
+    )
+    num_examples: Positive | None = key(
+        None,
+        "The penalty sees the first so many examples of the batch; None: all.",
+        unit="examples",
+    )
+    start_epoch: NonNegative = key(
+        0,
+        "Epochs of plain training before the penalty is switched on (figure 3).",
+        unit="epochs",
+    )
+    radius: AboveZero = key(
+        0.05, "Of gradient_norm: r, how far ahead its second gradient is taken."
+    )
+    method: penalties.Method = key(
+        "exact", "exact: forward-over-reverse. finite_difference: two gradients."
+    )
+    batch_norm: Literal["train", "eval"] = key(
+        "train",
+        "Inside the penalty batch norm takes this batch's statistics (train) or the "
+        "running ones (eval).",
+    )
+
+
+class Mixup(Section):
+    """Mixup (Zhang et al. 2018)."""
+
+    beta: AtLeastZero = key(0.0, "λ ~ Beta(beta, beta); 0: off.")
+
+
+class Sam(Section):
+    """Sharpness-aware minimisation (Foret et al. 2021)."""
+
+    radius: AtLeastZero = key(0.0, "ρ; 0: off.")
+
+
+class Measure(Section):
+    """What is recorded along the run, besides step, epoch and time."""
+
+    every_epochs: Positive = key(
+        1,
+        "A record in metrics.jsonl every so many epochs, and at step 0 and at the end.",
+        unit="epochs",
+    )
+    every_steps: NonNegative = key(
+        0,
+        "Beside that, Tr(F) and the minibatch's loss every so many steps, Tr(F) on "
+        "examples drawn anew at each of them; 0: off.",
+        unit="steps",
+    )
+    train_examples: Positive | None = key(
+        None,
+        "Training examples for train/loss and train/accuracy; None: all.",
+        unit="examples",
+    )
+    fisher_examples: NonNegative = key(
+        1000,
+        "Training examples for Tr(F); those of every_epochs are the same along the "
+        "run; 0: off.",
+        unit="examples",
+    )
+    fisher_estimator: fisher.Estimator = key(
+        "per_example", "How Tr(F) is estimated; see the theory page."
+    )
+    fisher_draw: penalties.Draw = key(
+        "rademacher",
+        "rademacher: precise late in training, too. importance: more so. labels: "
+        "the paper's.",
+    )
+    hessian_probes: NonNegative = key(
+        0, "Gaussian probes for Tr(H), the paper takes 30; 0: off."
+    )
+    hessian_examples: Positive = key(
+        128, "Training examples for Tr(H).", unit="examples"
+    )
+    hessian_every_epochs: Positive = key(
+        1,
+        "Tr(H) in the records of every so many epochs only, and in the last.",
+        unit="epochs",
+    )
+    gradient_examples: NonNegative = key(
+        500,
+        "Clean and noisy examples, each, for gradient/*; only with label noise; 0: "
+        "off.",
+        unit="examples",
+    )
+    estimator_repeats: NonNegative = key(
+        0,
+        "Relative errors of all estimators of Tr(F) and Tr(H), each over so many "
+        "repeats, on the examples of Tr(F); 0: off.",
+    )
+    early_loss: AboveZero = key(
+        1.2,
+        "ε: early Tr(F) is taken at the first epoch whose training loss is below it.",
+    )
+    batch_size: Positive = key(
+        1000, "Examples in each device call of an evaluation.", unit="examples"
+    )
+    chunk_size: Positive = key(128, "Examples in each chunk of Tr(F).", unit="examples")
+
+
+class Eval(Section):
+    """How a network is evaluated."""
+
+    reestimate_batch_norm: NonNegative = key(
+        0,
+        "Training batches on which batch norm's statistics are estimated anew "
+        "before each measurement, the paper takes 100; 0: the running averages.",
+        unit="batches",
+    )
+
+
+class Checkpoint(Section):
+    """What a run continues from."""
+
+    every_epochs: Positive = key(
+        1,
+        "At the end of every so many epochs, if min_seconds have passed since the "
+        "last.",
+        unit="epochs",
+    )
+    min_seconds: AtLeastZero = key(
+        30.0, "The least time between two checkpoints.", unit="seconds"
+    )
+    keep: Positive = key(
+        2,
+        "The last so many are kept; each also holds the best parameters by validation.",
+    )
+
+
+class Config(Section):
+    """Everything that a run is told."""
+
+    seed: Annotated[int, Field(ge=0, le=2**31 - 1)] = key(
+        0,
+        "Initialisation, label noise, validation split, batches, draws: all from here.",
+    )
+    tracker: Literal["tensorboard", "wandb", "mlflow"] = key(
+        "tensorboard",
+        "Who shows the metrics beside metrics.jsonl; the last two are extras, and "
+        "know their place from WANDB_MODE, MLFLOW_TRACKING_URI, ...",
+    )
+    dataset: Dataset = Dataset()
+    model: Model = Model()
+    optimizer: Optimizer = Optimizer()
+    train: Train = Train()
+    penalty: Penalty = Penalty()
+    mixup: Mixup = Mixup()
+    sam: Sam = Sam()
+    measure: Measure = Measure()
+    eval: Eval = Eval()
+    checkpoint: Checkpoint = Checkpoint()
+
+    @model_validator(mode="after")
+    def _check_together(self) -> Self:
+        for problem in _problems(self):
+            raise ValueError(problem)
+        return self
+
+
+def _problems(config: Config) -> Iterator[str]:
+    """What is wrong with two keys at once, each in one line."""
+    model, train, penalty = config.model, config.train, config.penalty
+    for name in model_keys(model):
+        if name not in MODELS[model.name].__dataclass_fields__:
+            yield f"model.{name} is for {', '.join(takers(name))}, not for {model.name}"
+    if penalty.num_examples is not None and penalty.num_examples > train.batch_size:
+        yield (
+            f"penalty.num_examples ({penalty.num_examples}) exceeds train.batch_size "
+            f"({train.batch_size})"
+        )
+    if penalty.draw != "labels" and penalty.name not in ("none", "fisher"):
+        yield (
+            f"penalty.draw={penalty.draw} needs penalty.name=fisher, "
+            f"got {penalty.name!r}"
+        )
+    if (penalty.name, penalty.method) == ("input_gradient", "finite_difference"):
+        yield "penalty.name=input_gradient has penalty.method=exact only"
+    is_gradient_norm = penalty.name == "gradient_norm"
+    given = {
+        "penalty.start_epoch": penalty.start_epoch,
+        "penalty.num_examples": penalty.num_examples,
+        "sam.radius": config.sam.radius,
+    }
+    for name, value in given.items():
+        if is_gradient_norm and value:
+            yield f"penalty.name=gradient_norm has no {name}"
+    epochs = config.optimizer.decay_epochs
+    if list(epochs) != sorted(set(epochs)):
+        yield f"optimizer.decay_epochs must increase, got {epochs}"
+    if train.microbatches > 1 and (config.sam.radius or is_gradient_norm):
+        yield "train.microbatches above 1 has no SAM and no gradient_norm"
+    if config.mixup.beta and config.sam.radius:
+        yield "mixup.beta and sam.radius cannot both be on"
+
+
+def model_keys(model: Model) -> dict[str, Any]:
+    """Returns the keys that are given of those that the network's class takes."""
+    return model.model_dump(exclude={"name", "compute_dtype"}, exclude_none=True)
+
+
+def takers(key: str) -> list[str]:
+    """Returns the models that take a key: whose class has a field of its name."""
+    return [n for n, model in MODELS.items() if key in model.__dataclass_fields__]
+
+
+class Key(NamedTuple):
+    """What one key accepts; ``low`` and ``high`` are inclusive, ``above`` is not."""
+
+    kind: str  # as JSON schema says: boolean, integer, number, string, array
+    is_optional: bool  # None is allowed
+    choices: tuple[str, ...]
+    low: float | None
+    above: float | None
+    high: float | None
+    unit: str
+    default: Any
+    explanation: str
+
+    @property
+    def description(self) -> str:
+        """Type and range in words, as ``an integer of at least 1 or None``."""
+        none = " or None" if self.is_optional else ""
+        if self.choices:
+            return "one of " + ", ".join(self.choices) + none
+        text = {
+            "boolean": "true or false",
+            "integer": "an integer",
+            "number": "a number",
+            "string": "a text",
+            "array": "integers",
+        }[self.kind]
+        if self.low is not None and self.high is not None:
+            text += f" from {self.low:.10g} to {self.high:.10g}"
+        elif self.low is not None:
+            text += f" of at least {self.low:g}"
+        if self.above is not None:
+            text += f" above {self.above:g}"
+            text += f" and at most {self.high:g}" if self.high is not None else ""
+        return text + none
+
+
+def all_keys() -> dict[str, Key]:
+    """Returns every key by its whole name, as ``penalty.coefficient``, in order."""
+    schema = Config.model_json_schema()
+    keys: dict[str, Key] = {}
+    for name, content in schema["properties"].items():
+        if "$ref" not in content:
+            keys[name] = _key(content)
+            continue
+        section = schema["$defs"][content["$ref"].rpartition("/")[2]]
+        keys |= {f"{name}.{k}": _key(c) for k, c in section["properties"].items()}
+    return keys
+
+
+def _key(schema: Mapping[str, Any]) -> Key:
+    """What JSON schema says of a key."""
+    forms = schema.get("anyOf", [schema])
+    form = next(form for form in forms if form["type"] != "null")
+    bounds = form.get("items", form)
+    return Key(
+        kind=form["type"],
+        is_optional=len(forms) > 1,
+        choices=tuple(form.get("enum", ())),
+        low=bounds.get("minimum"),
+        above=bounds.get("exclusiveMinimum"),
+        high=bounds.get("maximum"),
+        unit=schema.get("unit", ""),
+        default=schema["default"],
+        explanation=" ".join(schema["description"].split()),
+    )
