@@ -247,6 +247,7 @@ MISTAKES = {
         ["--config.dataset.crop_size=8"],
         "dataset.crop_size is for sets that are read from disk",
     ),
+    "image size": (["--config.dataset.image_size=9"], "exceeds the images of digits"),
     "other run": (["--config.train.init_from=/nonexistent"], "train.init_from"),
 }
 

@@ -13,6 +13,7 @@ from jax.sharding import Mesh, Sharding
 from fisher_jax import measure, parallel
 from fisher_jax.data.batches import steps_per_epoch
 from fisher_jax.data.random_bits import random_bits
+from fisher_jax.data.resample import resample
 from fisher_jax.data.selection import Selection, select_examples
 from fisher_jax.data.sources import find_stream, load_source
 from fisher_jax.data.stream import ImageSize, Reading, Stream
@@ -49,7 +50,7 @@ def load_data(config: Config) -> Selection:
 
     Raises:
         UserError: the set cannot be used, or a key for sets on disk is given with a
-            set in memory.
+            set in memory, or the other way round.
     """
     dataset = config.dataset
     stream = find_stream(dataset.name, dataset.data_dir)
@@ -60,9 +61,14 @@ def load_data(config: Config) -> Selection:
                 f"dataset.{key} is for sets that are read from disk in training, whose "
                 f"images differ in size; {dataset.name} is held in memory"
             )
-    source = stream or load_source(dataset.name, dataset.data_dir)
+    if stream is not None and dataset.image_size is not None:
+        raise UserError(
+            f"dataset.image_size is for sets that are held in memory; {dataset.name} "
+            "is read from disk in training: dataset.resize_size and dataset.crop_size"
+        )
     return select_examples(
-        source,
+        stream
+        or resample(load_source(dataset.name, dataset.data_dir), dataset.image_size),
         seed=config.seed,
         num_validation=dataset.num_validation,
         num_train=dataset.num_train,

@@ -101,10 +101,10 @@ def data_size(config: Config) -> DataSize:
         data = load_data(config)
         total = len(data.train_ids) + len(data.validation_ids)
         return DataSize(data.image_shape, data.source.num_classes, total, data.num_test)
-    if config.dataset.crop_size is None:
+    side = config.dataset.crop_size or config.dataset.image_size
+    if side is None:
         return known
-    crop = config.dataset.crop_size
-    return known._replace(image_shape=(crop, crop, known.image_shape[2]))
+    return known._replace(image_shape=(side, side, known.image_shape[2]))
 
 
 def program_key(config: Config) -> str:

@@ -103,6 +103,13 @@ class Dataset(Section):
         "Fraction of the training labels that are replaced by uniform draws over "
         "the classes.",
     )
+    image_size: Positive | None = key(
+        None,
+        "Images are averaged down to so many pixels a side when the set is loaded: "
+        "each pixel is the mean of the area that it covers. Not of photographs. None: "
+        "as they are.",
+        unit="pixels",
+    )
     resize_size: Positive | None = key(
         None,
         "Of photographs (imagenet2012), which are read from disk while training: "
