@@ -20,6 +20,8 @@ def one_line(error: BaseException) -> str:
 def needs_extra(name: str) -> Iterator[None]:
     """Around a program's imports: one line and exit code 2 where a package is missing.
 
+    So is a JAX_... variable told that JAX does not understand, when it is imported.
+
     Args:
         name: the extra of setup.cfg that has these packages.
     """
@@ -34,4 +36,9 @@ def needs_extra(name: str) -> Iterator[None]:
             f"install -e '.[{name}]' in a clone",
             file=sys.stderr,
         )
+        sys.exit(2)
+    except ValueError as error:
+        if "environment 'JAX" not in str(error) and "JAX flag" not in str(error):
+            raise
+        print(f"error: {one_line(error)}", file=sys.stderr)
         sys.exit(2)

@@ -193,7 +193,7 @@ def _give_simulated_devices_threads() -> None:
     few cores, those that it waits for would find none.
     """
     count = re.search(
-        r"xla_force_host_platform_device_count=(\d+)", os.environ.get("XLA_FLAGS", "")
+        r"xla_force_host_platform_device_count=(\d+)", " ".join(flags_in("XLA_FLAGS"))
     )
     if count is not None:
         os.environ.setdefault("NPROC", str(4 * int(count[1])))
@@ -212,9 +212,28 @@ def _keep_sums_apart_on_cpus() -> None:
 
 def _add_xla_flag(name: str, value: str) -> None:
     """Sets a flag of XLA before the first use of a device, unless the user has."""
-    flags = os.environ.get("XLA_FLAGS", "")
-    if name not in flags:
-        os.environ["XLA_FLAGS"] = f"{flags} {name}={value}".strip()
+    flags = flags_in("XLA_FLAGS")
+    if not any(flag.partition("=")[0] == name for flag in flags):
+        os.environ["XLA_FLAGS"] = " ".join([*flags, f"{name}={value}"])
+
+
+def flags_in(variable: str) -> list[str]:
+    """Returns the flags in XLA_FLAGS, or in another variable of its kind.
+
+    A text that does not begin with "-" is the name of a file that holds them.
+
+    Raises:
+        UserError: the file cannot be read.
+    """
+    text = os.environ.get(variable, "").strip()
+    if text and not text.startswith("-"):
+        try:
+            text = Path(text).read_text()
+        except (OSError, UnicodeDecodeError) as error:
+            raise UserError(
+                f"{variable}={text} is no flag, as --xla_a=b, and no file of flags"
+            ) from error
+    return text.split()
 
 
 def require_determinism() -> None:

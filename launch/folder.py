@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 
 from fisher_jax.errors import UserError, one_line
 from fisher_jax.host.locks import lock_file
+from fisher_jax.host.paths import check_name
 
 QUEUED, WAITING, RUNNING = "queued", "waiting", "running"
 DONE, DIVERGED, FAILED, INTERRUPTED = "done", "diverged", "failed", "interrupted"
@@ -70,6 +71,8 @@ def open_folder(out: Path, definition: Mapping[str, Any] | None) -> dict[str, An
         UserError: it cannot be read or written, or holds something else.
     """
     path = out / "sweep.json"
+    if definition is not None:
+        check_name(out, "--out")
     try:
         if definition is None and not out.is_dir():
             raise UserError(f"there is no sweep in {out}: no such folder")

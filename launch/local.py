@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from rich.console import Console
@@ -14,7 +15,7 @@ from fisher_jax.host import launcher
 from fisher_jax.host.machine import count_cores
 from launch import folder
 from launch.folder import log_path
-from launch.processes import Job, Pool, StopRequested, stopping_on_signals
+from launch.processes import Job, Pool, stopping_on_signals
 from launch.table import runs_table, summary
 from launch.work import Work
 
@@ -68,11 +69,12 @@ def environments(at_a_time: int | None) -> list[Mapping[str, str]]:
 
 
 def run_locally(work: Work, pool: Pool, console: Console) -> None:
-    """Runs all that can run; on Ctrl-C or a signal all runs save and end first.
+    """Runs all that can run; whatever ends it lets all runs save and end first.
 
     Raises:
         KeyboardInterrupt: after Ctrl-C.
         StopRequested: after SIGTERM or SIGHUP.
+        OSError: the sweep's folder cannot be written.
     """
     try:
         with (
@@ -80,9 +82,12 @@ def run_locally(work: Work, pool: Pool, console: Console) -> None:
             Live(console=console, auto_refresh=False, transient=True) as live,
         ):
             _loop(work, pool, console, live)
-    except (KeyboardInterrupt, StopRequested):
-        for name, code in pool.stop().items():
-            work.note_end(name, code)
+    # Whatever it is, as a full disk: no run is left behind.
+    except BaseException:
+        codes = pool.stop()
+        with suppress(OSError):
+            for name, code in codes.items():
+                work.note_end(name, code)
         raise
 
 

@@ -138,7 +138,7 @@ def run_side_by_side(
                 codes |= pool.ended()
                 watch({name: _state(name, pool.running, codes) for name in jobs})
                 time.sleep(0.2)
-    except (KeyboardInterrupt, StopRequested):
+    except BaseException:  # whatever it is: no job is left behind
         pool.stop()
         raise
     return codes

@@ -86,7 +86,7 @@ def main(argv: Sequence[str]) -> int:
         if unknown:
             raise UserError(f"unexpected argument {unknown[0]!r}; see --help")
         return rerun(options.run, options.out, console, rest)
-    except UserError as error:
+    except (UserError, OSError) as error:
         print(f"error: {one_line(error)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:

@@ -58,7 +58,7 @@ def main(argv: Sequence[str]) -> int:
                 console, options.config, overrides, options.utilisation
             )
         return _run(console, options, overrides)
-    except UserError as error:
+    except (UserError, OSError) as error:
         print(f"error: {one_line(error)}", file=sys.stderr)
         return 2
 

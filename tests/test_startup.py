@@ -8,6 +8,8 @@ import jaxlib
 import pytest
 
 from fisher_jax import startup
+from fisher_jax.errors import UserError
+from tests.command import errors, run
 
 FLAG = "--xla_cpu_experimental_ynn_fusion_type"
 
@@ -30,6 +32,35 @@ def test_the_flag_is_added_once_and_the_users_choice_stays(flags):
     assert "CONVOLUTION" not in once
     assert flags(once) == once
     assert flags(f"{FLAG}=") == f"{FLAG}="
+
+
+def test_flags_in_a_file_are_kept(flags, tmp_path):
+    (tmp_path / "flags").write_text("--xla_dump_to=x\n--xla_a=1\n")
+    assert flags(str(tmp_path / "flags")).startswith(
+        f"--xla_dump_to=x --xla_a=1 {FLAG}="
+    )
+    with pytest.raises(UserError, match=r"XLA_FLAGS=.*none is no flag, .* no file"):
+        flags(str(tmp_path / "none"))
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("JAX_ENABLE_X64", "foo", "invalid truth value 'foo'"),
+        ("JAX_DEFAULT_PRNG_IMPL", "foo", "JAX flag jax_default_prng_impl"),
+        ("XLA_FLAGS", "foo", "XLA_FLAGS=foo is no flag"),
+    ],
+)
+def test_settings_that_nobody_understands_get_one_line(tmp_path, name, value, said):
+    code, output = run(
+        "--config=experiments/base.py", f"--workdir={tmp_path}/run",
+        environment={name: value},
+    )  # fmt: skip
+    assert code == 2, output
+    (line,) = errors(output)
+    assert said in line
+    assert "Traceback" not in output
+    assert not (tmp_path / "run").exists()
 
 
 def test_versions_that_may_not_know_the_flag_are_left_alone(flags):

@@ -25,8 +25,8 @@ def local_path(text: str, option: str = "") -> Path:
     given = f"{option}={text}" if option else text
     if _ADDRESS.match(text):
         raise UserError(
-            f"{given} is an address; runs are written to folders: mount it "
-            "(gcsfuse, s3fs, NFS) and give the mounted folder"
+            f"{given} is an address, where a file or folder of this machine is needed: "
+            "mount it (gcsfuse, s3fs, NFS) and give the mounted folder"
         )
     try:
         return Path(text).expanduser()
@@ -34,6 +34,30 @@ def local_path(text: str, option: str = "") -> Path:
         raise UserError(
             f"{given}: no home folder is known here; give the whole path"
         ) from error
+
+
+def check_name(folder: Path, what: str) -> None:
+    """Checks that checkpoints can be stored in a folder of this name.
+
+    Orbax takes some characters for wildcards when it puts a checkpoint together;
+    TensorStore loses what lies behind a backslash, and takes UTF-8 only.
+
+    Args:
+        folder: the run's, or that of several.
+        what: it is, for the error's text.
+
+    Raises:
+        UserError: they cannot.
+    """
+    name = str(folder.absolute())
+    refused = set(name) & set("[]*?\\\0")
+    refused |= {c for c in name if "\ud800" <= c <= "\udfff"}
+    if refused:
+        shown = " ".join(c if c.isprintable() else ascii(c) for c in sorted(refused))
+        raise UserError(
+            f"{what} {name!r} has {shown} in its name, with which checkpoints cannot "
+            "be stored; choose another"
+        )
 
 
 def path_argument(text: str) -> Path:

@@ -13,6 +13,7 @@ import jax
 from fisher_jax.data.selection import Selection
 from fisher_jax.errors import UserError
 from fisher_jax.host.machine import describe_machine
+from fisher_jax.startup import flags_in
 from fisher_jax.train import loop
 from fisher_jax.train.keys import Config
 from fisher_jax.train.records import read_json
@@ -85,7 +86,7 @@ def numeric_settings() -> dict[str, Any]:
     for name in _LIBRARY_VARIABLES:
         settings[name] = os.environ.get(name)
     for name in _FLAG_VARIABLES:
-        for word in os.environ.get(name, "").split():
+        for word in flags_in(name):
             flag, _, value = word.partition("=")
             if not flag.lstrip("-").startswith(_HARMLESS_FLAGS):
                 settings[f"{name} {flag}"] = value or "true"

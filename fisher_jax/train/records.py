@@ -9,6 +9,7 @@ from typing import IO, Any
 
 from fisher_jax.errors import UserError, one_line
 from fisher_jax.host.locks import lock_file
+from fisher_jax.host.paths import check_name
 from fisher_jax.train.config import flatten
 
 Record = dict[str, float | int | None]
@@ -32,7 +33,7 @@ def open_workdir(workdir: str, warn: Callable[[str], None]) -> tuple[Path, IO[st
             name would break checkpoints.
     """
     directory = Path(workdir)
-    _check_name(str(directory.absolute()))
+    check_name(directory, "workdir")
     try:
         directory.mkdir(parents=True, exist_ok=True)
         lock, is_locked = lock_file(directory / ".lock")
@@ -46,19 +47,6 @@ def open_workdir(workdir: str, warn: Callable[[str], None]) -> tuple[Path, IO[st
             "another process from running in it, too"
         )
     return directory, lock
-
-
-def _check_name(name: str) -> None:
-    # Orbax takes some for wildcards when it puts a checkpoint together; TensorStore
-    # loses what lies behind a backslash, and takes UTF-8 only.
-    refused = set(name) & set("[]*?\\\0")
-    refused |= {c for c in name if "\ud800" <= c <= "\udfff"}
-    if refused:
-        shown = " ".join(c if c.isprintable() else ascii(c) for c in sorted(refused))
-        raise UserError(
-            f"workdir {name!r} has {shown} in its name, with which checkpoints cannot "
-            "be stored; choose another"
-        )
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:

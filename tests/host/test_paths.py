@@ -15,7 +15,7 @@ from tests.command import ROOT, without_user
     "address", ["gs://b/run", "s3://b", "file:///tmp/run", "a+b://"]
 )
 def test_an_address_is_no_folder(address):
-    with pytest.raises(UserError, match=r"^--workdir=.* is an address; .*mount"):
+    with pytest.raises(UserError, match=r"^--workdir=.* is an address, .*mount"):
         local_path(address, "--workdir")
     with pytest.raises(argparse.ArgumentTypeError, match="is an address"):
         path_argument(address)

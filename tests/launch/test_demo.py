@@ -1,11 +1,15 @@
 import json
+import os
+import signal
 import sys
+import time
 
+import pytest
 from rich.console import Console
 
 from fisher_jax.run_files import read_run
 from launch import demo
-from launch.processes import Job, main_command, run_side_by_side
+from launch.processes import Job, StopRequested, main_command, run_side_by_side
 
 
 def text_of(table):
@@ -32,6 +36,28 @@ def test_jobs_run_side_by_side_and_report_how_they_ended(tmp_path):
     assert seen[0]["late"] == "queued"
     assert seen[-1] == {"good": "done", "bad": "failed", "late": "done"}
     assert all(list(s.values()).count("running") <= 2 for s in seen)
+
+
+def test_no_job_is_left_behind_by_an_error(tmp_path):
+    """As a full disk, or a terminal that has gone."""
+    jobs = {"long": job(tmp_path, "long", "import time; time.sleep(60)")}
+
+    def fail(states):
+        raise OSError("no space left")
+
+    started = time.monotonic()
+    with pytest.raises(OSError, match="no space"):
+        run_side_by_side(jobs, [{}], fail)
+    assert time.monotonic() - started < 30  # it has been asked to end, and has
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_ends_the_jobs_first(tmp_path, number):
+    jobs = {"long": job(tmp_path, "long", "import time; time.sleep(60)")}
+    started = time.monotonic()
+    with pytest.raises(StopRequested):
+        run_side_by_side(jobs, [{}], lambda states: os.kill(os.getpid(), number))
+    assert time.monotonic() - started < 30
 
 
 def test_the_command_is_the_one_that_the_readme_shows(tmp_path):

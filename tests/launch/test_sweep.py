@@ -304,6 +304,8 @@ def test_mistakes_on_the_command_line_get_one_line(tmp_path, capsys, monkeypatch
         ((f"--config={file}", f"--out={tmp_path}/file"), "cannot use the folder"),
         ((f"--config={file}", f"--out={tmp_path}/run"), "is a single run's folder"),
         ((f"--config={file}", f"--out={tmp_path}/o", "--only=x*"), "no run matches"),
+        ((f"--config={file}", f"--out={tmp_path}/[x]"), "[ ] in its name"),
+        ((f"--config={file}", "--out=s3://b/x"), "is an address"),
         ((f"--config={file}", f"--winners={file}", "--dry_run"), "selection.json"),
         (("--status", f"--out={tmp_path}/nowhere"), "no such folder"),
         ((f"--config={file}", "--excutor=slurm"), "unexpected argument"),
