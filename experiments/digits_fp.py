@@ -11,12 +11,17 @@ from ml_collections import ConfigDict
 
 from experiments import base
 
-# Chosen by final test accuracy on seeds 100, 101 and 102, whose means were, in %:
-# baseline 86.5; fp 96.1 (0.1), 97.3 (0.15), 97.6 (0.2), 95.1 (0.3); rfp 98.5 (0.6),
-# 97.9 (1.0); mixup 96.9 (1.6), 98.2 (6.4). gp, gp_r and gp_x are not tuned.
+# Those of fp, rfp and mixup have the best validation accuracy after the last epoch, in
+# the mean over seeds 100, 101 and 102 (the demo's is 0), with 200 of the 1000 examples
+# held out (dataset.num_validation=200). In %, 86.3 without help:
+#   fp     0.03 90.8, 0.1 94.3, 0.2 83.0 (once 56.0), 0.3 85.2 (once 70.5)
+#   rfp    0.3 96.8, 0.6 97.3, 1.0 96.7
+#   mixup  1.6 94.7, 3.2 95.5, 6.4 95.7 (the end of the paper's grid)
+# On seed 100 alone, and left out: fp 0.5 55.0; rfp 0.1 92.0, 2.0 91.0; mixup 0.2 86.0,
+# 0.4 87.5, 0.8 92.0. gp, gp_r and gp_x are not tuned.
 VARIANTS = {
     "baseline": {},
-    "fp": {"penalty.name": "fisher", "penalty.coefficient": 0.2},
+    "fp": {"penalty.name": "fisher", "penalty.coefficient": 0.1},
     "rfp": {
         "penalty.name": "fisher",
         "penalty.draw": "rademacher",

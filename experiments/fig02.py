@@ -14,7 +14,7 @@ over seeds.
 Published, by eye, (Tr(F_i), test accuracy %): ImageNet (1k, 59.5) (5k, 48) (27k, 38.5);
 CIFAR-10 (370, 93) (1050, 90.9) (1350, 90); CIFAR-100 (950, 57) (1450, 57) (3750, 51.7).
 
-Expected time: 198 runs, 85 device-hours on A100s, 44 on H100s, 168 on TPU v5es
+Expected time: 198 runs, 79 device-hours on A100s, 42 on H100s, 159 on TPU v5es
 (``--estimate``, at 30% of their peak); small: 12 runs of 30 s on two CPU cores.
 
 Open: as in the settings' files, experiments/imagenet_resnet18_fixup.py and

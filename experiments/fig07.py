@@ -10,7 +10,7 @@ rate 0.02, CIFAR-10 with batches 100, 500, 700 (epsilon 1.2), CIFAR-100 with 100
 larger the batch, the larger Tr(F_i) and the lower the test accuracy; no numbers are
 printed.
 
-Expected time: 192 runs, 35 device-hours on A100s, 16 on H100s, 55 on TPU v5es
+Expected time: 192 runs, 29 device-hours on A100s, 13 on H100s, 46 on TPU v5es
 (``--estimate``, at 30% of their peak); small: 12 runs of 30 s on two CPU cores.
 
 Open: as in experiments/cifar_resnet26.py.
