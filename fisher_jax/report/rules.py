@@ -154,7 +154,8 @@ def correlated(
     if not len(rows[[x, y]].dropna()):
         return None
     first, second = (rows[name].astype(float).tolist() for name in (x, y))
-    return across_settings(first, second, rows[varied].tolist(), sign)
+    settings, seeds = rows[varied].tolist(), rows["seed"].tolist()
+    return across_settings(first, second, settings, seeds, sign)
 
 
 def extremes(

@@ -74,7 +74,8 @@ def _falls_with_strength(
     cosines = early_cosine(rows, runs)
     if not cosines.notna().any() or len(set(strength)) < 2:
         return None
-    return across_settings(strength, cosines.tolist(), strength, -1)
+    seeds = rows["seed"].tolist()
+    return across_settings(strength, cosines.tolist(), strength, seeds, -1)
 
 
 ITEM = Item(

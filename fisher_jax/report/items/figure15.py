@@ -53,7 +53,7 @@ def _falls_with_rate(setting: Setting, runs: Runs, *, metric: str) -> Decision |
     rows = final_stage(setting.runs)
     rates = rows["learning_rate"].astype(float).tolist()
     peaks = highest_of(rows, runs, metric, after_epoch=1)
-    return across_settings(rates, peaks.tolist(), rates, -1)
+    return across_settings(rates, peaks.tolist(), rates, rows["seed"].tolist(), -1)
 
 
 ITEM = Item(
