@@ -17,7 +17,7 @@ import pytest
 
 import experiments
 from experiments import base
-from fisher_jax.train.config import flat_config
+from fisher_jax.train.config import flatten
 
 Run = dict[str, Any]  # a flat configuration, sequences as tuples
 
@@ -679,7 +679,7 @@ def labelled_runs(experiment: str) -> list[tuple[dict[str, Any], Run]]:
 def _flat(config: Any) -> Run:
     return {
         key: tuple(value) if isinstance(value, list) else value
-        for key, value in flat_config(config).items()
+        for key, value in flatten(config.to_dict()).items()
     }
 
 
