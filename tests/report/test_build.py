@@ -1,5 +1,6 @@
 """The whole report and its page, and the command line."""
 
+import html
 import json
 import re
 import subprocess
@@ -10,6 +11,7 @@ import pytest
 
 from benchmarks.synthetic_runs import CNN, write_run
 from fisher_jax.report.__main__ import main
+from fisher_jax.report.item import all_items
 from fisher_jax.report.page import duration
 
 HOSTILE = "<script>alert(1)</script>\"'><img src=x onerror=alert(2)>../../$x_{"
@@ -100,6 +102,16 @@ def test_the_page_says_what_is_missing_damaged_and_unfinished(report):
     assert "1 unreadable line of metrics.jsonl skipped" in text
     assert "Figure 2: no runs of fig02" in text
     assert "--config=experiments/table1.py --out=runs/table1" in text
+
+
+def test_the_page_says_why_a_claim_is_undecided_and_what_chance_would_decide(report):
+    text = html.unescape((report / "index.html").read_text())
+    # FP has one ended run of its two seeds.
+    assert "too few seeds: 1 seed, at least 3 are needed" in text
+    claims = [claim for item in all_items().values() for claim in item.claims]
+    assert 'class="status undecided"' in text
+    assert f"0 of {len(claims)} claims were tested, and 0 are decided." in text
+    assert "about 0.0 would be decided by chance" in text
 
 
 def test_the_same_runs_give_the_same_report(folder, report, tmp_path):
