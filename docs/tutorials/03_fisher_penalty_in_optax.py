@@ -25,6 +25,7 @@
 # With optax this takes two lines: `add_penalty` in the chain, `penalty_fn` in `update`.
 
 # %%
+import json
 import os
 import subprocess
 import sys
@@ -36,13 +37,13 @@ import jax.numpy as jnp
 import matplotlib.pyplot as plt
 import numpy as np
 import optax
-import orbax.checkpoint as ocp
 from sklearn.datasets import load_digits
 
 import fisher_jax
 from fisher_jax.models.simple_cnn import SimpleCNN
 from fisher_jax.parallel import keep_convolutions_off_ynnpack, make_mesh
 from fisher_jax.penalties import add_penalty, fisher_penalty
+from fisher_jax.train import load_run
 
 plt.style.use("fisher_jax.report.paper")
 # As main.py does: on CPU, jax 0.10 computes convolutions slowly and otherwise, if not.
@@ -179,10 +180,10 @@ with tempfile.TemporaryDirectory() as workdir:
     subprocess.run(
         command, cwd=root, env=os.environ, check=True, stdout=subprocess.DEVNULL
     )
-    with ocp.CheckpointManager(Path(workdir) / "checkpoints") as manager:
-        steps = manager.latest_step()
-        saved = manager.restore(steps, args=ocp.args.StandardRestore())["state"]
-print(f"main.py took {steps} steps")
+    _, trained, config = load_run(workdir)
+    records = (Path(workdir) / "metrics.jsonl").read_text().splitlines()
+last = json.loads(records[-1])
+print(f"main.py took {last['step']} steps")
 
 # %% [markdown]
 # Then as many of ours. `assemble` makes what `main.py` starts from: parameters, the
@@ -190,13 +191,8 @@ print(f"main.py took {steps} steps")
 
 # %%
 from fisher_jax.train import assemble
-from fisher_jax.train.config import load_config
 from fisher_jax.train.step import step_keys
 
-config = load_config(
-    str(root / "experiments/digits_fp.py:fp"),
-    [(key, str(value)) for key, value in settings.items()],
-)
 plan, start = assemble.build(config, assemble.load_data(config), make_mesh())
 
 optimizer = optax.chain(
@@ -205,7 +201,7 @@ optimizer = optax.chain(
 )
 params, run_key = start.state.params, start.state.key
 state, step = optimizer.init(params), make_step(optimizer)
-for number, (inputs, labels) in enumerate(plan.feed.training_batches(0, steps)):
+for number, (inputs, labels) in enumerate(plan.feed.training_batches(0, last["step"])):
     key = step_keys(run_key, number).penalty
     params, state = step(params, state, inputs, labels, key)
 
@@ -214,10 +210,10 @@ def distance(a, b):
     return float(optax.tree_utils.tree_norm(optax.tree_utils.tree_sub(a, b)))
 
 
-apart, moved = distance(params, saved["params"]), distance(params, start.state.params)
+apart = distance(params, trained["params"])
+moved = distance(params, start.state.params)
 print(f"moved by {moved:.3f}, apart by {apart:.1e}")
-theirs = optax.tree_utils.tree_get(saved["opt_state"], "penalty_value")
-print(f"penalty {state[0].penalty_value:.6f}, main.py's {theirs:.6f}")
+print(f"penalty {state[0].penalty_value:.6f}, main.py's {last['penalty/value']:.6f}")
 assert apart < 1e-5 * moved
 
 # %% [markdown]

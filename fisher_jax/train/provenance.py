@@ -2,6 +2,7 @@
 
 import os
 import platform
+import re
 import subprocess
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
@@ -161,6 +162,26 @@ def facts_of(data: Selection, plan: loop.Run, state: TrainState) -> dict[str, An
         "device_count": jax.device_count(),
         "process_count": jax.process_count(),
     }
+
+
+def image_facts(
+    content: Mapping[str, Any], path: Path
+) -> tuple[tuple[int, int, int], int]:
+    """Returns height, width and channels, and the number of classes, of a config.json.
+
+    Args:
+        content: of the file, with what ``facts_of`` says.
+        path: for the error's text.
+
+    Raises:
+        UserError: it does not say them.
+    """
+    images = str(content.get("images"))
+    match = re.fullmatch(r"(\d+)x(\d+)x(\d+), (\d+) classes", images)
+    if match is None:
+        raise UserError(f"{path} does not say of which images and classes its run is")
+    height, width, channels, classes = map(int, match.groups())
+    return (height, width, channels), classes
 
 
 def config_json(
