@@ -5,7 +5,6 @@ of a gradient or of a Jacobian-vector product each, two Hessian-vector products 
 second directional derivatives (6 and 4.5 forward passes against a gradient's 3).
 """
 
-from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -16,9 +15,8 @@ from jaxtyping import Array, Float, Int, Key, PyTree
 
 from fisher_jax.curvature.fisher import fisher_trace
 from fisher_jax.curvature.hessian import hessian_trace
+from fisher_jax.curvature.likelihoods import OutputsFn
 from fisher_jax.losses import cross_entropy
-
-LogitsFn = Callable[[PyTree, Any], Float[Array, "B C"]]
 
 _FISHER: dict[str, dict[str, Any]] = {
     "fisher_labels": {"estimator": "per_example", "draw": "labels"},
@@ -38,7 +36,7 @@ _FISHER_DRAWS, _HESSIAN_PROBES = 4, 2
 
 
 def estimator_errors(
-    logits_fn: LogitsFn,
+    logits_fn: OutputsFn,
     params: PyTree,
     inputs: Any,
     labels: Int[Array, " B"],
@@ -77,13 +75,13 @@ def estimator_errors(
 
 
 @jax.jit
-def _exact(logits_fn: LogitsFn, params: PyTree, inputs: Any) -> Float[Array, ""]:
+def _exact(logits_fn: OutputsFn, params: PyTree, inputs: Any) -> Float[Array, ""]:
     return fisher_trace(logits_fn, params, inputs, estimator="exact").mean
 
 
 @partial(jax.jit, static_argnames=("name",))
 def _estimate(
-    logits_fn: LogitsFn,
+    logits_fn: OutputsFn,
     params: PyTree,
     inputs: Any,
     labels: Int[Array, " B"],

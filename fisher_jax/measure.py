@@ -26,7 +26,7 @@ from fisher_jax.curvature.fisher import (
     minibatch_fisher_trace,
 )
 from fisher_jax.curvature.hessian import hessian_trace
-from fisher_jax.curvature.likelihoods import Draw
+from fisher_jax.curvature.likelihoods import Draw, OutputsFn
 from fisher_jax.data.device import (
     DeviceSplit,
     ScoredBatch,
@@ -37,8 +37,6 @@ from fisher_jax.data.device import (
 )
 from fisher_jax.losses import cross_entropy
 from fisher_jax.trees import highest_precision, inner
-
-LogitsFn = Callable[[PyTree, Any], Float[Array, "B C"]]
 
 # Batches that may be under way on the device: enough to keep it busy, few enough that
 # those read from disk do not fill its memory.
@@ -119,7 +117,7 @@ def choose_probe(
 
 
 def score(
-    logits_fn: LogitsFn, params: PyTree, batches: Iterable[ScoredBatch]
+    logits_fn: OutputsFn, params: PyTree, batches: Iterable[ScoredBatch]
 ) -> Scores:
     """Scores all valid examples of the batches."""
     sums: list[_Sums] = []
@@ -137,7 +135,7 @@ def score(
 
 
 def measure_scores(
-    logits_fn: LogitsFn, params: PyTree, splits: Splits
+    logits_fn: OutputsFn, params: PyTree, splits: Splits
 ) -> dict[str, float]:
     """Returns train/*, validation/* and test/*: mean cross-entropy and accuracies."""
     train = _score_split(logits_fn, params, splits.train)
@@ -156,7 +154,7 @@ def measure_scores(
 
 
 def measure_fisher(
-    logits_fn: LogitsFn,
+    logits_fn: OutputsFn,
     params: PyTree,
     train: DeviceSplit,
     ids: Int[np.ndarray, " F"],
@@ -184,7 +182,7 @@ def measure_fisher(
 
 
 def measure_hessian(
-    logits_fn: LogitsFn,
+    logits_fn: OutputsFn,
     params: PyTree,
     train: DeviceSplit,
     ids: Int[np.ndarray, " H"],
@@ -209,7 +207,7 @@ def measure_hessian(
 
 
 def measure_gradients(
-    logits_fn: LogitsFn,
+    logits_fn: OutputsFn,
     params: PyTree,
     train: DeviceSplit,
     clean_ids: Int[np.ndarray, " G"],
@@ -257,7 +255,7 @@ def online_fisher(
     return {"trace/fisher_online": num_examples * penalty_sum / penalty_count}
 
 
-def _score_split(logits_fn: LogitsFn, params: PyTree, split: ScoredBatches) -> Scores:
+def _score_split(logits_fn: OutputsFn, params: PyTree, split: ScoredBatches) -> Scores:
     # A signal may break this off: what reads the batches must not go on reading.
     with closing(split()) as batches:
         return score(logits_fn, params, batches)
@@ -286,7 +284,7 @@ def _spread(function: Callable[..., Any], mesh: Mesh | None, size: int) -> Any:
 
 @partial(jax.jit, static_argnames=("settings",))
 def _fisher_trace(
-    logits_fn: LogitsFn,
+    logits_fn: OutputsFn,
     params: PyTree,
     split: DeviceSplit,
     rows: Int[Array, " F"],
@@ -295,7 +293,7 @@ def _fisher_trace(
     settings: MeasureSettings,
 ) -> Estimate:
     def estimate(
-        logits_fn: LogitsFn,
+        logits_fn: OutputsFn,
         params: PyTree,
         split: DeviceSplit,
         rows: Int[Array, " F"],
@@ -319,7 +317,7 @@ def _fisher_trace(
 
 @partial(jax.jit, static_argnames=("mesh",))
 def _minibatch_fisher_trace(
-    logits_fn: LogitsFn,
+    logits_fn: OutputsFn,
     params: PyTree,
     split: DeviceSplit,
     rows: Int[Array, " F"],
@@ -328,7 +326,7 @@ def _minibatch_fisher_trace(
     mesh: Mesh | None,
 ) -> Float[Array, ""]:
     def trace(
-        logits_fn: LogitsFn,
+        logits_fn: OutputsFn,
         params: PyTree,
         split: DeviceSplit,
         rows: Int[Array, " F"],
@@ -346,7 +344,7 @@ def _minibatch_fisher_trace(
 
 @partial(jax.jit, static_argnames=("num_probes",))
 def _loss_hessian_trace(
-    logits_fn: LogitsFn,
+    logits_fn: OutputsFn,
     params: PyTree,
     split: DeviceSplit,
     indices: Int[Array, " B"],
@@ -362,7 +360,7 @@ def _loss_hessian_trace(
 @jax.jit
 @highest_precision
 def _mean_gradient(
-    logits_fn: LogitsFn,
+    logits_fn: OutputsFn,
     params: PyTree,
     split: DeviceSplit,
     indices: Int[Array, " B"],
@@ -372,7 +370,7 @@ def _mean_gradient(
 
 
 def _mean_loss(
-    logits_fn: LogitsFn,
+    logits_fn: OutputsFn,
     split: DeviceSplit,
     indices: Int[Array, " B"],
     num_valid: Int[Array, ""] | int,
@@ -390,7 +388,7 @@ def _mean_loss(
 
 @jax.jit
 def _score_batch(
-    logits_fn: LogitsFn,
+    logits_fn: OutputsFn,
     params: PyTree,
     examples: DeviceSplit,
     num_valid: Int[Array, ""] | int,

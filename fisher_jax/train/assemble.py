@@ -139,10 +139,14 @@ def _plan(
         jax.random.split(jax.random.fold_in(jax.random.key(config.seed), 1)),
         parallel.replicated(mesh),
     )
+    settings = step_settings(config)
     return loop.Run(
         schedule=_schedule(config, per_epoch),
         fisher_batch=_fisher_batch(config),
-        train_step=compile_train_step(step_settings(config), mesh),
+        mesh=mesh,
+        batch_shape=(config.train.batch_size, *data.image_shape),
+        train_step=compile_train_step(settings, mesh),
+        step_of_one_device=compile_train_step(settings),
         eval_apply=eval_apply,
         reestimation_batches=config.eval.reestimate_batch_norm,
         feed=_feed(config, data, mesh, keys[0]),

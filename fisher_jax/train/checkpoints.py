@@ -10,7 +10,6 @@ import logging
 import re
 import shutil
 import sys
-import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -148,30 +147,23 @@ def _join(manager: Manager) -> None:
 
 @contextmanager
 def _without_stack_traces() -> Iterator[None]:
-    """Keeps to itself what Orbax's and TensorBoard's threads print of a failed write.
+    """Keeps to itself what Orbax's threads print of a failed write.
 
-    Orbax logs a trace for each array and leaves futures behind whose event loop is
-    gone, some until Python itself ends; ``save`` and ``finish``, and the tracker's
-    ``log`` and ``close``, raise the same failure once.
+    It logs a trace for each array and leaves futures behind whose event loop is gone,
+    some until Python itself ends; ``save`` and ``finish`` raise the same failure once.
     """
     before, handler = sys.unraisablehook, absl_logging.get_absl_handler()
-    before_in_threads = threading.excepthook
     has_failed = False
 
     def report(unraisable: "sys.UnraisableHookArgs") -> None:
         if not has_failed and str(unraisable.exc_value) != "Event loop is closed":
             before(unraisable)
 
-    def report_thread(failed: threading.ExceptHookArgs) -> None:
-        if not type(failed.thread).__module__.startswith("tensorboardX"):
-            before_in_threads(failed)
-
     def is_ours(record: logging.LogRecord) -> bool:
         is_orbaxs = "orbax" in record.pathname or record.name == "asyncio"
         return not is_orbaxs or record.levelno < logging.ERROR
 
     sys.unraisablehook = report
-    threading.excepthook = report_thread
     handler.addFilter(is_ours)
     try:
         yield
@@ -180,7 +172,6 @@ def _without_stack_traces() -> Iterator[None]:
         raise
     finally:
         if not has_failed:
-            threading.excepthook = before_in_threads
             sys.unraisablehook = before
             handler.removeFilter(is_ours)
 
@@ -318,12 +309,17 @@ def read_newest(run_directory: Path) -> dict[str, Any]:
     directory = run_directory / "checkpoints"
     if not directory.is_dir():
         raise UserError(f"{run_directory} holds no checkpoints folder")
-    options = ocp.CheckpointManagerOptions(read_only=True)
     # Named, as only a manager that has written or read knows what is in its folder.
     handler = ocp.StandardCheckpointHandler()
-    with ocp.CheckpointManager(
-        directory.absolute(), item_handlers=handler, options=options
-    ) as orbax:
+    options = ocp.CheckpointManagerOptions(
+        read_only=True, create=False, save_interval_steps=0
+    )
+    with (
+        _without_warnings(),
+        ocp.CheckpointManager(
+            directory.absolute(), item_handlers=handler, options=options
+        ) as orbax,
+    ):
         steps = sorted(orbax.all_steps(), reverse=True)
         for step in steps:
             # A damaged one is passed over, as when the run itself goes on.
@@ -332,6 +328,17 @@ def read_newest(run_directory: Path) -> dict[str, Any]:
     if not steps:
         raise UserError(f"no checkpoint in {directory}: the run has not saved one yet")
     raise UserError(f"no intact checkpoint in {directory}")
+
+
+@contextmanager
+def _without_warnings() -> Iterator[None]:
+    """Keeps to itself that Orbax will not write to what it only reads."""
+    before = absl_logging.get_verbosity()
+    absl_logging.set_verbosity(absl_logging.ERROR)
+    try:
+        yield
+    finally:
+        absl_logging.set_verbosity(before)
 
 
 def start_from(run_directory: str, state: TrainState) -> TrainState:

@@ -5,7 +5,7 @@ are functions of (configuration, step), so a continued run repeats the same bits
 """
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,23 +13,22 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Sharding
+from jax.sharding import Mesh, Sharding
 from jaxtyping import Array, Key, PyTree
 
 from fisher_jax import measure, parallel
 from fisher_jax.data.device import examples_at
 from fisher_jax.data.errors import DataError
 from fisher_jax.estimator_errors import estimator_errors
+from fisher_jax.models.batch_norm import reestimate_batch_stats
 from fisher_jax.penalties import is_penalty_update
 from fisher_jax.train import checkpoints
-from fisher_jax.train.batch_norm import reestimate_batch_stats
 from fisher_jax.train.checkpoints import Best, PenaltySum, Snapshot
 from fisher_jax.train.feed import Feed, TrainingBatch
-from fisher_jax.train.profile import StepTrace
 from fisher_jax.train.progress import Display
 from fisher_jax.train.records import Record, append_record, finite_or_none
 from fisher_jax.train.signals import StopNow, StopSignals
-from fisher_jax.train.speed import Work, count_flops, peak_flops
+from fisher_jax.train.speed import StepTrace, Work, count_flops, on_cpu, peak_flops
 from fisher_jax.train.step import (
     QUANTITIES,
     StepMetrics,
@@ -63,7 +62,10 @@ class Run(NamedTuple):
 
     schedule: Schedule
     fisher_batch: int | None  # B of the training Fisher penalty; None: another or none
+    mesh: Mesh
+    batch_shape: tuple[int, int, int, int]  # of the global batch, [B, H, W, C]
     train_step: Callable[..., tuple[TrainState, StepMetrics]]
+    step_of_one_device: Callable[..., tuple[TrainState, StepMetrics]]
     eval_apply: Callable[[PyTree, PyTree, Any], Array]
     reestimation_batches: int  # of batch norm's statistics before measuring; 0: none
     feed: Feed
@@ -166,28 +168,32 @@ def take_step(
     return run.train_step(state, inputs, labels, update_penalty=update_penalty)
 
 
-def work_of_a_step(
-    run: Run, state: TrainState, batch_shape: Sequence[int], sharding: Sharding
-) -> Work:
-    """What a step does on average, once the penalty is switched on; for the log.
+def work_of_a_step(run: Run, state: TrainState) -> Work:
+    """What a step does on average, once the penalty is switched on; for the log."""
+    rows = parallel.split_over_devices(run.mesh)
+    inputs = jax.ShapeDtypeStruct(run.batch_shape, jnp.float32, sharding=rows)
+    labels = jax.ShapeDtypeStruct(run.batch_shape[:1], jnp.int32, sharding=rows)
+    batch = state, inputs, labels
 
-    Args:
-        batch_shape: of the global batch's inputs, [B, H, W, channels].
-        sharding: that of training's batches, for which JAX then keeps the traced step.
-    """
-    inputs = jax.ShapeDtypeStruct(tuple(batch_shape), jnp.float32, sharding=sharding)
-    labels = jax.ShapeDtypeStruct(tuple(batch_shape[:1]), jnp.int32, sharding=sharding)
-
-    def flops(update_penalty: bool) -> float:
-        return count_flops(
-            run.train_step, state, inputs, labels, update_penalty=update_penalty
-        )
+    def flops(update_penalty: bool) -> float | None:
+        # On CPUs training's own program, which JAX then keeps; else the same step, for
+        # the whole batch, as one CPU would compute it.
+        counted = count_flops(run.train_step, *batch, update_penalty=update_penalty)
+        if counted is not None:
+            return counted
+        try:
+            arguments = on_cpu(batch)
+        except RuntimeError:
+            return None
+        step = run.step_of_one_device
+        return count_flops(step, *arguments, update_penalty=update_penalty)
 
     total = flops(False)
-    if run.schedule.penalty_first_step is not None:
-        total += (flops(True) - total) / run.schedule.penalty_every
-    is_known = np.isfinite(total)
-    return Work(batch_shape[0], total if is_known else None, peak_flops())
+    if total is not None and run.schedule.penalty_first_step is not None:
+        with_update = flops(True)
+        assert with_update is not None
+        total += (with_update - total) / run.schedule.penalty_every
+    return Work(run.batch_shape[0], total, peak_flops())
 
 
 def is_update(schedule: Schedule, step: int) -> bool:
@@ -234,11 +240,9 @@ def _is_save_due(schedule: Schedule, done: int, saved_at: float) -> bool:
 
 def _check_finite(metrics: StepMetrics, step: int) -> None:
     parallel.wait_for_devices(metrics.first_bad)
-    first_bad = QUANTITIES[int(metrics.first_bad)]
-    if first_bad != QUANTITIES[0]:
-        value = f" ({float(metrics.loss)})" if first_bad == "the loss" else ""
-        verb = "are" if "the data" in first_bad or "parameters" in first_bad else "is"
-        raise Diverged(f"{first_bad}{value} {verb} not finite at step {step}")
+    first_bad = int(metrics.first_bad)
+    if first_bad:
+        raise Diverged(f"not finite at step {step}: {QUANTITIES[first_bad]}")
 
 
 @contextmanager

@@ -1,13 +1,12 @@
 """A run from configuration to result: ``run`` is what main.py calls."""
 
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, NoReturn
 
 import jax
-from jax.sharding import Mesh
 from rich.console import Console
 
 from fisher_jax import parallel, startup
@@ -21,7 +20,6 @@ from fisher_jax.train.checkpoints import Snapshot
 from fisher_jax.train.command_line import CommandLine
 from fisher_jax.train.config import flat_config
 from fisher_jax.train.keys import Config
-from fisher_jax.train.profile import StepTrace
 from fisher_jax.train.progress import Display, print_header
 from fisher_jax.train.provenance import (
     changes,
@@ -31,6 +29,7 @@ from fisher_jax.train.provenance import (
     numeric_settings,
 )
 from fisher_jax.train.signals import EXIT_PREEMPTED, StopSignals
+from fisher_jax.train.speed import StepTrace
 from fisher_jax.train.trackers import TrackedRun, open_tracker, require_tracker
 
 EXIT_FINISHED, EXIT_DIVERGED = 0, 3
@@ -131,17 +130,7 @@ def _run(
             else:
                 records.write_json(directory / "config.json", content)
         print_header(console, flat_config(config), facts)
-        return _run_to_end(
-            config,
-            plan,
-            snapshot,
-            directory,
-            console,
-            stop,
-            mesh,
-            command.profile_steps,
-            (config.train.batch_size, *data.image_shape),
-        )
+        return _run_to_end(config, command, plan, snapshot, console, stop)
 
 
 def _report_earlier_end(console: Console, directory: Path) -> int:
@@ -167,17 +156,14 @@ def _warn_of_changes(
 
 def _run_to_end(
     config: Config,
+    command: CommandLine,
     plan: loop.Run,
     snapshot: Snapshot,
-    directory: Path,
     console: Console,
     stop: StopSignals,
-    mesh: Mesh,
-    profile_steps: range,
-    batch_shape: Sequence[int],
 ) -> int:
     """Continues from the newest intact checkpoint and writes the result."""
-    schedule = plan.schedule
+    directory, schedule = Path(command.workdir), plan.schedule
     is_first = parallel.is_first()
     with ExitStack() as files:
         manager = files.enter_context(
@@ -189,17 +175,9 @@ def _run_to_end(
         if restored is not None:
             epoch = start / schedule.steps_per_epoch
             console.print(f"Continuing from step {start} (epoch {epoch:g}).")
-        display = Display(
-            console,
-            schedule.total_steps,
-            schedule.steps_per_epoch,
-            loop.work_of_a_step(
-                plan, snapshot.state, batch_shape, parallel.split_over_devices(mesh)
-            )
-            if is_first
-            else None,
-        )
-        trace = StepTrace(profile_steps, directory / "tensorboard")
+        work = loop.work_of_a_step(plan, snapshot.state) if is_first else None
+        display = Display(console, schedule.total_steps, schedule.steps_per_epoch, work)
+        trace = StepTrace(command.profile_steps, directory / "tensorboard")
         files.callback(trace.end)
         tracker = None
         if is_first:
@@ -215,15 +193,8 @@ def _run_to_end(
             stop=stop,
             trace=trace,
         )
-        stop.start_noting(
-            parallel.Agreement(mesh).any_wants if jax.process_count() > 1 else None
-        )
-        status, steps = records.FINISHED, schedule.total_steps
         try:
-            loop.train(plan, restored or snapshot, session)
-        except loop.Diverged as error:
-            status, steps = records.DIVERGED, int(kept[-1]["step"] or 0) if kept else 0
-            _print_divergence(console, error, manager)
+            status, steps = _train(plan, restored or snapshot, session, console)
         except loop.Stopped as stopped:
             console.print(
                 f"Saved at step {stopped.step}; the same command continues from there."
@@ -246,6 +217,23 @@ def _run_to_end(
     return EXIT_FINISHED if status == records.FINISHED else EXIT_DIVERGED
 
 
+def _train(
+    plan: loop.Run, snapshot: Snapshot, session: loop.Session, console: Console
+) -> tuple[str, int]:
+    """Trains to the end; returns how the run ended and after how many steps."""
+    is_alone = jax.process_count() == 1
+    session.stop.start_noting(
+        None if is_alone else parallel.Agreement(plan.mesh).any_wants
+    )
+    try:
+        loop.train(plan, snapshot, session)
+    except loop.Diverged as error:
+        _print_divergence(console, error, session.manager)
+        measured = session.records
+        return records.DIVERGED, int(measured[-1]["step"] or 0) if measured else 0
+    return records.FINISHED, plan.schedule.total_steps
+
+
 def _keep_records(path: Path, last_step: int) -> list[records.Record]:
     """The records that stay: all on the first process, the last one on the others."""
     kept: list[records.Record] = []
@@ -263,8 +251,7 @@ def _print_divergence(
 ) -> None:
     checkpoints.finish(manager)
     step = checkpoints.latest_step(manager)
-    left = "No checkpoint." if step is None else f"Last good checkpoint: {step}."
-    console.print(f"Diverged: {error}. {left}")
+    console.print(f"Diverged: {error}. Last good checkpoint: {step or 'none'}.")
 
 
 def _warner(console: Console) -> Callable[[str], None]:

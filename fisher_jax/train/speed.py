@@ -1,9 +1,10 @@
-"""How fast a run is: examples and floating-point operations a second, utilisation."""
+"""How fast a run is: operations a second and utilisation, and a trace of some steps."""
 
+import math
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
-from jax._src.lib import _jax
 from jaxtyping import PyTree
 
 # Dense peak of one device in TFLOP/s, in the fastest format that training uses on it
@@ -61,26 +62,64 @@ def peak_flops() -> float | None:
     return 1e12 * PEAK_TFLOPS[max(known, key=len)] * jax.device_count()
 
 
-def count_flops(function: Any, *args: PyTree, **static: Any) -> float:
-    """Returns XLA's count for a function under jit, over all devices; nan: no count.
+def count_flops(function: Any, *args: PyTree, **static: Any) -> float | None:
+    """Returns XLA's count for a function under jit; None where XLA does not count.
 
-    Counted in the program as it was written, before XLA fuses or splits it; nothing is
-    compiled or run. Matrix products and convolutions count two operations for each
-    multiply-add; the bodies of loops count once.
+    It counts for CPUs, not for GPUs and TPUs: see ``on_cpu``. Counted in the program as
+    it was written, before XLA fuses or splits it; nothing is compiled or run. Matrix
+    products and convolutions count two operations for each multiply-add; the bodies of
+    loops count once.
     """
-    lowered = function.lower(*args, **static)
-    analysis = lowered.cost_analysis() or _count_on_cpu(lowered)
-    return float(analysis.get("flops", float("nan")))
+    analysis = function.lower(*args, **static).cost_analysis() or {}
+    flops = float(analysis.get("flops", math.nan))
+    return flops if math.isfinite(flops) else None
 
 
-def _count_on_cpu(lowered: jax.stages.Lowered) -> dict[str, float]:
-    """The count by the CPU's client; those of GPUs and TPUs do not count.
+def on_cpu(tree: PyTree) -> PyTree:
+    """The shapes of arrays, for a program that is traced for a CPU.
 
-    Empty where JAX_PLATFORMS leaves out the CPU.
+    Raises:
+        RuntimeError: JAX_PLATFORMS leaves out the CPU.
     """
-    try:
-        client = jax.local_devices(backend="cpu")[0].client
-    except RuntimeError:
-        return {}
-    module: Any = lowered.compiler_ir("hlo")
-    return dict(_jax.hlo_module_cost_analysis(client, module.as_hlo_module()))
+    cpu = jax.sharding.SingleDeviceSharding(jax.local_devices(backend="cpu")[0])
+    return jax.tree.map(
+        lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=cpu), tree
+    )
+
+
+class StepTrace:
+    """Traces the steps of a range, whole and without their neighbours."""
+
+    def __init__(self, steps: range, directory: Path):
+        """Traces nothing yet.
+
+        Args:
+            steps: counted from 0 over the whole run; empty: nothing is ever traced.
+            directory: TensorBoard's; each process writes a file of its own there.
+        """
+        self._steps = steps
+        self._directory = directory
+        self._is_on = False
+
+    def before(self, step: int, state: PyTree) -> None:
+        """Starts or ends the trace, where ``step`` comes first or is not traced.
+
+        Args:
+            step: about to be dispatched.
+            state: what the step before computes, waited for at both ends, because
+                steps are dispatched ahead.
+        """
+        if (step in self._steps) == self._is_on:
+            return
+        jax.block_until_ready(state)
+        if self._is_on:
+            self.end()
+        else:
+            jax.profiler.start_trace(str(self._directory))
+            self._is_on = True
+
+    def end(self) -> None:
+        """Ends a trace that is still on, and writes it."""
+        if self._is_on:
+            self._is_on = False
+            jax.profiler.stop_trace()

@@ -208,7 +208,7 @@ def train_step(
 
 
 def compile_train_step(
-    settings: StepSettings, mesh: Mesh
+    settings: StepSettings, mesh: Mesh | None = None
 ) -> Callable[..., tuple[TrainState, StepMetrics]]:
     """Returns ``train_step`` for a batch split over the mesh; it donates the state."""
     return jax.jit(

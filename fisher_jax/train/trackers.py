@@ -9,17 +9,21 @@ MLFLOW_TRACKING_URI, ...) is left to the libraries.
 import importlib
 import json
 import math
+import os
 import time
 import uuid
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
-from tensorboardX import SummaryWriter
+from tensorboardX.event_file_writer import EventsWriter
+from tensorboardX.proto.event_pb2 import Event, SessionLog
+from tensorboardX.summary import scalar
 
 from fisher_jax.errors import UserError, one_line
-from fisher_jax.train import wandb_log
+from fisher_jax.train.records import write_json
 
 TRACKERS = ("tensorboard", "wandb", "mlflow")
 PROJECT = "fisher_jax"
@@ -107,36 +111,43 @@ def open_tracker(tracker: str, run: TrackedRun) -> Tracker:
 class TensorBoard:
     """Event files in the run's ``tensorboard/``; recomputed steps replace theirs.
 
-    A writing thread flushes once a second, so a killed session has lost its last
-    records: the last kept ones are written again, in place of what may be there.
+    Each record is on its way to the disk before the next step, so that a killed session
+    has lost the last one at most: the last kept one is written again.
     """
 
-    _REWRITTEN = 100
-    # More than a record holds: else it would wait for a thread that may have failed.
-    _QUEUE = 1000
-
     def __init__(self, run: TrackedRun):
-        """Opens an event file that purges the steps that are written again."""
-        rewritten = run.records[-self._REWRITTEN :]
-        first = int(rewritten[0]["step"] or 0) if rewritten else run.first_step
+        """Opens an event file that purges the steps that are written again.
+
+        Raises:
+            UserError: it cannot be written.
+        """
+        kept = run.records[-1:]
+        first = int(kept[0]["step"] or 0) if kept else run.first_step
         self.last_step = first - 1
         self._folder = run.directory / "tensorboard"
-        self._writer = SummaryWriter(
-            str(self._folder), purge_step=first, flush_secs=1, max_queue=self._QUEUE
-        )
-        self._file: Any = self._writer.file_writer.event_writer
+        self._has_failed = False
+        with self._telling():
+            self._folder.mkdir(parents=True, exist_ok=True)
+            # By the process, too: TensorBoard's own names differ by seconds only.
+            suffix = f".{os.getpid()}"
+            self._file = EventsWriter(str(self._folder / "events"), suffix)
+            start = SessionLog(status=SessionLog.START)
+            self._write(Event(session_log=start, step=first, wall_time=time.time()))
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
         """Writes the values.
 
         Raises:
-            UserError: the writing thread has failed, for instance on a full disk.
+            UserError: they cannot be written, for instance to a full disk.
         """
-        if not self._file._worker.is_alive():
-            raise self._failed("its writing thread has ended")
+        with self._telling():
+            for name, value in values.items():
+                summary = scalar(name, value)
+                self._file.write_event(
+                    Event(summary=summary, step=step, wall_time=time.time())
+                )
+            self._file.flush()
         self.last_step = step
-        for name, value in values.items():
-            self._writer.add_scalar(name, value, step)
 
     def end(self, status: str) -> None:
         """Nothing: event files do not hold how a run ended."""
@@ -145,40 +156,48 @@ class TensorBoard:
         """Closes the file.
 
         Raises:
-            UserError: what is left cannot be written.
+            UserError: what is left cannot be written, and it was not told before.
         """
-        try:
-            self._writer.close()
-        except OSError as error:
-            # Or it tries and fails again when Python ends.
-            self._file._closed = True
-            raise self._failed(one_line(error)) from error
+        if self._has_failed:
+            with suppress(OSError):
+                self._file.close()
+            return
+        with self._telling():
+            self._file.close()
 
-    def _failed(self, reason: str) -> UserError:
-        return UserError(
-            f"cannot write to {self._folder}: {reason}; make space and run the same "
-            "command again"
-        )
+    def _write(self, event: Event) -> None:
+        self._file.write_event(event)
+        self._file.flush()
+
+    @contextmanager
+    def _telling(self) -> Iterator[None]:
+        """Turns a failed write into one line that says what to do."""
+        try:
+            yield
+        except OSError as error:
+            self._has_failed = True
+            raise UserError(
+                f"cannot write to {self._folder}: {one_line(error)}; make space and "
+                "run the same command again"
+            ) from error
 
 
 class WeightsAndBiases:
     """A run of W&B, online or (``WANDB_MODE=offline``) in the run's ``wandb/``.
 
-    Offline each session is a folder of its own with the same run id; ``wandb sync``
-    makes one run of them. Steps that it holds are not sent again: what is recomputed is
-    the same bit for bit.
+    Online the server knows which steps it has. Offline nobody does after a kill, as W&B
+    writes with a delay: values are handed over when a session ends, and what has
+    arrived is noted in ``wandb_run.json``. Those of a killed session are handed over at
+    the end of the next. Each offline session is a folder of its own with the same run
+    id; ``wandb sync`` makes one run of them.
     """
 
     def __init__(self, run: TrackedRun):
         """Starts or resumes the W&B run whose id the run directory keeps."""
         import wandb
 
-        identifier = _kept_id(run.directory / "wandb_run.json", _new_id)
-        try:
-            held = wandb_log.last_step(run.directory / "wandb", identifier)
-        except (ValueError, OSError, ImportError) as error:
-            held = run.first_step - 1
-            _warn(f"W&B may lack steps of a killed session: {one_line(error)}")
+        self._path = run.directory / "wandb_run.json"
+        identifier = _kept_id(self._path, _new_id)
         try:
             self._run = wandb.init(
                 project=PROJECT,
@@ -194,15 +213,26 @@ class WeightsAndBiases:
                 f"cannot start tracker=wandb: {one_line(error)}; log in by "
                 "'wandb login', or set WANDB_MODE=offline"
             ) from error
-        # Online the server knows what it has; offline only the files do.
-        self.last_step = max(held, self._run.starting_step - 1)
+        self._is_offline = bool(self._run.offline)
+        self._waiting: list[tuple[int, Mapping[str, float]]] = []
+        self.last_step = _noted_step(self._path)
+        if not self._is_offline:
+            self.last_step = self._run.starting_step - 1
         self._exit_code = 0
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
-        """Hands the values to W&B's own process."""
-        if step > self.last_step:
+        """Hands the values to W&B's own process; offline, keeps them until the end.
+
+        Steps that it holds are not sent again: what is recomputed is the same bit for
+        bit.
+        """
+        if step <= self.last_step:
+            return
+        self.last_step = step
+        if self._is_offline:
+            self._waiting.append((step, dict(values)))
+        else:
             self._run.log(dict(values), step=step)
-            self.last_step = step
 
     def end(self, status: str) -> None:
         """Keeps whether the run failed, which W&B is told at its close."""
@@ -210,7 +240,11 @@ class WeightsAndBiases:
 
     def close(self) -> None:
         """Waits until everything is written or sent."""
+        for step, values in self._waiting:
+            self._run.log(dict(values), step=step)
         self._run.finish(exit_code=self._exit_code)
+        if self._is_offline:
+            _note(self._path, last_step=self.last_step)
 
 
 class MLflow:
@@ -311,12 +345,26 @@ def _kept_id(path: Path, create: Callable[[], str]) -> str:
     """The run's id in the tracker, made once and kept in the run directory."""
     if path.exists():
         try:
-            return str(json.loads(path.read_text())["id"])
+            return str(_noted(path)["id"])
         except (ValueError, KeyError, TypeError) as error:
             raise UserError(f"cannot read {path}; remove it to track anew") from error
     identifier = create()
-    path.write_text(json.dumps({"id": identifier}) + "\n")
+    write_json(path, {"id": identifier})
     return identifier
+
+
+def _noted(path: Path) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads(path.read_text())
+    return content
+
+
+def _noted_step(path: Path) -> int:
+    """The last step that a tracker is known to hold; -1 for none."""
+    return int(_noted(path).get("last_step", -1))
+
+
+def _note(path: Path, **values: Any) -> None:
+    write_json(path, _noted(path) | values)
 
 
 def _new_id() -> str:

@@ -54,7 +54,7 @@ def load_run(
     config = load_config(str(path))
     image_shape, num_classes = image_facts(read_json(path), path)
     model = make_model(config, num_classes)
-    found = read_newest(directory)["state" if which == "final" else "best"]
+    found = read_newest(directory).get("state" if which == "final" else "best")
     if not found:
         raise UserError(
             f"{directory} has no best parameters: dataset.num_validation=0 sets no "

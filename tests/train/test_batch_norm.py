@@ -4,8 +4,7 @@ import numpy as np
 import optax
 from flax import linen as nn
 
-from fisher_jax.models.batch_norm import batch_norm
-from fisher_jax.train.batch_norm import reestimate_batch_stats
+from fisher_jax.models.batch_norm import batch_norm, reestimate_batch_stats
 from fisher_jax.train.step import create_state
 
 

@@ -1,11 +1,11 @@
 """Resume, proved: from every step, a continued run equals an undisturbed one."""
 
 import shutil
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-from fisher_jax import parallel
 from fisher_jax.train import loop
 from fisher_jax.train import step as training_step
 from fisher_jax.train.config import check_config
@@ -150,9 +150,19 @@ def test_counting_a_steps_work_does_not_trace_it_twice(monkeypatch):
     monkeypatch.setattr(training_step, "train_step", train_step)
     run, fresh = make_plan(small_config())
     state = fresh().state
-    rows = parallel.split_over_devices(parallel.make_mesh())
-    work = loop.work_of_a_step(run, state, (32, 8, 8, 1), rows)
+    work = loop.work_of_a_step(run, state)
     assert work.flops > 0
     for number, batch in enumerate(run.feed.training_batches(0, 2)):
         state, _ = loop.take_step(run, state, number, *batch)
     assert sorted(traced) == [False, True]
+
+
+def test_a_device_that_does_not_count_has_the_cpus_count():
+    run, fresh = make_plan(small_config())
+    state = fresh().state
+    counted = loop.work_of_a_step(run, state)
+    # As the programs of GPUs and TPUs are.
+    lowered = SimpleNamespace(cost_analysis=lambda: None)
+    uncounted = SimpleNamespace(lower=lambda *_, **__: lowered)
+    work = loop.work_of_a_step(run._replace(train_step=uncounted), state)
+    assert work == counted

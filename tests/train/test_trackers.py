@@ -11,7 +11,6 @@ import sys
 import pytest
 
 from fisher_jax.errors import UserError
-from fisher_jax.train import wandb_log
 from fisher_jax.train.trackers import (
     TrackedRun,
     finite_values,
@@ -90,12 +89,12 @@ def test_a_run_is_named_by_the_last_two_parts_of_its_folder(tmp_path):
     assert tracked(tmp_path / "table1" / "seed_3").name == "table1/seed_3"
 
 
-def test_tensorboard_purges_the_steps_that_are_computed_again(tmp_path):
+def steps_in(folder):
+    """Steps that TensorBoard shows, and from which steps on they were purged."""
     from tensorboardX.proto.event_pb2 import Event
 
-    killed_and_continued(tmp_path, "tensorboard")
     found, purged_from = [], []
-    for path in sorted((tmp_path / "tensorboard").iterdir()):
+    for path in sorted(folder.iterdir()):
         data = path.read_bytes()
         while data:
             (length,) = struct.unpack("<Q", data[:8])
@@ -107,14 +106,32 @@ def test_tensorboard_purges_the_steps_that_are_computed_again(tmp_path):
             found += [
                 event.step for v in event.summary.value if v.tag == "trace/fisher"
             ]
+    return found, purged_from
+
+
+def test_tensorboard_purges_the_steps_that_are_computed_again(tmp_path):
+    killed_and_continued(tmp_path, "tensorboard")
+    found, purged_from = steps_in(tmp_path / "tensorboard")
     assert found == [0, 10, 20, 30, 40]
-    assert purged_from == [0, 0]  # the kept records are written again
+    assert purged_from == [0, 10]  # the last kept record is written again
+
+
+def test_a_killed_session_has_lost_no_record_of_tensorboard(tmp_path):
+    session(tmp_path, "tensorboard", (), 0, (0, 10, 20), None)
+    assert steps_in(tmp_path / "tensorboard")[0] == [0, 10, 20]
+
+
+def test_a_folder_that_cannot_be_written_is_one_line(tmp_path):
+    (tmp_path / "tensorboard").write_text("a file")
+    with pytest.raises(UserError, match=r"cannot write to .*tensorboard"):
+        open_tracker("tensorboard", tracked(tmp_path))
 
 
 @needs("wandb")
 @pytest.mark.slow
 def test_wandb_offline_stays_one_run_without_duplicates(tmp_path, monkeypatch):
     from wandb.proto.wandb_internal_pb2 import Record
+    from wandb.sdk.internal.datastore import DataStore
 
     monkeypatch.setenv("WANDB_MODE", "offline")
     killed_and_continued(tmp_path, "wandb")
@@ -122,7 +139,9 @@ def test_wandb_offline_stays_one_run_without_duplicates(tmp_path, monkeypatch):
     assert len(logs) == 2
     ids, steps, values, config = set(), [], [], {}
     for log in logs:
-        for message in wandb_log.messages(log):
+        store = DataStore()
+        store.open_for_scan(str(log))
+        while (message := store.scan_data()) is not None:
             record = Record.FromString(message)
             if record.HasField("run"):
                 ids.add(record.run.run_id)
@@ -139,21 +158,6 @@ def test_wandb_offline_stays_one_run_without_duplicates(tmp_path, monkeypatch):
     assert steps == [0, 10, 20, 30, 40]
     assert values == [0, 15, 30, 45, 60]
     assert config["penalty.name"] == "fisher"
-
-
-def test_a_wandb_file_is_read_to_where_it_is_cut_off(tmp_path):
-    # Three records by hand: short; over two blocks; cut off.
-    first, second = b"a" * 10, b"b" * 40000
-    left = 32768 - 7 - 7 - len(first) - 7
-    data = b":W&B\x00\x00\x00" + struct.pack("<IHB", 0, 10, 1) + first
-    data += struct.pack("<IHB", 0, left, 2) + second[:left]
-    data += struct.pack("<IHB", 0, len(second) - left, 4) + second[left:]
-    data += struct.pack("<IHB", 0, 99, 1) + b"c"
-    path = tmp_path / "run.wandb"
-    path.write_bytes(data)
-    assert list(wandb_log.messages(path)) == [first, second]
-    path.write_bytes(b"")
-    assert list(wandb_log.messages(path)) == []
 
 
 @needs("wandb")
