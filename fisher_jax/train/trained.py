@@ -6,13 +6,13 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
-from ml_collections import ConfigDict
 
 from fisher_jax.errors import UserError
 from fisher_jax.host.paths import local_path
 from fisher_jax.train.assemble import make_model
 from fisher_jax.train.checkpoints import read_newest
 from fisher_jax.train.config import load_config
+from fisher_jax.train.keys import Config
 from fisher_jax.train.provenance import image_facts
 from fisher_jax.train.records import read_json
 
@@ -21,7 +21,7 @@ Which = Literal["final", "best"]
 
 def load_run(
     run_dir: str | Path, which: Which = "final"
-) -> tuple[nn.Module, dict[str, Any], ConfigDict]:
+) -> tuple[nn.Module, dict[str, Any], Config]:
     """Returns the network that a run has trained, its variables and its configuration.
 
         model, variables, config = load_run("runs/demo/fp", which="best")
