@@ -24,7 +24,9 @@ from mkdocs.structure.files import File, Files
 
 from fisher_jax.models import MODELS
 from fisher_jax.report.build import build_report
+from fisher_jax.report.claims import Verdict
 from fisher_jax.report.page import Entry
+from fisher_jax.report.render import escape_markdown
 from fisher_jax.train.keys import Config, Key, all_keys, takers
 
 ROOT = Path(__file__).parents[1]
@@ -133,7 +135,9 @@ def tutorial(script: Path) -> Path:
 def report() -> Path:
     """The folder of the report of results/, made where it is not there yet."""
     paths = sorted(path for path in (ROOT / "results").rglob("*") if path.is_file())
-    paths += sorted((ROOT / "fisher_jax" / "report").rglob("*.py"))
+    sources = (ROOT / "fisher_jax" / "report").rglob("*")
+    paths += sorted(p for p in sources if p.suffix in (".py", ".j2", ".mplstyle"))
+    paths.append(ROOT / "fisher_jax" / "run_files.py")
     digest = hashlib.sha256(b"".join(path.read_bytes() for path in paths))
     folder = MADE / f"report-{digest.hexdigest()[:12]}"
     if not (folder / "gallery.json").exists():
@@ -145,20 +149,23 @@ def report() -> Path:
 
 def _gallery_entry(folder: Path, entry: Entry) -> str:
     """An item as Markdown: headline, verdicts, figure and table; "" without runs."""
-    parts = []
-    if entry.picture and entry.item.figure:
-        caption = entry.item.figure.caption
-        parts.append(f"![{entry.item.title}](gallery/{entry.key}.png)\n\n{caption}")
+    item, parts = entry.item, []
+    title = escape_markdown(item.title)
+    if entry.picture and item.figure:
+        parts.append(f"![{title}](gallery/{entry.key}.png)")
+        parts.append(escape_markdown(item.figure.caption))
+        parts.append("\n".join(f"* {escape_markdown(n)}" for n in entry.picture.notes))
     if entry.table:
         parts.append((folder / "tables" / f"{entry.key}.md").read_text())
     if not parts:
         return ""
-    claims = [
-        f"* **{v.status}**: {v.claim}" + (f" ({v.reason})" if v.reason else "")
-        for v in entry.verdicts
-    ]
-    heading = f"## {entry.item.name}: {entry.item.title}"
-    return "\n\n".join([heading, "\n".join(claims), *parts])
+    claims = "\n".join(_claim(verdict) for verdict in entry.verdicts)
+    return "\n\n".join([f"## {item.name}: {title}", claims, *parts])
+
+
+def _claim(verdict: Verdict) -> str:
+    reason = f" ({escape_markdown(verdict.reason)})" if verdict.reason else ""
+    return f"* **{verdict.status}**: {escape_markdown(verdict.claim)}{reason}"
 
 
 def gallery() -> list[str]:

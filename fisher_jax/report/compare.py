@@ -103,34 +103,27 @@ def draw_runs(
     ]
     if not recorded:
         return None
-    colours: dict[Any, Any] = dict(enumerate(COLOURS))
+    colours: Sequence[Any] = COLOURS
     if len(runs) > len(COLOURS):
-        colours = canvas.ordered_colours(range(len(runs)))
-    columns = min(3, len(recorded))
-    num_rows = -(-len(recorded) // columns)
+        colours = list(canvas.ordered_colours(range(len(runs))).values())
     with canvas.style():
-        height = 1.9 * num_rows + 0.16 * len(runs) + 0.2
-        figure = Figure(figsize=(canvas.PAGE, height))
-        all_axes = figure.subplots(num_rows, columns, squeeze=False)
-        for axes, metric in zip(all_axes.flat, recorded, strict=False):
+        figure, panels = canvas.new_panels(len(recorded), height=1.9)
+        figure.set_figheight(figure.get_figheight() + 0.16 * len(runs))
+        for axes, metric in zip(panels, recorded, strict=True):
             for index, (name, run) in enumerate(runs.items()):
                 epochs, values = _values(run, metric)
-                is_short = len(values) < 12
+                marker = canvas.MARKERS[index % len(canvas.MARKERS)]
                 axes.plot(
                     epochs,
                     metric.factor * values,
                     color=colours[index],
-                    marker=canvas.MARKERS[index % 10] if is_short else "",
+                    marker=marker if len(values) < 12 else "",
                     ms=2.5,
                     label=canvas.plain(name),
                 )
             axes.set_yscale(metric.scale)
-            axes.set_title(metric.label)
-            axes.set_xlabel("epoch")
-            axes.margins(x=0.01)
-        for axes in list(all_axes.flat)[len(recorded) :]:
-            axes.set_axis_off()
-        handles, names = all_axes[0, 0].get_legend_handles_labels()
+            canvas.label_axes(axes, metric.label, "epoch", "")
+        handles, names = panels[0].get_legend_handles_labels()
         figure.legend(handles, names, loc="outside lower left", ncols=1)
         figure.suptitle(title)
         canvas.finish(figure)
