@@ -147,7 +147,7 @@ def test_dark_mode_and_print_have_readable_contrast(open_page):
     for options, media in (({"color_scheme": "dark"}, "screen"), ({}, "print")):
         page = open_page(**options)
         page.emulate_media(media=media, color_scheme=options.get("color_scheme"))
-        for selector in ("p", ".status.holds", "figcaption", "a", ".paper"):
+        for selector in ("p", ".status.undecided", "figcaption", "a", ".paper"):
             ratio = page.locator(selector).first.evaluate(CONTRAST)
             assert ratio >= 4.5, (selector, media, ratio)
     assert page.locator("nav").is_hidden()
@@ -178,4 +178,4 @@ def test_without_javascript_everything_can_still_be_read(open_page):
     page = open_page(java_script_enabled=False)
     shown = sum(bool(item.experiments) for item in ITEMS)
     assert page.locator("section.item").count() == shown
-    assert "holds" in page.locator("#verdicts").inner_text()
+    assert "undecided" in page.locator("#verdicts").inner_text()
