@@ -100,7 +100,7 @@ def test_modules_configurations_targets_and_extras_exist(page):
 
 
 def check_module(name):
-    if name.split(".")[0] not in ("fisher_jax", "launch", "benchmarks", "main"):
+    if name.split(".")[0] not in ("fisher_jax", "launch", "benchmarks", "docs", "main"):
         assert name in ("venv", "pytest", "http.server", "mkdocs", "jupytext"), name
         return
     path = ROOT.joinpath(*name.split("."))
