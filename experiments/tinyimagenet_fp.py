@@ -24,7 +24,7 @@ Open: how alpha was chosen "according to validation accuracy" without a validati
 split; ``table1.py`` takes the best test accuracy and selection.json says so, and
 ``dataset.num_validation`` makes a split. The chosen alpha: the centre of the paper's
 grid (of 5 values here). How images are downsized to 32x32, see
-``fisher_jax/data/tiny_imagenet_builder.py``. The inputs' normalisation, per channel
+``fisher_jax/data/tiny_imagenet.py``. The inputs' normalisation, per channel
 here. In which mode batch norm is inside the penalty: ``penalty.batch_norm``, train.
 Whether its statistics are estimated anew for Tr(F) too, and not "in testing" alone;
 here they are. What is open in the penalties themselves: ``experiments/methods.py``.

@@ -11,6 +11,10 @@ class UserError(ValueError):
     """Bad input or surroundings; the text is one line that says what to change."""
 
 
+class DataError(UserError):
+    """Bad data; the text names the file or folder and what to do about it."""
+
+
 def one_line(error: BaseException) -> str:
     """Returns the error's text without line breaks."""
     return " ".join(str(error).split())

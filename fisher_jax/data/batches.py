@@ -9,8 +9,8 @@ import functools
 import numpy as np
 from jaxtyping import Int32
 
-from fisher_jax.data.errors import DataError
 from fisher_jax.data.random_bits import integers_below, random_bits, random_words
+from fisher_jax.errors import DataError
 
 
 # Every step of an epoch asks for the same order, and sorting costs milliseconds.

@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from jaxtyping import UInt8, UInt64
 
-from fisher_jax.data.errors import DataError
 from fisher_jax.data.random_bits import integers_below, unit_interval
+from fisher_jax.errors import DataError
 
 if TYPE_CHECKING:
     from PIL.Image import Image

@@ -1,10 +1,7 @@
 """scikit-learn's digits: 1797 real handwritten 8×8 images that need no download."""
 
-import importlib.util
-from pathlib import Path
-
 import numpy as np
-from jaxtyping import Float64, Int64
+from jaxtyping import Int64
 
 from fisher_jax.data.image_set import ImageSet, Source
 from fisher_jax.data.random_bits import random_bits
@@ -26,10 +23,13 @@ def load_digits() -> Source:
     Returns:
         Source with images uint8 [1000, 8, 8, 1] and [797, 8, 8, 1].
     """
-    pixels, labels = _read_digits()
-    scaled = np.rint(pixels * (255 / _LARGEST_VALUE)).astype(np.uint8)
+    # Over a second of a start; sources.py keeps what is loaded in the cache.
+    from sklearn import datasets
+
+    digits = datasets.load_digits()
+    scaled = np.rint(digits.data * (255 / _LARGEST_VALUE)).astype(np.uint8)
     images = scaled.reshape(-1, 8, 8, 1)
-    labels = labels.astype(np.int32)
+    labels = digits.target.astype(np.int32)
     train_ids = _stratified_ids(labels)
     test_ids = np.setdiff1d(np.arange(len(labels)), train_ids)
     return Source(
@@ -39,22 +39,6 @@ def load_digits() -> Source:
         num_classes=_NUM_CLASSES,
         label_names=tuple(str(digit) for digit in range(_NUM_CLASSES)),
     )
-
-
-def _read_digits() -> tuple[Float64[np.ndarray, "n 64"], Int64[np.ndarray, "n"]]:
-    """Returns scikit-learn's pixels and labels in its order."""
-    # Importing sklearn.datasets takes over a second of every start, reading its file
-    # 20 ms. Its public function is there for the day that the file moves.
-    spec = importlib.util.find_spec("sklearn")
-    for folder in (spec.submodule_search_locations or []) if spec else []:
-        path = Path(folder) / "datasets" / "data" / "digits.csv.gz"
-        if path.is_file():
-            table = np.loadtxt(path, delimiter=",")
-            return table[:, :-1], table[:, -1].astype(np.int64)
-    from sklearn import datasets
-
-    digits = datasets.load_digits()
-    return digits.data, digits.target
 
 
 def _stratified_ids(labels: np.ndarray) -> Int64[np.ndarray, "t"]:

@@ -16,17 +16,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from fisher_jax.data.errors import DataError
-from fisher_jax.data.tfds_folder import (
+from fisher_jax.data.prepared import (
     OWN_BUILDERS,
+    file_format,
     find_prepared,
     is_known,
     prepare_command,
     resolve_data_dir,
     unknown_error,
 )
-from fisher_jax.data.tfds_prepared import file_format
-from fisher_jax.errors import needs_extra, one_line
+from fisher_jax.errors import DataError, needs_extra, one_line
 from fisher_jax.host.output import keep_writing
 from fisher_jax.host.paths import path_argument
 
@@ -92,7 +91,7 @@ def _download_and_prepare(name: str, data_dir: Path, manual_dir: Path | None) ->
 
     downloader.MAX_RETRIES = _MAX_RETRIES
     if _is_ours(name):
-        from fisher_jax.data import tiny_imagenet_builder  # noqa: F401  registers it
+        from fisher_jax.data import tiny_imagenet  # noqa: F401  registers it
 
     builder = None
     try:

@@ -11,8 +11,7 @@ import os
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from fisher_jax.data.errors import DataError
-from fisher_jax.errors import one_line
+from fisher_jax.errors import DataError, one_line
 
 if TYPE_CHECKING:
     from PIL.Image import Image

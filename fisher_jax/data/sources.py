@@ -1,8 +1,11 @@
-"""Loads a data set by name: ``digits`` or any prepared TFDS set.
+"""Loads a data set by name: one that comes with a package, or any prepared TFDS set.
 
 Sets whose images have one shape live in memory, others (photographs) are streamed.
 """
 
+from collections.abc import Callable, Mapping
+from functools import partial
+from importlib.metadata import version
 from pathlib import Path
 
 from fisher_jax.data.cache import (
@@ -13,12 +16,22 @@ from fisher_jax.data.cache import (
 )
 from fisher_jax.data.digits import load_digits
 from fisher_jax.data.image_set import ImageSet, Source
+from fisher_jax.data.prepared import (
+    Progress,
+    find_prepared,
+    has_one_shape,
+    missing_error,
+    read_prepared,
+    resolve_data_dir,
+)
 from fisher_jax.data.stream import Stream, open_stream
-from fisher_jax.data.tfds_folder import find_prepared, missing_error, resolve_data_dir
-from fisher_jax.data.tfds_prepared import has_one_shape
-from fisher_jax.data.tfds_source import Progress, read_prepared
 
 __all__ = ["ImageSet", "Source", "Stream", "find_stream", "load_source"]
+
+# Sets that come with an installed package: what loads them, and which package that is.
+PACKAGED: Mapping[str, tuple[Callable[[], Source], str]] = {
+    "digits": (load_digits, "scikit-learn"),
+}
 
 
 def load_source(
@@ -31,7 +44,7 @@ def load_source(
     """Loads a data set into memory.
 
     "digits" is scikit-learn's, 1000 training and 797 test images of 8×8 pixels, and
-    needs neither data_dir nor cache. Any other name is an image-classification set
+    needs no data_dir. Any name that is not in PACKAGED is an image-classification set
     prepared by TFDS in ``data_dir/name[/config]/version/``. The first load decodes it
     and keeps the result on disk; later loads read that, checked by its checksum.
 
@@ -51,22 +64,20 @@ def load_source(
     Raises:
         DataError: Where the name is unknown, the set is not prepared in data_dir, its
             files are missing or damaged, or it does not fit the purpose; see
-            `fisher_jax.data.tfds_source.read_prepared`.
+            `fisher_jax.data.prepared.read_prepared`.
     """
-    if name == "digits":
-        return load_digits()
-    folder = resolve_data_dir(data_dir)
-    prepared_dir = find_prepared(name, folder)
-    if prepared_dir is None:
-        raise missing_error(name, folder)
-    cached_at = cache_path(
-        Path(cache_dir).expanduser() if cache_dir else default_cache_dir(),
-        name,
-        prepared_dir,
-    )
+    cached = Path(cache_dir).expanduser() if cache_dir else default_cache_dir()
+    load: Callable[[], Source]
+    if name in PACKAGED:
+        load, package = PACKAGED[name]
+        cached_at = cached / f"{name}-{version(package)}.images"
+    else:
+        prepared_dir = _prepared_dir(name, data_dir)
+        load = partial(read_prepared, name, prepared_dir, progress)
+        cached_at = cache_path(cached, name, prepared_dir)
     source = read_cache(cached_at)
     if source is None:
-        source = read_prepared(name, prepared_dir, progress)
+        source = load()
         write_cache(cached_at, source)
     return source
 
@@ -84,10 +95,15 @@ def find_stream(name: str, data_dir: str | None) -> Stream | None:
     Raises:
         DataError: As `load_source`; see `fisher_jax.data.stream.open_stream`.
     """
-    if name == "digits":
+    if name in PACKAGED:
         return None
+    prepared_dir = _prepared_dir(name, data_dir)
+    return None if has_one_shape(prepared_dir) else open_stream(name, prepared_dir)
+
+
+def _prepared_dir(name: str, data_dir: str | None) -> Path:
     folder = resolve_data_dir(data_dir)
     prepared_dir = find_prepared(name, folder)
     if prepared_dir is None:
         raise missing_error(name, folder)
-    return None if has_one_shape(prepared_dir) else open_stream(name, prepared_dir)
+    return prepared_dir

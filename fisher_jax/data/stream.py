@@ -15,13 +15,11 @@ from jaxtyping import Float32, Int, Int32
 
 from fisher_jax.data.batches import steps_per_epoch
 from fisher_jax.data.crops import needs_words
-from fisher_jax.data.errors import DataError
 from fisher_jax.data.image_set import ImageSet
-from fisher_jax.data.label_noise import add_label_noise
+from fisher_jax.data.prepared import open_prepared
 from fisher_jax.data.random_bits import random_bits
 from fisher_jax.data.records import Shard, check_label
 from fisher_jax.data.stream_reading import (
-    KEPT,
     ROWS_PER_CHUNK,
     Batch,
     ImageSize,
@@ -33,7 +31,7 @@ from fisher_jax.data.stream_reading import (
     example_at,
     read_batches,
 )
-from fisher_jax.data.tfds_prepared import open_prepared
+from fisher_jax.errors import DataError
 
 __all__ = [
     "Batch",
@@ -42,7 +40,6 @@ __all__ = [
     "Share",
     "Stream",
     "StreamSplit",
-    "draw_labels",
     "evaluation_batches",
     "open_stream",
     "read_images",
@@ -79,7 +76,7 @@ def open_stream(name: str, prepared_dir: Path) -> Stream:
         prepared_dir: Its folder: data_dir/name[/config]/version.
 
     Raises:
-        DataError: As `fisher_jax.data.tfds_prepared.open_prepared`.
+        DataError: As `fisher_jax.data.prepared.open_prepared`.
     """
     prepared = open_prepared(name, prepared_dir)
 
@@ -99,28 +96,6 @@ def open_stream(name: str, prepared_dir: Path) -> Stream:
 def split_size(split: StreamSplit) -> int:
     """Returns the number of examples of a split."""
     return int(split.ends[-1])
-
-
-def draw_labels(
-    seed: int, ids: Int[np.ndarray, "n"], num_classes: int, rate: float
-) -> Int32[np.ndarray, "n"]:
-    """Draws label noise before any label is known.
-
-    Args:
-        seed: Selects the draw.
-        ids: [N] example ids.
-        num_classes: Number of classes.
-        rate: Probability in [0, 1].
-
-    Returns:
-        int32 [N]: the label that `add_label_noise` gives the example, or -1 where it
-        leaves the true one.
-
-    Raises:
-        DataError: Where the rate is outside [0, 1].
-    """
-    unknown = np.full(len(ids), KEPT, np.int32)
-    return add_label_noise(seed, ids, unknown, num_classes, rate).labels
 
 
 def stream_batches(
@@ -318,7 +293,7 @@ def stream_statistics(
         DataError: As `stream_batches`.
     """
     # This imports jax, which worker processes and readers of this file do without.
-    from fisher_jax.data.augment import channel_statistics
+    from fisher_jax.data.device import channel_statistics
 
     priority = random_bits(0, "statistics sample", len(ids))[:, 0]
     sample = np.sort(np.argsort(priority, kind="stable")[:num_images])

@@ -17,7 +17,6 @@ from jaxtyping import Bool, Int32, Int64, UInt8
 
 from fisher_jax.data.batches import batch_indices
 from fisher_jax.data.crops import NUM_WORDS, crop_pixels, needs_words
-from fisher_jax.data.errors import DataError
 from fisher_jax.data.random_bits import random_words
 from fisher_jax.data.records import (
     Example,
@@ -27,7 +26,7 @@ from fisher_jax.data.records import (
     open_image,
     read_one,
 )
-from fisher_jax.errors import one_line
+from fisher_jax.errors import DataError, one_line
 from fisher_jax.host.machine import count_cores
 
 KEPT = -1  # in place of a drawn label: the true one stays

@@ -12,8 +12,8 @@ from jax.sharding import Mesh, Sharding
 
 from fisher_jax import measure, parallel
 from fisher_jax.data.batches import steps_per_epoch
+from fisher_jax.data.image_set import resample
 from fisher_jax.data.random_bits import random_bits
-from fisher_jax.data.resample import resample
 from fisher_jax.data.selection import Selection, select_examples
 from fisher_jax.data.sources import find_stream, load_source
 from fisher_jax.data.stream import ImageSize, Reading, Stream

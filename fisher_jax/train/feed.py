@@ -16,12 +16,12 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int, Key
 
 from fisher_jax import parallel
-from fisher_jax.data.augment import channel_statistics
 from fisher_jax.data.batches import batch_indices, fresh_indices
 from fisher_jax.data.device import (
     DeviceSplit,
     ScoredBatch,
     ScoredBatches,
+    channel_statistics,
     normalised,
     scored_batches,
     training_batch,

@@ -18,7 +18,7 @@ from jaxtyping import Array, Key, PyTree
 
 from fisher_jax import measure, parallel
 from fisher_jax.data.device import examples_at
-from fisher_jax.data.errors import DataError
+from fisher_jax.errors import DataError
 from fisher_jax.estimator_errors import estimator_errors
 from fisher_jax.models.batch_norm import reestimate_batch_stats
 from fisher_jax.penalties import is_penalty_update

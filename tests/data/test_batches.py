@@ -9,7 +9,7 @@ from fisher_jax.data.batches import (
     fresh_indices,
     steps_per_epoch,
 )
-from fisher_jax.data.errors import DataError
+from fisher_jax.errors import DataError
 
 
 def test_values_never_change():

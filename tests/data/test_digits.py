@@ -1,11 +1,10 @@
 import hashlib
-from types import SimpleNamespace
 
 import numpy as np
 from sklearn import datasets
 
 from fisher_jax.data import digits
-from fisher_jax.data.label_noise import label_hash
+from fisher_jax.data.selection import label_hash
 
 
 def digest(array: np.ndarray) -> str:
@@ -56,14 +55,3 @@ def test_the_split_is_stratified():
     train = np.bincount(source.train.labels)
     everything = train + np.bincount(source.test.labels)
     assert np.abs(train - everything * 1000 / 1797).max() < 1
-
-
-def test_without_its_file_the_public_function_is_used(monkeypatch, tmp_path):
-    expected = digits.load_digits()
-    elsewhere = SimpleNamespace(submodule_search_locations=[str(tmp_path)])
-    monkeypatch.setattr(
-        digits.importlib.util, "find_spec", lambda name: elsewhere, raising=True
-    )
-    source = digits.load_digits()
-    np.testing.assert_array_equal(source.train.images, expected.train.images)
-    np.testing.assert_array_equal(source.test.labels, expected.test.labels)

@@ -11,10 +11,10 @@ from PIL import Image
 
 from fisher_jax.data import prepare as prepare_module
 from fisher_jax.data.crops import crop_pixels
-from fisher_jax.data.errors import DataError
 from fisher_jax.data.prepare import main, prepare
 from fisher_jax.data.sources import find_stream, load_source
 from fisher_jax.data.stream import read_images, split_size
+from fisher_jax.errors import DataError
 from tests.data.archives import write_cifar, write_imagenet
 from tests.data.conftest import (
     image_feature,

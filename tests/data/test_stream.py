@@ -13,18 +13,15 @@ import numpy as np
 import pytest
 
 from fisher_jax.data import records
-from fisher_jax.data.augment import channel_statistics
 from fisher_jax.data.batches import batch_indices
-from fisher_jax.data.errors import DataError
-from fisher_jax.data.label_noise import add_label_noise
+from fisher_jax.data.device import channel_statistics
+from fisher_jax.data.selection import add_label_noise, draw_labels, split_examples
 from fisher_jax.data.sources import find_stream
-from fisher_jax.data.splits import split_examples
 from fisher_jax.data.stream import (
     Batch,
     ImageSize,
     Reading,
     Share,
-    draw_labels,
     evaluation_batches,
     open_stream,
     read_images,
@@ -32,6 +29,7 @@ from fisher_jax.data.stream import (
     stream_batches,
     stream_statistics,
 )
+from fisher_jax.errors import DataError
 from tests.data.conftest import (
     encode,
     image_feature,

@@ -11,12 +11,11 @@ import pytest
 from PIL import Image
 from tensorflow_datasets.core.download.checksums import compute_url_info
 
-from fisher_jax.data import tiny_imagenet_builder
-from fisher_jax.data.errors import DataError
+from fisher_jax.data import tiny_imagenet
 from fisher_jax.data.prepare import main
 from fisher_jax.data.sources import load_source
-from fisher_jax.data.tiny_imagenet import URL, open_archive, read_images
-from fisher_jax.data.tiny_imagenet_builder import TinyImagenet
+from fisher_jax.data.tiny_imagenet import URL, TinyImagenet, open_archive, read_images
+from fisher_jax.errors import DataError
 from tests.data.archives import (
     ROOT,
     WNIDS,
@@ -293,7 +292,7 @@ def test_a_downloaded_archive(tmp_path, files, archive_path, monkeypatch):
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         url = f"http://127.0.0.1:{server.server_port}/{archive_path.name}"
-        monkeypatch.setattr(tiny_imagenet_builder, "URL", url)
+        monkeypatch.setattr(tiny_imagenet, "URL", url)
         info = TinyImagenet.url_infos[URL]
         monkeypatch.setattr(TinyImagenet, "url_infos", {url: info})
         assert main(["tiny_imagenet", f"--data_dir={tmp_path / 'data'}"]) == 0

@@ -10,9 +10,8 @@ import pytest
 
 from fisher_jax import parallel
 from fisher_jax.data import records
-from fisher_jax.data.errors import DataError
-from fisher_jax.data.label_noise import add_label_noise
-from fisher_jax.errors import UserError
+from fisher_jax.data.selection import add_label_noise
+from fisher_jax.errors import DataError, UserError
 from fisher_jax.train import assemble, loop
 from fisher_jax.train.config import check_config
 from fisher_jax.train.provenance import facts_of

@@ -5,9 +5,9 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from fisher_jax.data.errors import DataError
-from fisher_jax.data.resample import area_means, resample
+from fisher_jax.data.image_set import area_means, resample
 from fisher_jax.data.sources import load_source
+from fisher_jax.errors import DataError
 
 
 def images(*shape):

@@ -8,9 +8,9 @@ import tensorflow_datasets as tfds
 from array_record.python import array_record_module
 from PIL import Image
 
-from fisher_jax.data import tfds_source
-from fisher_jax.data.errors import DataError
-from fisher_jax.data.tfds_source import read_prepared
+from fisher_jax.data import prepared
+from fisher_jax.data.prepared import read_prepared
+from fisher_jax.errors import DataError
 from tests.data.conftest import (
     encode,
     feature,
@@ -84,8 +84,8 @@ def test_equal_to_tfds(tmp_path, image_format, shape):
 
 def test_records_are_read_in_many_pieces(tmp_path, monkeypatch):
     monkeypatch.setattr("fisher_jax.data.records._RECORDS_PER_READ", 4)
-    monkeypatch.setattr("fisher_jax.data.tfds_source._RECORDS_PER_TASK", 3)
-    monkeypatch.setattr("fisher_jax.data.tfds_source._PIXELS_WORTH_THREADS", 1)
+    monkeypatch.setattr("fisher_jax.data.prepared._RECORDS_PER_TASK", 3)
+    monkeypatch.setattr("fisher_jax.data.prepared._PIXELS_WORTH_THREADS", 1)
     written = write_set(tmp_path, sizes={"train": (7, 1, 9), "test": (5,)})
     calls = []
     source = read(tmp_path, progress=lambda done, total: calls.append((done, total)))
@@ -326,7 +326,7 @@ def test_images_that_do_not_fit_in_memory(tmp_path, monkeypatch):
         raise MemoryError("Unable to allocate 735 GiB")
 
     write_set(tmp_path)
-    monkeypatch.setattr(tfds_source.np, "empty", too_large)
+    monkeypatch.setattr(prepared.np, "empty", too_large)
     with pytest.raises(DataError, match=r"12 images .* do not fit in memory .*735 GiB"):
         read(tmp_path)
 

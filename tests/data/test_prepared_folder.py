@@ -2,15 +2,15 @@ from pathlib import Path
 
 import pytest
 
-from fisher_jax.data import tfds_folder
-from fisher_jax.data.errors import DataError
-from fisher_jax.data.tfds_folder import (
+from fisher_jax.data import prepared
+from fisher_jax.data.prepared import (
     default_data_dir,
     find_prepared,
     is_known,
     missing_error,
     resolve_data_dir,
 )
+from fisher_jax.errors import DataError
 
 
 @pytest.fixture
@@ -122,4 +122,4 @@ def test_known_names():
     names = ("cifar10", "cifar100:3.0.2", "imagenet2012", "cifar10_corrupted/fog_1")
     assert all(is_known(name) for name in names)
     assert not is_known("no_such_set")
-    assert "mnist" in tfds_folder._builder_names()
+    assert "mnist" in prepared._builder_names()

@@ -8,14 +8,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from fisher_jax.data.augment import (
+from fisher_jax.data.device import (
     augment,
     channel_statistics,
     crop_randomly,
     flip_horizontally,
     normalise,
 )
-from fisher_jax.data.errors import DataError
+from fisher_jax.errors import DataError
 
 
 def random_images(*shape: int) -> np.ndarray:
@@ -169,7 +169,7 @@ def test_normalise_against_numpy():
 _ON_FOUR_DEVICES = """
 import jax, numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
-from fisher_jax.data.augment import augment
+from fisher_jax.data.device import augment
 
 images = np.random.default_rng(0).normal(size=(16, 8, 8, 3)).astype(np.float32)
 one = augment(jax.random.key(7), images, "standard")
