@@ -42,7 +42,7 @@ MEASURED = {
 
 def get_runs(arg: str = "", winners: Winners | None = None) -> list[SweepRun]:
     """Returns two learning rates of each network, with table 1's eta* where given."""
-    check_arg("beyond_estimators.py", arg)
+    check_arg("beyond_estimators.py", arg, ("small",))
     is_small = arg == "small"
     runs = []
     for setting in (DIGITS,) if is_small else (SIMPLE_CNN, VGG11, WRESNET):

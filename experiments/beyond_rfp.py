@@ -4,6 +4,8 @@
         --config.dataset.data_dir=DIR --winners=runs/table1/selection.json
     python -m launch.sweep --config=experiments/beyond_rfp.py:small \
         --out=runs/beyond_rfp_small
+    python -m launch.sweep --config=experiments/beyond_rfp.py:medium \
+        --out=runs/beyond_rfp_medium --config.dataset.data_dir=DIR
 
 Question: FP's gradient drops the part that comes from the labels' distribution; RFP
 keeps it at the same cost (docs/theory.md). Does it train better, or only more stably?
@@ -25,7 +27,7 @@ Expected time: --estimate tells; small: 180 runs of 15 s each on two CPU cores.
 from collections.abc import Mapping
 
 from experiments import methods
-from experiments.settings import DIGITS, PAPER, Setting, digits
+from experiments.settings import DIGITS, Setting, digits, settings
 from experiments.sweeps import (
     Changes,
     Search,
@@ -57,7 +59,7 @@ GRIDS: Mapping[str, tuple[float, ...]] = {
     "sam": log_spaced(1e-2, 1e0, 9),
     "gradient_norm": log_spaced(1e-3, 1e0, 9),
 }
-SMALL_GRIDS: Mapping[str, tuple[float, ...]] = {
+FEWER: Mapping[str, tuple[float, ...]] = {
     "fp": (0.003, 0.01, 0.03, 0.1, 0.3, 1.0),
     "rfp": (0.01, 0.03, 0.1, 0.3, 1.0, 3.0),
     "gp_r": (0.001, 0.003, 0.01, 0.03, 0.1, 0.3),
@@ -69,12 +71,10 @@ SMALL_GRIDS: Mapping[str, tuple[float, ...]] = {
 def get_runs(arg: str = "", winners: Winners | None = None) -> list[SweepRun]:
     """Returns the runs that can be defined with these winners."""
     check_arg("beyond_rfp.py", arg)
-    is_small = arg == "small"
-    grids = SMALL_GRIDS if is_small else GRIDS
+    grids = FEWER if arg else GRIDS
     runs = []
     for noise in NOISE:
-        settings = (_small(noise),) if is_small else PAPER
-        for setting in settings:
+        for setting in (_small(noise),) if arg == "small" else settings(arg):
             plain = _plain(setting, noise, winners)
             runs += over_seeds(plain, seeds=SEEDS)
             for method, changes in METHODS.items():

@@ -10,7 +10,8 @@ by Arpit et al. 2019, SGD with momentum 0.9, weight decay 1e-5, Tr(F) on 5000 ex
 170, end at 200. Figures 6, 13 and 14 (I.4, ``UNTIL_250``): at 80, 150 and 200, end at
 250.
 
-Variants (``:name``): cifar10 (default), cifar100, small (ResNet-8 on digits).
+Variants (``:name``): cifar10 (default), cifar100, small (ResNet-8 on digits), medium
+(ResNet-8 on 5000 images of CIFAR-10 at 16x16 pixels).
 
 Expected time: --estimate tells; small: 30 s on two CPU cores.
 
@@ -24,7 +25,7 @@ from ml_collections import ConfigDict
 
 from experiments import base
 
-VARIANTS = ("cifar10", "cifar100", "small")
+VARIANTS = ("cifar10", "cifar100", "small", "medium")
 UNTIL_250 = {"optimizer.decay_epochs": (80, 150, 200), "train.num_epochs": 250}
 
 
@@ -54,6 +55,20 @@ def get_config(arg: str = "") -> ConfigDict:
         config.measure.fisher_examples = 250
         config.measure.early_loss = 1.2
         config.checkpoint.every_epochs = 100
+    elif variant == "medium":
+        config.dataset.name = "cifar10"
+        config.dataset.num_train = 5000
+        config.dataset.image_size = 16
+        config.model.depth = 8
+        config.train.batch_size = 100
+        config.train.num_epochs = 64
+        config.optimizer.learning_rate = 0.01
+        config.optimizer.decay_factor = 0.1
+        config.optimizer.decay_epochs = (48, 56)
+        config.measure.every_epochs = 2
+        config.measure.fisher_examples = 1000
+        config.measure.early_loss = 1.2
+        config.checkpoint.every_epochs = 16
     elif variant == "cifar10":
         config.dataset.name = "cifar10"
         config.dataset.augment = "flip"

@@ -3,6 +3,8 @@
     python -m launch.sweep --config=experiments/fig02.py --out=runs/fig02 \
         --config.dataset.data_dir=DIR
     python -m launch.sweep --config=experiments/fig02.py:small --out=runs/fig02_small
+    python -m launch.sweep --config=experiments/fig02.py:medium \
+        --out=runs/fig02_medium --config.dataset.data_dir=DIR
 
 Paper (section 3, appendix I.1): ImageNet, ResNet-18 with Fixup, batch 256, eta 0.001
 0.01 0.1, epsilon 3.5, 2 seeds, Tr(F) on 2500; CIFAR-10, ResNet-26, batch 256, flips,
@@ -33,6 +35,9 @@ def get_runs(arg: str = "") -> list[SweepRun]:
     if arg == "small":
         small = cifar_resnet26.get_config("small")
         return _runs(small, "digits_resnet8", (0.003, 0.01, 0.03), 4)
+    if arg == "medium":
+        medium = cifar_resnet26.get_config("medium")
+        return _runs(medium, "cifar10_resnet8", (0.003, 0.01, 0.03), 5)
     cifar10 = cifar_resnet26.get_config("cifar10")
     cifar100 = cifar_resnet26.get_config("cifar100")
     imagenet = imagenet_resnet18_fixup.get_config()

@@ -3,6 +3,8 @@
     python -m launch.sweep --config=experiments/fig03.py --out=runs/fig03 \
         --config.dataset.data_dir=DIR --winners=runs/table1/selection.json
     python -m launch.sweep --config=experiments/fig03.py:small --out=runs/fig03_small
+    python -m launch.sweep --config=experiments/fig03.py:medium \
+        --out=runs/fig03_medium --config.dataset.data_dir=DIR
 
 Paper (section 4, figure 3): FP as in table 1, but from epoch E in 1 2 4 8 16 32 64 128
 on; Wide ResNet, VGG-11 and DenseNet on CIFAR-100, SimpleCNN on CIFAR-10. Final accuracy
@@ -15,7 +17,15 @@ Open: eta* and alpha are table 1's (``--winners``; else the settings' readings);
 many seeds, here 3.
 """
 
-from experiments.settings import DENSENET, DIGITS, SIMPLE_CNN, VGG11, WRESNET, Setting
+from experiments.settings import (
+    CIFAR10_PART,
+    DENSENET,
+    DIGITS,
+    SIMPLE_CNN,
+    VGG11,
+    WRESNET,
+    Setting,
+)
 from experiments.sweeps import (
     SweepRun,
     Winners,
@@ -28,6 +38,7 @@ from experiments.sweeps import (
 
 ONSETS = (1, 2, 4, 8, 16, 32, 64, 128)
 SMALL_ONSETS = (1, 4, 16, 64)
+MEDIUM_ONSETS = (1, 4, 12, 32)
 
 
 def get_runs(arg: str = "", winners: Winners | None = None) -> list[SweepRun]:
@@ -35,6 +46,8 @@ def get_runs(arg: str = "", winners: Winners | None = None) -> list[SweepRun]:
     check_arg("fig03.py", arg)
     if arg == "small":
         return _setting_runs(DIGITS, SMALL_ONSETS, winners)
+    if arg == "medium":
+        return _setting_runs(CIFAR10_PART, MEDIUM_ONSETS, winners)
     settings = (WRESNET, VGG11, SIMPLE_CNN, DENSENET)
     return [r for setting in settings for r in _setting_runs(setting, ONSETS, winners)]
 

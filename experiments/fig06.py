@@ -3,6 +3,8 @@
     python -m launch.sweep --config=experiments/fig06.py --out=runs/fig06 \
         --config.dataset.data_dir=DIR
     python -m launch.sweep --config=experiments/fig06.py:small --out=runs/fig06_small
+    python -m launch.sweep --config=experiments/fig06.py:medium \
+        --out=runs/fig06_medium --config.dataset.data_dir=DIR
 
 Paper (section 5, appendices A.4 and I.4): a ResNet-26 is trained for 20 epochs under a
 HIGH and one under a LOW regularisation configuration; from the parameters of each, 8
@@ -33,7 +35,7 @@ from typing import NamedTuple
 from ml_collections import ConfigDict
 
 from experiments import cifar_resnet26
-from experiments.settings import SMALL_SEEDS
+from experiments.settings import MEDIUM_SEEDS, SMALL_SEEDS
 from experiments.sweeps import (
     Changes,
     SweepRun,
@@ -92,12 +94,21 @@ SMALL = Pair(
     # By then the training loss has crossed epsilon under both, as in the paper.
     early_epochs=10,
 )
+MEDIUM = Pair(
+    "cifar10_resnet8",
+    "medium",
+    {"measure.hessian_examples": 1000, "measure.hessian_every_epochs": 8},
+    {"optimizer.learning_rate": 0.03},
+    {"optimizer.learning_rate": 0.003},
+    {seed: (seed,) for seed in MEDIUM_SEEDS},
+    early_epochs=8,
+)
 
 
 def get_runs(arg: str = "") -> list[SweepRun]:
     """Returns the early runs and their continuations."""
     check_arg("fig06.py", arg)
-    pairs = (SMALL,) if arg == "small" else (CIFAR100, CIFAR10)
+    pairs = {"small": (SMALL,), "medium": (MEDIUM,)}.get(arg, (CIFAR100, CIFAR10))
     return [run for pair in pairs for run in _pair_runs(pair)]
 
 

@@ -3,6 +3,8 @@
     python -m launch.sweep --config=experiments/fig07.py --out=runs/fig07 \
         --config.dataset.data_dir=DIR
     python -m launch.sweep --config=experiments/fig07.py:small --out=runs/fig07_small
+    python -m launch.sweep --config=experiments/fig07.py:medium \
+        --out=runs/fig07_medium --config.dataset.data_dir=DIR
 
 Paper (section 3, appendices A.1 and I.1): as figures 2 and 8, ResNet-26 at learning
 rate 0.02, CIFAR-10 with batches 100, 500, 700 (epsilon 1.2), CIFAR-100 with 100, 300,
@@ -32,6 +34,8 @@ def get_runs(arg: str = "") -> list[SweepRun]:
     check_arg("fig07.py", arg)
     if arg == "small":
         return _runs("small", "digits_resnet8", (25, 80, 250), 4)
+    if arg == "medium":
+        return _runs("medium", "cifar10_resnet8", (50, 200, 500), 5)
     return [
         *_runs("cifar10", "cifar10_resnet26", (100, 500, 700), 32),
         *_runs("cifar100", "cifar100_resnet26", (100, 300, 700), 32),

@@ -3,6 +3,8 @@
     python -m launch.sweep --config=experiments/fig14.py --out=runs/fig14 \
         --config.dataset.data_dir=DIR
     python -m launch.sweep --config=experiments/fig14.py:small --out=runs/fig14_small
+    python -m launch.sweep --config=experiments/fig14.py:medium \
+        --out=runs/fig14_medium --config.dataset.data_dir=DIR
 
 Paper (appendices A.4 and I.4): ResNet-26, weight decay 1e-5, learning rate x0.5 at
 epochs 80, 150 and 200, end at 250, 32 seeds. CIFAR-10: flips, learning rate 0.02,
@@ -37,6 +39,7 @@ from experiments.sweeps import (
 BATCH_SIZES = (480, 500, 520, 80, 100, 120)
 LEARNING_RATES = (0.0008, 0.001, 0.0012, 0.008, 0.01, 0.012)
 SMALL_LEARNING_RATES = (0.0024, 0.003, 0.0036, 0.024, 0.03, 0.036)
+MEDIUM_LEARNING_RATES = (0.0024, 0.003, 0.0036, 0.024, 0.03, 0.036)
 PAPER = {**cifar_resnet26.UNTIL_250, "measure.hessian_examples": 1000}
 SMALL = {"measure.every_epochs": 5}
 
@@ -47,6 +50,10 @@ def get_runs(arg: str = "") -> list[SweepRun]:
     if arg == "small":
         run = _run("small", "digits_resnet8", SMALL)
         runs = varied(run, "optimizer.learning_rate", SMALL_LEARNING_RATES)
+        return over_seeds(*runs, seeds=range(3))
+    if arg == "medium":
+        run = _run("medium", "cifar10_resnet8", {"measure.hessian_examples": 1000})
+        runs = varied(run, "optimizer.learning_rate", MEDIUM_LEARNING_RATES)
         return over_seeds(*runs, seeds=range(3))
     cifar10 = _run(
         "cifar10", "cifar10_resnet26", {**PAPER, "optimizer.learning_rate": 0.02}

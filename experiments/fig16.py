@@ -3,6 +3,8 @@
     python -m launch.sweep --config=experiments/fig16.py --out=runs/fig16 \
         --config.dataset.data_dir=DIR
     python -m launch.sweep --config=experiments/fig16.py:small --out=runs/fig16_small
+    python -m launch.sweep --config=experiments/fig16.py:medium \
+        --out=runs/fig16_medium --config.dataset.data_dir=DIR
 
 Paper (appendix C): SimpleCNN on CIFAR-10, FP with f = 10 and f = 1, alpha: 10
 log-spaced values in [1e-2, 1e0]; validation accuracy and Tr(F) against epoch for each
@@ -15,7 +17,7 @@ Expected time: 60 runs, 11 device-hours on A100s, 4 on H100s, 13 on TPU v5es
 Open: the learning rate, taken as table 1's baseline (eta*/10); how many seeds, 3 here.
 """
 
-from experiments.settings import DIGITS, SIMPLE_CNN
+from experiments.settings import simple_cnn
 from experiments.sweeps import (
     SweepRun,
     Winners,
@@ -28,15 +30,14 @@ from experiments.sweeps import (
 )
 
 COEFFICIENTS = log_spaced(1e-2, 1e0, 10)
-SMALL_COEFFICIENTS = (0.01, 0.03, 0.1, 0.3)
+FEW_COEFFICIENTS = (0.01, 0.03, 0.1, 0.3)
 
 
 def get_runs(arg: str = "", winners: Winners | None = None) -> list[SweepRun]:
     """Returns the runs of each f and alpha, with table 1's eta* where it is given."""
     check_arg("fig16.py", arg)
-    is_small = arg == "small"
-    setting = DIGITS if is_small else SIMPLE_CNN
-    coefficients = SMALL_COEFFICIENTS if is_small else COEFFICIENTS
+    setting = simple_cnn(arg)
+    coefficients = FEW_COEFFICIENTS if arg else COEFFICIENTS
     eta_star = taken(winners, setting.eta_search, setting.eta_star)
     run = setting.run("fp", eta_star / setting.slower)
     runs = [

@@ -3,6 +3,8 @@
     python -m launch.sweep --config=experiments/fig17.py --out=runs/fig17 \
         --config.dataset.data_dir=DIR
     python -m launch.sweep --config=experiments/fig17.py:small --out=runs/fig17_small
+    python -m launch.sweep --config=experiments/fig17.py:medium \
+        --out=runs/fig17_medium --config.dataset.data_dir=DIR
 
 Paper (appendix C): SimpleCNN on CIFAR-10, "FP exact": the squared gradient norm of the
 batch's first example alone, at every step (f = 1), alpha: 10 log-spaced values in
@@ -15,7 +17,7 @@ Expected time: 30 runs, 2.1 device-hours on A100s, 0.98 on H100s, 3.4 on TPU v5e
 Open: the learning rate, taken as table 1's baseline (eta*/10); how many seeds, 3 here.
 """
 
-from experiments.settings import DIGITS, SIMPLE_CNN
+from experiments.settings import simple_cnn
 from experiments.sweeps import (
     SweepRun,
     Winners,
@@ -29,19 +31,18 @@ from experiments.sweeps import (
 )
 
 COEFFICIENTS = log_spaced(1e-4, 1e-2, 10)
-SMALL_COEFFICIENTS = (0.0003, 0.001, 0.003, 0.01)
+FEW_COEFFICIENTS = (0.0003, 0.001, 0.003, 0.01)
 
 
 def get_runs(arg: str = "", winners: Winners | None = None) -> list[SweepRun]:
     """Returns the runs of each alpha, with table 1's eta* where it is given."""
     check_arg("fig17.py", arg)
-    is_small = arg == "small"
-    setting = DIGITS if is_small else SIMPLE_CNN
+    setting = simple_cnn(arg)
     eta_star = taken(winners, setting.eta_search, setting.eta_star)
     run = setting.run("fp_single", eta_star / setting.slower)
     fixed = {"penalty.name": "fisher_single", "penalty.update_every": 1}
     run = run._replace(config=changed(run.config, fixed))
-    coefficients = SMALL_COEFFICIENTS if is_small else COEFFICIENTS
+    coefficients = FEW_COEFFICIENTS if arg else COEFFICIENTS
     runs = varied(run, "penalty.coefficient", coefficients)
     return over_seeds(*runs, seeds=setting.seeds)
 

@@ -35,7 +35,7 @@ SMALL = {**EVERY_STEP, "train.num_epochs": 60, "optimizer.decay_epochs": ()}
 
 def get_runs(arg: str = "", winners: Winners | None = None) -> list[SweepRun]:
     """Returns the runs of each rate, table 1's eta* where it is given."""
-    check_arg("fig18.py", arg)
+    check_arg("fig18.py", arg, ("small",))
     is_small = arg == "small"
     setting = DIGITS if is_small else SIMPLE_CNN
     eta_star = taken(winners, setting.eta_search, setting.eta_star)

@@ -36,7 +36,7 @@ SMALL = {**fig18.SMALL, "train.num_epochs": 120}
 
 def get_runs(arg: str = "", winners: Winners | None = None) -> list[SweepRun]:
     """Returns the runs of each batch size, at table 1's eta* where it is given."""
-    check_arg("fig19.py", arg)
+    check_arg("fig19.py", arg, ("small",))
     if arg == "small":
         run = DIGITS.run("eta_star", 0.01)
         run = run._replace(config=changed(run.config, SMALL))

@@ -3,6 +3,8 @@
     python -m launch.sweep --config=experiments/fig20.py --out=runs/fig20 \
         --config.dataset.data_dir=DIR --winners=runs/table1/selection.json
     python -m launch.sweep --config=experiments/fig20.py:small --out=runs/fig20_small
+    python -m launch.sweep --config=experiments/fig20.py:medium \
+        --out=runs/fig20_medium --config.dataset.data_dir=DIR
 
 Paper (appendix E): SimpleCNN on CIFAR-10, batch 1280 instead of 128, half the learning
 rate, FP at every step on the first 128 examples of the batch; validation accuracy and
@@ -17,7 +19,7 @@ many as the batch holds, as appendix I.2 has it for section 4; how many seeds, h
 for alpha's winner by validation accuracy and for the runs without FP (small: 5).
 """
 
-from experiments.settings import DIGITS, SIMPLE_CNN, SMALL_SEEDS
+from experiments.settings import SMALL_SEEDS, simple_cnn
 from experiments.sweeps import (
     Changes,
     Search,
@@ -38,7 +40,7 @@ def get_runs(arg: str = "", winners: Winners | None = None) -> list[SweepRun]:
     """Returns the runs without FP, the search of alpha and its final runs."""
     check_arg("fig20.py", arg)
     is_small = arg == "small"
-    setting = DIGITS if is_small else SIMPLE_CNN
+    setting = simple_cnn(arg)
     seeds = SMALL_SEEDS if is_small else setting.seeds
     eta_star = taken(winners, setting.eta_search, setting.eta_star)
     batch_size = setting.get_config().train.batch_size

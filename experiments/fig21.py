@@ -61,7 +61,7 @@ SMALL_NETWORKS: dict[str, Changes] = {
 
 def get_runs(arg: str = "") -> list[SweepRun]:
     """Returns the runs of each network."""
-    check_arg("fig21.py", arg)
+    check_arg("fig21.py", arg, ("small",))
     if arg == "small":
         config = changed(DIGITS.run("baseline", 0.01).config, {**MEASURED, **SMALL})
         runs = [

@@ -2,7 +2,7 @@
 
 A file with a sweep has
 
-    get_config(arg) -> ConfigDict              # arg: "" the paper's scale, or "small"
+    get_config(arg) -> ConfigDict              # arg: "" the paper's scale, or a form
     get_sweep(arg) -> list of override dicts   # flat, each against get_config(arg)
 
 Where its runs need labels or are tuned it has instead
@@ -25,6 +25,9 @@ from typing import Any, NamedTuple
 from ml_collections import ConfigDict
 
 from fisher_jax.train.config import flatten
+
+# Smaller than the paper's: on digits, and on a part of CIFAR-10.
+FORMS = ("small", "medium")
 
 Winners = Mapping[str, float]
 Changes = Mapping[str, Any]
@@ -164,7 +167,7 @@ def log_spaced(low: float, high: float, count: int) -> tuple[float, ...]:
     return tuple(float(f"{low * step**index:.6g}") for index in range(count))
 
 
-def check_arg(file: str, arg: str, variants: Sequence[str] = ("small",)) -> None:
+def check_arg(file: str, arg: str, variants: Sequence[str] = FORMS) -> None:
     """Raises ValueError unless the text after ``:`` is empty or a known variant."""
     if arg and arg not in variants:
         raise ValueError(f"unknown variant {arg!r} of {file}, one of {list(variants)}")

@@ -3,6 +3,8 @@
     python -m launch.sweep --config=experiments/table1.py --out=runs/table1 \
         --config.dataset.data_dir=DIR
     python -m launch.sweep --config=experiments/table1.py:small --out=runs/table1_small
+    python -m launch.sweep --config=experiments/table1.py:medium \
+        --out=runs/table1_medium --config.dataset.data_dir=DIR
 
 Paper (section 4, appendix I.2): eta*, and at the baseline's learning rate (eta*/10,
 TinyImageNet eta*/30) no penalty, GP_x, GP, FP and GP_r; no augmentation but on

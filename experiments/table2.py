@@ -3,6 +3,8 @@
     python -m launch.sweep --config=experiments/table2.py --out=runs/table2 \
         --config.dataset.data_dir=DIR
     python -m launch.sweep --config=experiments/table2.py:small --out=runs/table2_small
+    python -m launch.sweep --config=experiments/table2.py:medium \
+        --out=runs/table2_medium --config.dataset.data_dir=DIR
 
 Paper (section 4, appendix I.2): the five settings of table 1 with pad 4, random crop
 and horizontal flip, at the best learning rate, with and without FP; table 7 is the

@@ -3,6 +3,8 @@
     python -m launch.sweep --config=experiments/table3.py --out=runs/table3 \
         --config.dataset.data_dir=DIR --winners=runs/table1/selection.json
     python -m launch.sweep --config=experiments/table3.py:small --out=runs/table3_small
+    python -m launch.sweep --config=experiments/table3.py:medium \
+        --out=runs/table3_medium --config.dataset.data_dir=DIR
 
 Paper (section 4.1, appendices A.3 and I.3): CIFAR-100 with 25% or 50% of the training
 labels replaced by uniform draws, no weight decay, early stopping on validation; VGG-11
@@ -34,7 +36,14 @@ says Wide ResNet.
 from collections.abc import Mapping
 
 from experiments import methods
-from experiments.settings import DIGITS, VGG11, WRESNET, Setting, digits
+from experiments.settings import (
+    CIFAR10_PART,
+    DIGITS,
+    VGG11,
+    WRESNET,
+    Setting,
+    digits,
+)
 from experiments.sweeps import (
     Search,
     SweepRun,
@@ -64,10 +73,18 @@ SMALL_GRIDS: Mapping[str, tuple[float, ...]] = {
 }
 
 
+MEDIUM_GRIDS: Mapping[str, tuple[float, ...]] = {
+    "mixup": (0.4, 1.6, 6.4),
+    "gp_x": (1.0, 3.0, 10.0, 30.0, 100.0),
+    "fp": (0.01, 0.03, 0.1, 0.3, 1.0),
+    "gp_r": (0.01, 0.03, 0.1, 0.3, 1.0),
+}
+
+
 def get_runs(arg: str = "", winners: Winners | None = None) -> list[SweepRun]:
     """Returns the runs that can be defined with these winners."""
     check_arg("table3.py", arg)
-    grids = SMALL_GRIDS if arg == "small" else GRIDS
+    grids = {"small": SMALL_GRIDS, "medium": MEDIUM_GRIDS}.get(arg, GRIDS)
     runs = []
     for setting in _settings(arg):
         eta_star = taken(winners, setting.eta_search, setting.eta_star)
@@ -107,6 +124,8 @@ def _noisy(
 
 
 def _settings(arg: str) -> tuple[Setting, ...]:
+    if arg == "medium":
+        return (CIFAR10_PART,)
     if arg != "small":
         return (VGG11, WRESNET)
     # The digits of experiments/digits_fp.py, with a validation split.
