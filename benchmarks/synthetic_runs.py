@@ -37,7 +37,7 @@ def write_run(
     changes: Mapping[str, Any],
     method: str = "baseline",
     stage: str = "final",
-    small: bool = False,
+    form: str = "",
     group: Mapping[str, Any] | None = None,
     every_steps: int = 0,
     steps_per_epoch: int = 100,
@@ -80,7 +80,7 @@ def write_run(
         result = {"status": "finished", "steps": rows[-1]["step"]}
         (directory / "result.json").write_text(json.dumps(result))
     if place:
-        where = {"experiment": experiment, "small": small, "method": method}
+        where = {"experiment": experiment, "form": form, "method": method}
         dataset, model = config["dataset.name"], config["model.name"]
         where |= {"setting": f"{dataset}_{model}", "stage": stage}
         where |= {"seed": config["seed"], "group": dict(group or {})}

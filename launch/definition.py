@@ -13,7 +13,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
 
-from experiments.sweeps import Search, SweepRun, Winners, differences
+from experiments.sweeps import FORMS, Search, SweepRun, Winners, differences
 from fisher_jax.errors import UserError, one_line
 from fisher_jax.report.names import PENALTY_METHODS
 from fisher_jax.train.config import (
@@ -165,7 +165,7 @@ def _planned(
 ) -> PlannedRun:
     labels = {
         "experiment": experiment,
-        "small": arg == "small",
+        "form": arg if arg in FORMS else "",
         "setting": run.setting,
         "method": run.method,
         "stage": "search" if run.search else "final",
@@ -192,7 +192,7 @@ def _unlabelled(
         method = PENALTY_METHODS.get(penalty, penalty[0])
     labels = {
         "experiment": experiment,
-        "small": arg == "small",
+        "form": arg if arg in FORMS else "",
         "setting": f"{config['dataset.name']}_{config['model.name']}",
         "method": method,
         "stage": "final",

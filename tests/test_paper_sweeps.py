@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from experiments.sweeps import FORMS
 from launch.definition import load_definition
 
 ROOT = Path(__file__).parents[1]
@@ -20,6 +21,14 @@ FILES = sorted(
     for path in (ROOT / "experiments").glob("*.py")
     if "\nget_config, get_sweep = " in path.read_text()
 )
+# What digits decide, or what is about the estimators alone, has no middle form.
+NO_MEDIUM = {"fig18", "fig19", "fig21", "beyond_estimators"}
+SMALLER = [
+    (name, form)
+    for name in FILES
+    for form in FORMS
+    if form != "medium" or name not in NO_MEDIUM
+]
 
 
 def module_of(name):
@@ -30,8 +39,7 @@ def test_every_figure_and_table_has_a_file():
     assert set(ROWS) | {"table1", "table2", "table3"} <= set(FILES)
 
 
-@pytest.mark.parametrize("arg", ["", "small"])
-@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize(("name", "arg"), [*((n, "") for n in FILES), *SMALLER])
 def test_the_sweep_is_valid_and_its_override_dicts_are_its_runs(name, arg, monkeypatch):
     monkeypatch.chdir(ROOT)
     definition = load_definition(f"experiments/{name}.py" + (f":{arg}" if arg else ""))
@@ -42,27 +50,28 @@ def test_the_sweep_is_valid_and_its_override_dicts_are_its_runs(name, arg, monke
     for changes in module.get_sweep(arg):
         changed = config.copy_and_resolve_references()
         changed.update_from_flattened_dict(changes)
-    assert {run.labels["small"] for run in runs} == {arg == "small"}
+    assert {run.labels["form"] for run in runs} == {arg}
     # Before anything is chosen only what needs no winner is there.
     first = {run.name for run in definition.plan({})}
     assert first
     assert first <= {run.name for run in runs}
-    if arg == "small":
-        assert config.dataset.name in {"digits", "cifar10"}
+    if arg:
+        assert config.dataset.name == {"small": "digits", "medium": "cifar10"}[arg]
 
 
-@pytest.mark.parametrize("name", FILES)
-def test_the_docstring_tells_command_and_time(name):
+@pytest.mark.parametrize(("name", "arg"), [*((n, "") for n in FILES), *SMALLER])
+def test_the_docstring_tells_command_and_time(name, arg):
     text = module_of(name).__doc__
-    assert f"--config=experiments/{name}.py " in text
-    assert f"--config=experiments/{name}.py:small" in text
+    assert f"--config=experiments/{name}.py{':' + arg if arg else ' '}" in text
     assert "Expected time:" in text
 
 
-@pytest.mark.parametrize("name", sorted(set(FILES) - {"beyond_estimators"}))
-def test_a_small_form_has_the_seeds_that_decide_a_claim(name):
+@pytest.mark.parametrize(
+    ("name", "form"), [case for case in SMALLER if case[0] != "beyond_estimators"]
+)
+def test_a_smaller_form_has_the_seeds_that_decide_a_claim(name, form):
     seeds = defaultdict(set)
-    for run in module_of(name).get_runs("small"):
+    for run in module_of(name).get_runs(form):
         if run.search is None:
             seeds[run.setting, run.method, *run.group.items()].add(run.config.seed)
     assert min(map(len, seeds.values())) >= 3

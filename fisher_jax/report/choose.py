@@ -24,7 +24,7 @@ class Setting(NamedTuple):
     title: str
     runs: pd.DataFrame
     notes: tuple[str, ...]
-    is_small: bool
+    form: str
     dataset: str
 
 
@@ -127,23 +127,23 @@ def settings_of(runs: pd.DataFrame, *, by_noise: bool = False) -> list[Setting]:
         by_noise: splits by the share of noisy labels, too.
     """
     settings = []
-    keys = ["is_small", "setting_label", "sweep_setting"]
-    for (is_small, label, sweep_setting), group in runs.groupby(keys):
+    keys = ["form", "setting_label", "sweep_setting"]
+    for (form, label, sweep_setting), group in runs.groupby(keys):
         chosen = one_version(group)
         same = runs[runs["setting_label"] == label]["sweep_setting"].nunique()
         title = f"{label}, {sweep_setting}" if same > 1 else str(label)
-        title += " (small)" if is_small else ""
+        title += f" ({form})" if form else ""
         notes = (*chosen.notes, *unfinished_note(chosen.runs))
         notes = tuple(f"{title}: {note}" for note in notes)
         dataset = str(group["dataset"].iloc[0])
-        settings.append(Setting(title, chosen.runs, notes, bool(is_small), dataset))
+        settings.append(Setting(title, chosen.runs, notes, form, dataset))
     ordered = sorted(settings, key=_paper_order)
     return [part for s in ordered for part in _by_noise(s)] if by_noise else ordered
 
 
-def _paper_order(setting: Setting) -> tuple[bool, int, str]:
+def _paper_order(setting: Setting) -> tuple[str, int, str]:
     name = str(setting.runs["setting"].iloc[0])
-    return setting.is_small, position(name, SETTINGS)[0], setting.title
+    return setting.form, position(name, SETTINGS)[0], setting.title
 
 
 def _by_noise(setting: Setting) -> list[Setting]:

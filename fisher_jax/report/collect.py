@@ -67,6 +67,14 @@ def load_runs(folders: Iterable[Path]) -> Runs:
     return Runs(table, {i: metrics[i] for i in table.index}, tuple(problems))
 
 
+def _form(place: Mapping[str, Any], variant: str) -> str:
+    """Returns the smaller form that a run belongs to, "" at the paper's scale."""
+    if place.get("small"):  # as sweeps wrote it while there was one smaller form
+        return "small"
+    form = str(place.get("form", variant))
+    return form if form in ("small", "medium") else ""
+
+
 def describe(run: RunFiles, records: Sequence[Record]) -> dict[str, Any]:
     """Returns a run's row: identity, version, state, and its quantities.
 
@@ -87,7 +95,7 @@ def describe(run: RunFiles, records: Sequence[Record]) -> dict[str, Any]:
         "path": str(run.directory),
         "experiment": str(place.get("experiment") or command[0]),
         "is_in_sweep": bool(place),
-        "is_small": bool(place.get("small", command[1] == "small")),
+        "form": _form(place, command[1]),
         "stage": str(place.get("stage") or "final"),
         "method": str(place.get("method") or method_of(config, command[1])),
         "setting": f"{dataset}_{model}",
@@ -174,7 +182,7 @@ def _candidate(config: Mapping[str, Any]) -> str:
 
 def _without_repetitions(table: pd.DataFrame) -> tuple[pd.DataFrame, int]:
     keys = ["candidate", "seed", "version", "init_from"]
-    keys += ["experiment", "is_small", "stage", "method"]
+    keys += ["experiment", "form", "stage", "method"]
     # Without a configuration two runs cannot be said to be the same.
     known = table[table["candidate"] != "{}"]
     fullest = known.sort_values("last_epoch", ascending=False, kind="stable")

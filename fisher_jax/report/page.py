@@ -15,7 +15,7 @@ from fisher_jax.report.item import Item
 from fisher_jax.report.names import method_label
 from fisher_jax.report.tables import Cell, Table
 
-_KIND = ["experiment", "is_small", "is_in_sweep"]
+_KIND = ["experiment", "form", "is_in_sweep"]
 MAX_PROBLEMS = 50  # shown; the rest is counted
 
 
@@ -95,14 +95,14 @@ def chance(report: Report) -> str:
     )
 
 
-def command_for(experiment: str, *, is_small: bool, is_in_sweep: bool) -> str:
+def command_for(experiment: str, *, form: str, is_in_sweep: bool) -> str:
     """Returns the command that makes an experiment's runs."""
     name = experiment or "EXPERIMENT"
     if not is_in_sweep:
         config = f"experiments/{name}.py:VARIANT"
         return f"python main.py --config={config} --workdir=runs/{name}"
-    config = f"experiments/{name}.py{':small' if is_small else ''}"
-    out = f"runs/{name}{'_small' if is_small else ''}"
+    config = f"experiments/{name}.py{f':{form}' if form else ''}"
+    out = f"runs/{name}{f'_{form}' if form else ''}"
     return f"python -m launch.sweep --config={config} --out={out}"
 
 
@@ -178,20 +178,18 @@ def _versions(table: pd.DataFrame) -> list[dict[str, Any]]:
 def _sweeps(table: pd.DataFrame) -> list[dict[str, Any]]:
     rows = []
     for keys, group in table.groupby(_KIND):
-        experiment, is_small, is_in_sweep = keys
+        experiment, form, is_in_sweep = keys
         counts = group["status"].value_counts()
         rows.append(
             {
-                "name": (experiment or "unknown") + (" (small)" if is_small else ""),
+                "name": (experiment or "unknown") + (f" ({form})" if form else ""),
                 "runs": len(group),
                 "finished": int(counts.get(FINISHED, 0)),
                 "diverged": int(counts.get(DIVERGED, 0)),
                 "incomplete": int(counts.get(INCOMPLETE, 0)),
                 "seconds": float(group["seconds"].sum()),
                 "time": duration(float(group["seconds"].sum())),
-                "command": command_for(
-                    experiment, is_small=is_small, is_in_sweep=is_in_sweep
-                ),
+                "command": command_for(experiment, form=form, is_in_sweep=is_in_sweep),
             }
         )
     return rows
@@ -201,8 +199,8 @@ def _commands(experiments: tuple[str, ...], table: pd.DataFrame) -> list[str]:
     """The commands of the experiments, () for all, that runs were found of."""
     found = table[table["experiment"].isin(experiments)] if experiments else table
     return [
-        command_for(name, is_small=bool(small), is_in_sweep=bool(in_sweep))
-        for name, small, in_sweep in sorted(found.groupby(_KIND).groups)
+        command_for(name, form=form, is_in_sweep=bool(in_sweep))
+        for name, form, in_sweep in sorted(found.groupby(_KIND).groups)
     ]
 
 

@@ -132,22 +132,20 @@ def _row_groups(
     """Yields label, published key and runs: first the paper's rows, then the others."""
     keys = dict.fromkeys(key[:-1] for key in published)
     for key in keys:
-        mask = (runs["setting"] == key[0]) & ~runs["is_small"].astype(bool)
+        mask = (runs["setting"] == key[0]) & (runs["form"] == "")
         if by_noise:
             mask &= runs["noise"] == float(key[1])
         yield _label(key, runs[mask]), key, runs[mask]
-    is_paper = ~runs["is_small"].astype(bool) & runs["setting"].isin(
-        [key[0] for key in keys]
-    )
+    is_paper = (runs["form"] == "") & runs["setting"].isin([key[0] for key in keys])
     if by_noise:
         is_paper &= runs["noise"].isin([float(key[1]) for key in keys])
     others = runs[~is_paper]
-    group_by = ["setting_label", "sweep_setting", "is_small", "noise"]
-    for (label, sweep_setting, is_small, noise), group in others.groupby(group_by):
+    group_by = ["setting_label", "sweep_setting", "form", "noise"]
+    for (label, sweep_setting, form, noise), group in others.groupby(group_by):
         same_label = others[others["setting_label"] == label]
         if same_label["sweep_setting"].nunique() > 1:
             label = f"{label}, {sweep_setting}"
-        label += " (small)" if is_small else ""
+        label += f" ({form})" if form else ""
         yield label + _noise(noise, group), (), group
 
 

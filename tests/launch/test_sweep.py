@@ -93,7 +93,7 @@ def test_override_dicts_become_named_runs_with_labels(tmp_path):
         "learning_rate_0.1-seed_0", "learning_rate_0.1-seed_1",
     ]  # fmt: skip
     assert runs[2].labels == {
-        "experiment": "tiny", "small": False, "setting": "digits_simple_cnn",
+        "experiment": "tiny", "form": "", "setting": "digits_simple_cnn",
         "method": "baseline", "stage": "final", "seed": 0,
         "group": {"optimizer.learning_rate": 0.1},
     }  # fmt: skip

@@ -58,7 +58,7 @@ def test_without_run_json_the_method_follows_from_the_configuration(
     )
     row = row_of(tmp_path)
     assert (row["experiment"], row["method"]) == ("digits_fp", method)
-    assert not row["is_small"]
+    assert row["form"] == ""
 
 
 def test_a_run_that_broke_off_is_incomplete(tmp_path):

@@ -110,7 +110,7 @@ def test_published_points_are_hollow_and_only_beside_the_papers_data(runs, tmp_p
     assert any(np.array_equal(xy, points) for xy in hollow)
     assert len(hollow) == 3
     small = CNN | {"train.num_epochs": 6}
-    write_run(tmp_path / "r", experiment="fig02", changes=small, small=True)
+    write_run(tmp_path / "r", experiment="fig02", changes=small, form="small")
     (axes,) = drawn("figure2", load_runs([tmp_path])).figure.axes
     assert all(line.get_markerfacecolor() != "none" for line in axes.lines)
 

@@ -83,9 +83,9 @@ def test_best_is_bold_and_green_reaches_eta_star(tmp_path):
 
 def test_small_forms_and_other_data_stand_in_rows_of_their_own(tmp_path):
     add(tmp_path, "fp", 0, at_best(0.8))
-    add(tmp_path, "fp", 0, at_best(0.5), small=True)
+    add(tmp_path, "fp", 0, at_best(0.5), form="small")
     digits = {"dataset.name": "digits", "model.name": "simple_cnn"}
-    add(tmp_path, "fp", 0, at_best(0.9), changes=digits, small=True)
+    add(tmp_path, "fp", 0, at_best(0.9), changes=digits, form="small")
     table = fill(tmp_path, "table1")
     assert cell(table, "SimpleCNN / CIFAR-10 (small)", "fp").published is None
     assert cell(table, "SimpleCNN / digits (small)", "fp").ours.mean == 90.0

@@ -84,7 +84,7 @@ def _ends(setting: Setting, group: pd.DataFrame, runs: Runs, value: float) -> st
     ours = summarise([100 * v for v in group["best_test_accuracy"].astype(float)])
     paper = PUBLISHED.get(setting.dataset, {}).get(value)
     text = f"ℓ = {loss:.2g}" + ("" if ours is None else f", TA = {ours.mean:.1f}%")
-    if paper is not None and not setting.is_small:
+    if paper is not None and not setting.form:
         text += f" (paper {paper:.1f}%)"
     return text
 

@@ -73,8 +73,8 @@ def _draw_reference(axes: Axes, setting: Setting, runs: Runs, method: str) -> No
     rows = setting.runs[setting.runs["method"] == method]
     if not len(rows):
         table = runs.table
-        label, is_small = setting.runs[["setting_label", "is_small"]].iloc[0]
-        same = (table["setting_label"] == label) & (table["is_small"] == is_small)
+        label = setting.runs["setting_label"].iloc[0]
+        same = (table["setting_label"] == label) & (table["form"] == setting.form)
         is_method = table["experiment"].isin(TABLE_1) & (table["method"] == method)
         rows = for_cell(table[same & is_method]).runs
     values = [100 * v for v in rows["test_accuracy"].astype(float)]

@@ -17,8 +17,8 @@ def _fill(rows: pd.DataFrame, runs: Runs) -> Table | str:
     lines = []
     parents = rows.groupby(rows["path"].map(lambda path: str(Path(path).parent)))
     for folder, group in parents:
-        small = " (small)" if bool(group["is_small"].iloc[0]) else ""
-        label = f"{group['experiment'].iloc[0]}{small}"
+        form = str(group["form"].iloc[0])
+        label = f"{group['experiment'].iloc[0]}{f' ({form})' if form else ''}"
         lines += [Row(label, c) for c in _lines(Path(folder) / "selection.json")]
     if not lines:
         return "no sweep with a search"

@@ -67,7 +67,7 @@ def draw_strengths(
             canvas.label_axes(axes, part.title, "epoch", label)
             canvas.mark_empty(axes)
         canvas.start_at_zero(right)
-        if published and not part.is_small:
+        if published and not part.form:
             _mark_published(left, right, published)
         canvas.add_root_axis(right)
     canvas.legend_below(figure, *all_axes[:, 0])

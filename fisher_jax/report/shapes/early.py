@@ -60,7 +60,7 @@ def draw_early(
     for axes, setting in zip(all_axes, settings, strict=True):
         _draw_points(axes, setting, varied, letter, quantity)
         points = (published or {}).get(setting.dataset, ())
-        if points and not setting.is_small:
+        if points and not setting.form:
             axes.plot(
                 [point.trace for point in points],
                 [point.accuracy for point in points],
@@ -78,7 +78,7 @@ def draw_early(
 
 
 def _paper_order(setting: Setting) -> tuple[bool, int]:
-    return setting.is_small, position(setting.dataset, _DATASETS)[0]
+    return setting.form, position(setting.dataset, _DATASETS)[0]
 
 
 def _draw_points(

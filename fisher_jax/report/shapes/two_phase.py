@@ -56,7 +56,7 @@ def draw_two_phase(
         return f"no runs with two values of the {varied.replace('_', ' ')}"
     figure, all_axes = canvas.new_figure(len(settings), 3, height=2.0)
     for setting, (bars, hessian, accuracy) in zip(settings, all_axes, strict=True):
-        is_papers = setting.dataset == dataset and not setting.is_small
+        is_papers = setting.dataset == dataset and not setting.form
         paper = published if is_papers else {}
         second = setting.runs[setting.runs["phase"] == 2]
         _draw_bars(bars, setting.runs, runs, paper)
