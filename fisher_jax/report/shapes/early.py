@@ -77,7 +77,7 @@ def draw_early(
     return Drawing(figure, len(rows), tuple(dict.fromkeys(notes)))
 
 
-def _paper_order(setting: Setting) -> tuple[bool, int]:
+def _paper_order(setting: Setting) -> tuple[str, int]:
     return setting.form, position(setting.dataset, _DATASETS)[0]
 
 
