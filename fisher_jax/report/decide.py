@@ -489,8 +489,9 @@ def _deals(
     """
     seed = zlib.crc32(np.concatenate([x, y]).tobytes())
     places = np.argsort(blocks, kind="stable")
-    keys = np.random.default_rng(seed).random((NUM_DEALS, blocks.size))
-    deals = np.empty(keys.shape, int)
+    shape = NUM_DEALS, blocks.size
+    keys = np.random.default_rng(seed).random(shape)
+    deals = np.empty(shape, int)
     deals[:, places] = np.argsort(blocks + keys, axis=1)
     return deals
 

@@ -24,7 +24,7 @@ def runs_of(small, large):
             row = {"seed": float(seed), "learning_rate": rate, "stage": "final"}
             table.append(row)
     frame = pd.DataFrame(table)
-    return Setting("s", frame, (), False, "d"), Runs(frame, metrics, ())
+    return Setting("s", frame, (), "", "d"), Runs(frame, metrics, ())
 
 
 def spiked(curve, at):

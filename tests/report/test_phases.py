@@ -76,7 +76,7 @@ def two_phases(*, first_phases, continued, loss=0.005, flat="high"):
                     | {"best_test_accuracy": 0.9 - 0.01 * trace}
                 )
     frame = pd.DataFrame(table)
-    return Setting("s", frame, (), False, "d"), Runs(frame, metrics, ())
+    return Setting("s", frame, (), "", "d"), Runs(frame, metrics, ())
 
 
 @pytest.mark.parametrize(("flat", "status"), [("high", "holds"), ("low", "fails")])

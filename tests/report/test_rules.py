@@ -55,7 +55,7 @@ def rows(method, accuracies, **values):
 
 
 def setting(*groups):
-    return Setting("s", pd.DataFrame([r for g in groups for r in g]), (), False, "d")
+    return Setting("s", pd.DataFrame([r for g in groups for r in g]), (), "", "d")
 
 
 HIGH, LOW = (0.8, 0.81, 0.82), (0.7, 0.705, 0.72)

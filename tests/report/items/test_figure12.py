@@ -38,7 +38,7 @@ def runs_of(cosines):
                 }
             )
     frame = pd.DataFrame(table)
-    return Setting("s", frame, (), False, "d"), Runs(frame, metrics, ())
+    return Setting("s", frame, (), "", "d"), Runs(frame, metrics, ())
 
 
 def test_the_early_phase_is_the_first_tenth_without_initialisation():

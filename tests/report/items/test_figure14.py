@@ -37,7 +37,7 @@ def runs_of(traces, losses=(0.005,) * 4, seeds=4, accuracies=(0.8, 0.81, 0.9, 0.
                 }
             )
     frame = pd.DataFrame(table)
-    return Setting("s", frame, (), False, "d"), Runs(frame, metrics, ())
+    return Setting("s", frame, (), "", "d"), Runs(frame, metrics, ())
 
 
 def statuses(setting, runs):
