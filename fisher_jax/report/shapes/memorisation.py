@@ -25,9 +25,9 @@ CAPTION = (
     f"point for each record. Grey: no penalty. {SPREAD} Not smoothed."
 )
 ALT = (
-    "Six panels, a line for each coefficient: gradient norms of clean and noisy "
-    "examples and their ratio, training and validation accuracy against epoch; paths "
-    "of clean against noisy training accuracy."
+    "Six panels a setting, a line for each coefficient: gradient norms of clean and "
+    "noisy examples and their ratio, training and validation accuracy against epoch; "
+    "paths of clean against noisy training accuracy."
 )
 NOISE = 0.25
 # The first of two networks, or what stands for it; all others are the second.
@@ -62,7 +62,7 @@ def _model(setting: Setting) -> str:
 def draw_memorisation(
     rows: pd.DataFrame, runs: Runs, *, is_second: bool
 ) -> Drawing | str:
-    """Draws six panels of one network with noisy labels, for FP.
+    """Draws six panels for each setting with noisy labels of a network, for FP.
 
     Args:
         is_second: of another network than VGG-11, or SimpleCNN in its place.
@@ -71,12 +71,24 @@ def draw_memorisation(
     settings = [s for s in settings if (_model(s) not in _FIRST) == is_second]
     if not settings:
         return f"no {'second ' if is_second else ''}network with 25% noisy labels"
-    setting = settings[0]
-    figure, all_axes = canvas.new_figure(2, 3, height=1.7)
-    coefficients = list(setting.runs["coefficient"].dropna())
-    colours = canvas.coefficient_colours(figure, all_axes, coefficients)
+    figure, all_axes = canvas.new_figure(2 * len(settings), 3, height=1.7)
+    coefficients = pd.concat([setting.runs["coefficient"] for setting in settings])
+    colours = canvas.coefficient_colours(figure, all_axes, list(coefficients.dropna()))
+    for place, setting in enumerate(settings):
+        axes = all_axes[2 * place : 2 * place + 2]
+        _draw_setting(axes, setting, _with_ratio(setting.runs, runs), colours)
+    canvas.legend_below(figure, *all_axes.flat)
+    count = sum(len(setting.runs) for setting in settings)
+    return Drawing(figure, count, canvas.notes_of(settings))
+
+
+def _draw_setting(
+    all_axes: np.ndarray,
+    setting: Setting,
+    runs: Runs,
+    colours: dict[float, tuple[float, ...]],
+) -> None:
     accuracy = accuracy_metric(setting.runs, runs.metrics)
-    runs = _with_ratio(setting.runs, runs)
     views = (
         ("gradient/clean_norm", "‖g$_c$‖", 1.0, "log"),
         ("gradient/noisy_norm", "‖g$_n$‖", 1.0, "log"),
@@ -95,11 +107,9 @@ def draw_memorisation(
         all_axes[1, 0], setting.runs, runs, noisy, colours, 100, linestyle="--"
     )
     _draw_paths(all_axes[1, 2], setting.runs, runs, colours)
+    all_axes[0, 1].set_title(canvas.plain(setting.title))
     for axes in all_axes.flat:
         canvas.mark_empty(axes)
-    figure.suptitle(canvas.plain(setting.title))
-    canvas.legend_below(figure, *all_axes.flat)
-    return Drawing(figure, len(setting.runs), setting.notes)
 
 
 def _draw_paths(
