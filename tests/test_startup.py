@@ -10,6 +10,7 @@ import pytest
 from fisher_jax import startup
 from fisher_jax.errors import UserError
 from tests.command import errors, run
+from tests.tiers import some
 
 FLAG = "--xla_cpu_experimental_ynn_fusion_type"
 
@@ -43,22 +44,22 @@ def test_flags_in_a_file_are_kept(flags, tmp_path):
         flags(str(tmp_path / "none"))
 
 
-@pytest.mark.parametrize(
-    ("name", "value", "said"),
-    [
-        ("JAX_ENABLE_X64", "foo", "invalid truth value 'foo'"),
-        ("JAX_DEFAULT_PRNG_IMPL", "foo", "JAX flag jax_default_prng_impl"),
-        ("XLA_FLAGS", "foo", "XLA_FLAGS=foo is no flag"),
-    ],
-)
-def test_settings_that_nobody_understands_get_one_line(tmp_path, name, value, said):
+MEANINGLESS = {
+    "JAX_ENABLE_X64": "invalid truth value 'foo'",
+    "JAX_DEFAULT_PRNG_IMPL": "JAX flag jax_default_prng_impl",
+    "XLA_FLAGS": "XLA_FLAGS=foo is no flag",
+}
+
+
+@pytest.mark.parametrize("name", some(MEANINGLESS, ["JAX_ENABLE_X64"]))
+def test_settings_that_nobody_understands_get_one_line(tmp_path, name):
     code, output = run(
         "--config=experiments/base.py", f"--workdir={tmp_path}/run",
-        environment={name: value},
+        environment={name: "foo"},
     )  # fmt: skip
     assert code == 2, output
     (line,) = errors(output)
-    assert said in line
+    assert MEANINGLESS[name] in line
     assert "Traceback" not in output
     assert not (tmp_path / "run").exists()
 

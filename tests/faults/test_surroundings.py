@@ -41,6 +41,7 @@ def test_the_home_folder_and_a_plain_terminal(tmp_path):
     assert "no configuration file" not in line
 
 
+@pytest.mark.slow
 def test_output_on_a_full_disk_does_not_end_a_run(tmp_path):
     with open("/dev/full", "w") as full:
         done = subprocess.run(
@@ -53,15 +54,14 @@ def test_output_on_a_full_disk_does_not_end_a_run(tmp_path):
     assert result(tmp_path / "run")["status"] == "finished"
 
 
-@pytest.mark.parametrize("address", ["gs://bucket/run", "file:///tmp/run"])
-def test_an_address_as_workdir_is_refused_before_anything_is_made(tmp_path, address):
+def test_an_address_as_workdir_is_refused_before_anything_is_made(tmp_path):
     done = subprocess.run(
-        [*COMMAND, f"--workdir={address}"], cwd=tmp_path, capture_output=True,
+        [*COMMAND, "--workdir=gs://bucket/run"], cwd=tmp_path, capture_output=True,
         text=True, timeout=60, check=False, env={**os.environ, "PYTHONPATH": str(ROOT)},
     )  # fmt: skip
     assert done.returncode == 2
     assert done.stderr.startswith("error: ")
-    assert "is an address" in done.stderr or "no configuration file" in done.stderr
+    assert "is an address" in done.stderr
     assert not list(tmp_path.iterdir())
 
 

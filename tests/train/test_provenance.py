@@ -12,6 +12,7 @@ import pytest
 from fisher_jax.host.machine import describe_machine
 from fisher_jax.train.provenance import changes, setting_differences
 from tests.command import SMALL, errors, lines_of, run, signal_when, start
+from tests.tiers import some
 
 
 def settings_under(**environment):
@@ -79,7 +80,9 @@ SETTINGS = {
 }
 
 
-@pytest.mark.parametrize("name", SETTINGS)
+@pytest.mark.parametrize(
+    "name", some(SETTINGS, ["JAX_THREEFRY_PARTITIONABLE", "JAX_ENABLE_X64"])
+)
 def test_a_run_goes_on_with_its_own_settings_only(interrupted, name):
     value, said = SETTINGS[name]
     before = sorted(interrupted.rglob("*"))
@@ -93,6 +96,7 @@ def test_a_run_goes_on_with_its_own_settings_only(interrupted, name):
     assert sorted(interrupted.rglob("*")) == before
 
 
+@pytest.mark.slow
 def test_other_versions_and_an_older_record_go_on_and_are_told(interrupted, tmp_path):
     workdir = shutil.copytree(interrupted, tmp_path / "run")
     path = workdir / "config.json"
