@@ -32,7 +32,7 @@ from fisher_jax.curvature import (
     hvp,
     squared_gradient_norms,
 )
-from fisher_jax.data.digits import load_digits
+from fisher_jax.data.packaged import load_digits
 from fisher_jax.losses import cross_entropy
 from fisher_jax.models import SimpleCNN, WideResNet
 

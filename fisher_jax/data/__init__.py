@@ -1,6 +1,6 @@
 """Images and labels: sources, then label noise, then batches, then augmentation.
 
-    sources, digits, prepared    a data set by its name (cache: decoded once)
+    sources, packaged, prepared  a data set by its name (cache: decoded once)
     selection                    what trains and validates, with which labels
     batches                      which examples a step sees
     device                       sets in memory: gathered, normalised, augmented

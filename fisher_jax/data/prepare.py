@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from fisher_jax.data.packaged import PACKAGED
 from fisher_jax.data.prepared import (
     OWN_BUILDERS,
     file_format,
@@ -56,8 +57,8 @@ def prepare(name: str, data_dir: Path, manual_dir: Path | None = None) -> Path:
         DataError: Where the name is unknown, TensorFlow is missing, the set is there
             in another format, or downloading or preparing fails.
     """
-    if name == "digits":
-        raise DataError("digits comes with scikit-learn and needs no preparing")
+    if name in PACKAGED:
+        raise DataError(f"{name} comes with {PACKAGED[name][1]} and needs no preparing")
     if prepared_dir := find_prepared(name, data_dir):
         if (found := file_format(prepared_dir)) == "array_record":
             return prepared_dir

@@ -21,6 +21,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from fisher_jax.data.image_set import ImageSet, Source
+from fisher_jax.data.packaged import PACKAGED
 from fisher_jax.data.records import (
     REMEDY,
     Example,
@@ -199,13 +200,13 @@ def is_known(name: str) -> bool:
 def unknown_error(name: str, data_dir: Path) -> DataError:
     """Returns the error for a name that nobody knows, with the nearest that exist."""
     prepared = {path.name for path in _folders(data_dir)}
-    known = {"digits", *OWN_BUILDERS, *_builder_names(), *prepared}
+    known = {*PACKAGED, *OWN_BUILDERS, *_builder_names(), *prepared}
     dataset = _parse_name(name).dataset
     nearest = difflib.get_close_matches(dataset.lower(), sorted(known), 3, cutoff=0.5)
     choices = f"the nearest are {', '.join(nearest)}" if nearest else "see tfds.org"
     return DataError(
-        f"dataset.name={name} is neither digits nor a TFDS set, nor prepared in "
-        f"{data_dir}: {choices}"
+        f"dataset.name={name} is neither {' nor '.join(PACKAGED)} nor a TFDS set, nor "
+        f"prepared in {data_dir}: {choices}"
     )
 
 

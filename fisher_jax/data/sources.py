@@ -3,7 +3,7 @@
 Sets whose images have one shape live in memory, others (photographs) are streamed.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -14,8 +14,8 @@ from fisher_jax.data.cache import (
     read_cache,
     write_cache,
 )
-from fisher_jax.data.digits import load_digits
 from fisher_jax.data.image_set import ImageSet, Source
+from fisher_jax.data.packaged import PACKAGED
 from fisher_jax.data.prepared import (
     Progress,
     find_prepared,
@@ -27,11 +27,6 @@ from fisher_jax.data.prepared import (
 from fisher_jax.data.stream import Stream, open_stream
 
 __all__ = ["ImageSet", "Source", "Stream", "find_stream", "load_source"]
-
-# Sets that come with an installed package: what loads them, and which package that is.
-PACKAGED: Mapping[str, tuple[Callable[[], Source], str]] = {
-    "digits": (load_digits, "scikit-learn"),
-}
 
 
 def load_source(

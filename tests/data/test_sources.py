@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from fisher_jax.data import sources
+from fisher_jax.data.packaged import PACKAGED
 from fisher_jax.data.sources import load_source
 from fisher_jax.errors import DataError
 from tests.data.conftest import write_set
@@ -37,7 +38,7 @@ def test_digits_need_no_folder_and_scikit_learn_only_once(monkeypatch, tmp_path)
     """Importing its data sets takes a second of every start."""
     first = load_source("digits", "/absent", str(tmp_path))
     assert first.train.images.shape == (1000, 8, 8, 1)
-    monkeypatch.setitem(sources.PACKAGED, "digits", (pytest.fail, "scikit-learn"))
+    monkeypatch.setitem(PACKAGED, "digits", (pytest.fail, "scikit-learn"))
     second = load_source("digits", "/absent", str(tmp_path))
     np.testing.assert_array_equal(second.train.images, first.train.images)
     np.testing.assert_array_equal(second.test.labels, first.test.labels)

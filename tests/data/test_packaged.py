@@ -3,7 +3,7 @@ import hashlib
 import numpy as np
 from sklearn import datasets
 
-from fisher_jax.data import digits
+from fisher_jax.data.packaged import load_digits
 from fisher_jax.data.selection import label_hash
 
 
@@ -12,7 +12,7 @@ def digest(array: np.ndarray) -> str:
 
 
 def test_images_and_split_never_change():
-    source = digits.load_digits()
+    source = load_digits()
     assert digest(source.train.images) == "c5c140b6e7a2a40d5a0102d49f952416"
     assert digest(source.test.images) == "18a439f745685d3b39947f950dd8102c"
     train_hash = label_hash(np.arange(1000), source.train.labels)
@@ -22,7 +22,7 @@ def test_images_and_split_never_change():
 
 
 def test_shapes_and_types():
-    source = digits.load_digits()
+    source = load_digits()
     assert source.train.images.shape == (1000, 8, 8, 1)
     assert source.test.images.shape == (797, 8, 8, 1)
     for split in (source.train, source.test):
@@ -33,7 +33,7 @@ def test_shapes_and_types():
 
 
 def test_every_image_of_scikit_learn_is_there_once_with_its_label():
-    source = digits.load_digits()
+    source = load_digits()
     public = datasets.load_digits()
     expected = np.rint(public.images * 255 / 16).astype(np.uint8)
     assert expected.max() == 255
@@ -51,7 +51,7 @@ def test_every_image_of_scikit_learn_is_there_once_with_its_label():
 
 
 def test_the_split_is_stratified():
-    source = digits.load_digits()
+    source = load_digits()
     train = np.bincount(source.train.labels)
     everything = train + np.bincount(source.test.labels)
     assert np.abs(train - everything * 1000 / 1797).max() < 1

@@ -1,4 +1,10 @@
-"""scikit-learn's digits: 1797 real handwritten 8×8 images that need no download."""
+"""Sets that come with an installed package: scikit-learn's digits, so far.
+
+digits are 1797 real handwritten images of 8×8 pixels. A set of your own is a function
+and a line in PACKAGED.
+"""
+
+from collections.abc import Callable, Mapping
 
 import numpy as np
 from jaxtyping import Int64
@@ -53,3 +59,9 @@ def _stratified_ids(labels: np.ndarray) -> Int64[np.ndarray, "t"]:
         order[labels[order] == digit][:count] for digit, count in enumerate(counts)
     ]
     return np.sort(np.concatenate(chosen))
+
+
+# What loads each set, and the package that it comes with.
+PACKAGED: Mapping[str, tuple[Callable[[], Source], str]] = {
+    "digits": (load_digits, "scikit-learn"),
+}
