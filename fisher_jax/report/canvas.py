@@ -287,23 +287,27 @@ def mark_empty(axes: Axes, text: str = "not recorded") -> None:
         axes.set_yticks([])
 
 
-def legend_below(figure: Figure, *all_axes: Axes) -> None:
-    """Puts one legend below all panels, with every name once, as wide as fits."""
+def legend_below(figure: Figure, *all_axes: Axes) -> int:
+    """Puts one legend below all panels, with every name once, as wide as fits.
+
+    Returns the number of its lines.
+    """
     entries: dict[str, Any] = {}
     for axes in all_axes:
         for handle, name in zip(*axes.get_legend_handles_labels(), strict=True):
             entries.setdefault(name, handle)
     if not entries:
-        return
+        return 0
     # A handle and gaps take about half an inch, a letter of 7 points 0.06 inches.
     entry = 0.5 + 0.06 * max(len(name.replace("mathrm", "")) for name in entries)
-    columns = max(1, int(figure.get_figwidth() / entry))
+    columns = min(max(1, int(figure.get_figwidth() / entry)), len(entries))
     figure.legend(
         list(entries.values()),
         list(entries),
         loc="outside lower center",
-        ncols=min(columns, len(entries)),
+        ncols=columns,
     )
+    return -(-len(entries) // columns)
 
 
 def correlation_text(correlation: Correlation | None) -> str:

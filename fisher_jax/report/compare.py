@@ -108,7 +108,6 @@ def draw_runs(
         colours = list(canvas.ordered_colours(range(len(runs))).values())
     with canvas.style():
         figure, panels = canvas.new_panels(len(recorded), height=1.9)
-        figure.set_figheight(figure.get_figheight() + 0.16 * len(runs))
         for axes, metric in zip(panels, recorded, strict=True):
             for index, (name, run) in enumerate(runs.items()):
                 epochs, values = _values(run, metric)
@@ -123,8 +122,8 @@ def draw_runs(
                 )
             axes.set_yscale(metric.scale)
             canvas.label_axes(axes, metric.label, "epoch", "")
-        handles, names = panels[0].get_legend_handles_labels()
-        figure.legend(handles, names, loc="outside lower left", ncols=1)
+        lines = canvas.legend_below(figure, panels[0])
+        figure.set_figheight(figure.get_figheight() + 0.16 * lines)
         figure.suptitle(title)
         canvas.finish(figure)
     return figure
