@@ -10,7 +10,7 @@ Paper (figure 1): learning rates 0.0316 and 0.001, validation accuracy and Tr(F)
 against epoch. With the small one Tr(F) explodes early and the network generalises
 worse; by table 1, 54.67% against 52.57% test accuracy.
 
-Expected time: 6 runs, 27 device-hours on A100s, 12 on H100s, 39 on TPU v5es
+Expected time: 6 runs, 28 device-hours on A100s, 12 on H100s, 41 on TPU v5es
 (``--estimate``, at 30% of their peak); small: 10 runs of 8 s on two CPU cores.
 
 Open: how many seeds; the figure has no bands. Here 3 (small: 5). What the figure calls
