@@ -27,13 +27,13 @@ from jaxtyping import Array, Float, Int, PyTree
 from benchmarks.cost import compile_program
 from benchmarks.networks import MLP, NUM_CLASSES, Problem, switch_on
 from fisher_jax.curvature import (
+    Categorical,
     fisher_trace,
     hessian_trace,
     hvp,
     squared_gradient_norms,
 )
 from fisher_jax.data.packaged import load_digits
-from fisher_jax.losses import cross_entropy
 from fisher_jax.models import SimpleCNN, WideResNet
 
 # Steps of training done at each stage.
@@ -263,7 +263,7 @@ def _trainer(
     def step(params: PyTree, state: Any, rows: Array) -> tuple[PyTree, Any]:
         def loss(p: PyTree) -> Float[Array, ""]:
             logits = problem.logits_fn(p, images[rows])
-            return jnp.mean(cross_entropy(logits, labels[rows]))
+            return jnp.mean(Categorical().loss(logits, labels[rows]))
 
         updates, state = optimizer.update(jax.grad(loss)(params), state)
         return optax.apply_updates(params, updates), state

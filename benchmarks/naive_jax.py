@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PyTree
 
 from benchmarks.networks import Problem
-from fisher_jax.losses import cross_entropy
+from fisher_jax.curvature import Categorical
 
 
 def squared_norm(tree: PyTree) -> Float[Array, ""]:
@@ -23,7 +23,9 @@ def penalty(
     """‖∇ mean cross-entropy‖²; jax.grad of it is reverse over reverse."""
 
     def loss(p: PyTree) -> Float[Array, ""]:
-        return jnp.mean(cross_entropy(problem.logits_fn(p, problem.inputs), labels))
+        return jnp.mean(
+            Categorical().loss(problem.logits_fn(p, problem.inputs), labels)
+        )
 
     return squared_norm(jax.grad(loss)(params))
 
@@ -39,7 +41,7 @@ def _one_norm(problem: Problem, params: PyTree, example: Any) -> Float[Array, ""
     image, label = example
 
     def loss(p: PyTree) -> Float[Array, ""]:
-        return cross_entropy(problem.logits_fn(p, image[None]), label[None])[0]
+        return Categorical().loss(problem.logits_fn(p, image[None]), label[None])[0]
 
     return squared_norm(jax.grad(loss)(params))
 

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float, Int, PyTree
 
-from fisher_jax.losses import cross_entropy
+from fisher_jax.curvature import Categorical
 from fisher_jax.models import SimpleCNN, WideResNet
 
 NUM_CLASSES = 10
@@ -62,7 +62,9 @@ class Problem(NamedTuple):
 
     def loss_fn(self, params: PyTree) -> Float[Array, ""]:
         """Mean cross-entropy of the batch."""
-        return jnp.mean(cross_entropy(self.logits_fn(params, self.inputs), self.labels))
+        return jnp.mean(
+            Categorical().loss(self.logits_fn(params, self.inputs), self.labels)
+        )
 
 
 def simple_cnn(batch: int = 128, size: int = 32) -> Problem:

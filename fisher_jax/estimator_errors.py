@@ -15,8 +15,7 @@ from jaxtyping import Array, Float, Int, Key, PyTree
 
 from fisher_jax.curvature.fisher import fisher_trace
 from fisher_jax.curvature.hessian import hessian_trace
-from fisher_jax.curvature.likelihoods import OutputsFn
-from fisher_jax.losses import cross_entropy
+from fisher_jax.curvature.likelihoods import Categorical, OutputsFn
 
 _FISHER: dict[str, dict[str, Any]] = {
     "fisher_labels": {"estimator": "per_example", "draw": "labels"},
@@ -94,7 +93,7 @@ def _estimate(
         ).mean
 
     def mean_loss(p: PyTree) -> Float[Array, ""]:
-        return jnp.mean(cross_entropy(logits_fn(p, inputs), labels))
+        return jnp.mean(Categorical().loss(logits_fn(p, inputs), labels))
 
     return hessian_trace(
         mean_loss, params, key, num_probes=_HESSIAN_PROBES, **_HESSIAN[name]

@@ -26,7 +26,7 @@ from fisher_jax.curvature.fisher import (
     minibatch_fisher_trace,
 )
 from fisher_jax.curvature.hessian import hessian_trace
-from fisher_jax.curvature.likelihoods import Draw, OutputsFn
+from fisher_jax.curvature.likelihoods import Categorical, Draw, OutputsFn
 from fisher_jax.data.device import (
     DeviceSplit,
     ScoredBatch,
@@ -35,7 +35,6 @@ from fisher_jax.data.device import (
     filled,
     normalised,
 )
-from fisher_jax.losses import cross_entropy
 from fisher_jax.trees import highest_precision, inner
 
 # Batches that may be under way on the device: enough to keep it busy, few enough that
@@ -379,7 +378,7 @@ def _mean_loss(
     inputs, labels = examples_at(split, indices)
 
     def mean_loss(p: PyTree) -> Float[Array, ""]:
-        losses = cross_entropy(logits_fn(p, inputs), labels)
+        losses = Categorical().loss(logits_fn(p, inputs), labels)
         is_valid = jnp.arange(indices.shape[0]) < num_valid
         return jnp.sum(jnp.where(is_valid, losses, 0.0)) / num_valid
 
@@ -399,7 +398,7 @@ def _score_batch(
     is_correct = (jnp.argmax(logits, axis=-1) == labels) & is_valid
     is_noisy = examples.is_noisy & is_valid
     return _Sums(
-        loss=jnp.sum(jnp.where(is_valid, cross_entropy(logits, labels), 0.0)),
+        loss=jnp.sum(jnp.where(is_valid, Categorical().loss(logits, labels), 0.0)),
         examples=jnp.sum(is_valid),
         correct=jnp.sum(is_correct),
         noisy_examples=jnp.sum(is_noisy),

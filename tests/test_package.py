@@ -19,7 +19,7 @@ from fisher_jax.version import __version__
 from tests.test_imports import imported_modules
 
 ROOT = Path(__file__).parents[1]
-MATHEMATICS = ("curvature", "penalties", "baselines.py", "losses.py")
+MATHEMATICS = ("curvature", "penalties", "baselines.py")
 # Not installed without extras, and slow to import where they are.
 HEAVY = ["absl", "flax", "grain", "matplotlib", "ml_collections", "orbax", "pandas"]
 HEAVY += ["pydantic", "rich", "sklearn", "tensorboardX", "tensorflow"]

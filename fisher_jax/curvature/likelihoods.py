@@ -74,9 +74,10 @@ class Categorical:
     def loss(
         self, outputs: Float[Array, "*B C"], targets: Int[Array, "*B"]
     ) -> Float[Array, "*B"]:
-        """−log p_y at every position, in nats."""
-        log_p = jax.nn.log_softmax(at_least_float32(outputs))
-        return -jnp.take_along_axis(log_p, targets[..., None], axis=-1)[..., 0]
+        """−log p_y at every position, in nats: the cross-entropy, at least float32."""
+        outputs = at_least_float32(outputs)
+        of_targets = jnp.take_along_axis(outputs, targets[..., None], axis=-1)
+        return jax.nn.logsumexp(outputs, axis=-1) - of_targets[..., 0]
 
     def loss_cotangent(
         self, outputs: Float[Array, "*B C"], targets: Int[Array, "*B"]

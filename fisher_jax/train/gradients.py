@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key, PyTree
 
 from fisher_jax import axes, baselines, loops, penalties
-from fisher_jax.losses import cross_entropy
+from fisher_jax.curvature import Categorical
 
 
 class PenaltySettings(NamedTuple):
@@ -124,9 +124,9 @@ def loss_gradient(
     def summed_loss(params: PyTree, part: Examples) -> tuple[Array, tuple[Array, Any]]:
         params = axes.vary(params, axes.names(axis_name))
         logits, batch_stats = network.train_mode(params, part.inputs)
-        losses = part.weights * cross_entropy(logits, part.labels)
+        losses = part.weights * Categorical().loss(logits, part.labels)
         if settings.mixup_beta:
-            others = cross_entropy(logits, part.partner_labels)
+            others = Categorical().loss(logits, part.partner_labels)
             losses = losses + (1 - part.weights) * others
         correct = jnp.sum(jnp.argmax(logits, axis=-1) == part.labels)
         return jnp.sum(losses) / batch, (correct / batch, batch_stats)

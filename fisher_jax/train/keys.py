@@ -410,10 +410,14 @@ def _problems(config: Config) -> Iterator[str]:
         "penalty.start_epoch": penalty.start_epoch,
         "penalty.num_examples": penalty.num_examples,
         "sam.radius": config.sam.radius,
+        "penalty.method": penalty.method != "exact",
+        "penalty.batch_norm": penalty.batch_norm != "train",
     }
     for name, value in given.items():
         if is_gradient_norm and value:
             yield f"penalty.name=gradient_norm has no {name}"
+    if penalty.name == "fisher_single" and penalty.num_examples is not None:
+        yield "penalty.name=fisher_single has one example, no penalty.num_examples"
     epochs = config.optimizer.decay_epochs
     if list(epochs) != sorted(set(epochs)):
         yield f"optimizer.decay_epochs must increase, got {epochs}"

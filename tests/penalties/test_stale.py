@@ -8,7 +8,7 @@ from jax.flatten_util import ravel_pytree
 from numpy.testing import assert_allclose
 
 from fisher_jax import penalties
-from fisher_jax.losses import cross_entropy
+from fisher_jax.curvature import Categorical
 from fisher_jax.penalties import add_penalty, fisher_penalty
 from fisher_jax.train.gradients import PenaltySettings, StepSettings
 from fisher_jax.train.step import (
@@ -208,7 +208,7 @@ def test_any_optax_loop_takes_the_steps_of_main(draw):
             return Network().apply({"params": p}, x)
 
         gradient = jax.grad(
-            lambda p: jnp.mean(cross_entropy(logits_fn(p, inputs), labels))
+            lambda p: jnp.mean(Categorical().loss(logits_fn(p, inputs), labels))
         )(params)
         updates, state = optimizer.update(
             gradient,

@@ -6,7 +6,7 @@ import pytest
 from flax import linen as nn
 
 from fisher_jax.baselines import mixup
-from fisher_jax.losses import cross_entropy
+from fisher_jax.curvature import Categorical
 from fisher_jax.penalties import is_penalty_update
 from fisher_jax.train.gradients import (
     PenaltySettings,
@@ -65,7 +65,7 @@ def naive_penalty(name, logits_fn, params, inputs, labels, key):
     """Each penalty from its definition in the paper, differentiated twice by grad."""
 
     def mean_loss(p, x, y):
-        return jnp.mean(cross_entropy(logits_fn(p, x), y))
+        return jnp.mean(Categorical().loss(logits_fn(p, x), y))
 
     def squared_norm(tree):
         return sum(jnp.sum(leaf**2) for leaf in jax.tree.leaves(tree))
@@ -93,9 +93,9 @@ def test_a_step_adds_alpha_times_the_penaltys_gradient(name, batch):
     penalty = jax.grad(
         lambda p: naive_penalty(name, logits_fn, p, inputs, labels, key)
     )(state.params)
-    plain = jax.grad(lambda p: jnp.mean(cross_entropy(logits_fn(p, inputs), labels)))(
-        state.params
-    )
+    plain = jax.grad(
+        lambda p: jnp.mean(Categorical().loss(logits_fn(p, inputs), labels))
+    )(state.params)
     expected = jax.tree.map(
         lambda p, g, h: p - 0.1 * (g + 0.7 * h), state.params, plain, penalty
     )
@@ -136,7 +136,7 @@ def test_the_latest_gradient_is_reused_between_updates(batch):
             )
             stale = jax.grad(penalty_fn)(params)
         plain = jax.grad(
-            lambda p: jnp.mean(cross_entropy(logits_fn(p, inputs), labels))
+            lambda p: jnp.mean(Categorical().loss(logits_fn(p, inputs), labels))
         )(params)
         velocity = jax.tree.map(
             lambda v, g, h: 0.9 * v + g + 0.5 * h, velocity, plain, stale
@@ -197,9 +197,9 @@ def test_mixup_trains_on_the_mixed_loss(batch):
     )
     mixed = mixup(step_keys(state.key, state.step).mixup, inputs, labels, 0.8)
     logits = logits_of(state)(state.params, mixed.inputs)
-    expected = mixed.weight * cross_entropy(logits, labels) + (
+    expected = mixed.weight * Categorical().loss(logits, labels) + (
         1 - mixed.weight
-    ) * cross_entropy(logits, mixed.partner_labels)
+    ) * Categorical().loss(logits, mixed.partner_labels)
     np.testing.assert_allclose(metrics.loss, expected.mean(), rtol=1e-6)
 
 
@@ -209,7 +209,7 @@ def test_sam_descends_along_the_gradient_at_the_worst_neighbour(batch):
     logits_fn = logits_of(state)
 
     def loss_fn(params):
-        return jnp.mean(cross_entropy(logits_fn(params, inputs), labels))
+        return jnp.mean(Categorical().loss(logits_fn(params, inputs), labels))
 
     gradient = jax.grad(loss_fn)(state.params)
     norm = optax.tree.norm(gradient)
@@ -236,7 +236,7 @@ def test_the_gradient_norm_penalty_adds_lambda_times_the_norms_gradient(batch):
     radius, coefficient = 1e-2, 0.3
 
     def loss_fn(params):
-        return jnp.mean(cross_entropy(logits_fn(params, inputs), labels))
+        return jnp.mean(Categorical().loss(logits_fn(params, inputs), labels))
 
     def penalised(params):
         return loss_fn(params) + coefficient * optax.tree.norm(
