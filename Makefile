@@ -82,7 +82,8 @@ small: install
 
 # Every fault of docs/faults.md on the real command; prints tried, survived, lost.
 test-faults: install
-	$(BIN)/python -m pytest -m '' -n 0 tests/faults tests/test_processes.py
+	$(BIN)/python -m pytest -m '' -n 0 tests/faults tests/host \
+	  tests/test_processes.py tests/test_startup.py tests/train/test_provenance.py
 
 format: install
 	$(BIN)/ruff check --fix .

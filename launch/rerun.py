@@ -121,7 +121,10 @@ def rerun(
 
     unknown = [name for name in ("machine", "settings") if name not in recorded]
     if unknown:
-        console.print(f"Warning: the first run has no record of {', '.join(unknown)}")
+        console.print(
+            f"Warning: the first run has no record of {', '.join(unknown)}; on CPUs "
+            "the number of cores decides how sums are rounded (one: taskset -c 0 ...)"
+        )
     for line in changes(recorded, read_json(out / "config.json")):
         console.print(f"Warning: {line}")
     comparison = compare(run, out)
