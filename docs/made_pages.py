@@ -176,7 +176,7 @@ def gallery() -> list[str]:
 
 # Hides the rows of all tables that do not hold what is typed.
 FILTER = """
-<input id="filter" type="search" placeholder="Filter the keys">
+<input id="filter" class="md-input" type="search" placeholder="Filter the keys">
 <script>
 document.getElementById("filter").addEventListener("input", event => {
   const wanted = event.target.value.toLowerCase();
