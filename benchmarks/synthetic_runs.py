@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from experiments import base
-from fisher_jax.train.config import flatten
+from fisher_jax.run_files import flatten
 
 VERSIONS = {
     "python": "3.11.7",

@@ -24,7 +24,7 @@ from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
 
-from fisher_jax.train.config import flatten
+from fisher_jax.run_files import flatten
 
 # Smaller than the paper's: on digits, and on a part of CIFAR-10.
 FORMS = ("small", "medium")

@@ -16,10 +16,10 @@ from typing import Any, NamedTuple
 from experiments.sweeps import FORMS, Search, SweepRun, Winners, differences
 from fisher_jax.errors import UserError, one_line
 from fisher_jax.report.names import PENALTY_METHODS
+from fisher_jax.run_files import flatten
 from fisher_jax.train.config import (
     check_config,
     flat_config,
-    flatten,
     load_config,
     nearest,
     parse_value,

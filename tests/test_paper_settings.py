@@ -17,7 +17,7 @@ import pytest
 
 import experiments
 from experiments import base
-from fisher_jax.train.config import flatten
+from fisher_jax.run_files import flatten
 
 Run = dict[str, Any]  # a flat configuration, sequences as tuples
 

@@ -20,6 +20,7 @@ from pydantic import ValidationError
 
 from fisher_jax.errors import UserError, one_line
 from fisher_jax.host.paths import local_path
+from fisher_jax.run_files import flatten
 from fisher_jax.train.keys import Config, all_keys
 
 _OVERRIDE = re.compile(r"--?config\.([^=]+)(?:=(.*))?", re.DOTALL)
@@ -173,18 +174,6 @@ def _read_json(file: str) -> dict[str, Any]:
     if not isinstance(config, dict):
         raise ConfigError(f"{file!r} holds no 'config' object, as a run's does")
     return flatten(config)
-
-
-def flatten(nested: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Returns {"a.b": value} for {"a": {"b": value}}."""
-    flat: dict[str, Any] = {}
-    for key, value in nested.items():
-        name = f"{prefix}{key}"
-        if isinstance(value, Mapping):
-            flat.update(flatten(value, name + "."))
-        else:
-            flat[name] = value
-    return flat
 
 
 def _nest(flat: Mapping[str, Any]) -> dict[str, Any]:

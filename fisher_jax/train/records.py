@@ -10,7 +10,7 @@ from typing import IO, Any
 from fisher_jax.errors import UserError, one_line
 from fisher_jax.host.locks import lock_file
 from fisher_jax.host.paths import check_name
-from fisher_jax.train.config import flatten
+from fisher_jax.run_files import flatten
 
 Record = dict[str, float | int | None]
 

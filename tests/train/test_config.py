@@ -4,11 +4,11 @@ import pytest
 
 from experiments import base, digits_fp
 from fisher_jax.models import MODELS
+from fisher_jax.run_files import flatten
 from fisher_jax.train.config import (
     ConfigError,
     check_config,
     flat_config,
-    flatten,
     load_config,
     split_overrides,
 )
