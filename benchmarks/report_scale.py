@@ -4,8 +4,7 @@
 
 writes the run directories with made-up numbers (see synthetic_runs.py) below FOLDER,
 default a temporary one, unless they are there; then times the report's command as a
-whole process and samples the memory of it and its children (proportional set size, so
-that pages shared after a fork count once).
+whole process and samples its memory (proportional set size).
 """
 
 import os
@@ -56,25 +55,15 @@ def write_fixture(runs: Path) -> None:
 
 
 def measure(command: list[str]) -> tuple[float, float]:
-    """Runs a command; returns its wall time and the peak memory of its processes."""
+    """Runs a command; returns its wall time and its peak memory."""
     start, peak = time.monotonic(), 0
     process = subprocess.Popen(command)
     while process.poll() is None:
-        peak = max(peak, sum(map(proportional_kibibytes, family(process.pid))))
+        peak = max(peak, proportional_kibibytes(process.pid))
         time.sleep(0.1)
     if process.returncode:
         raise SystemExit(process.returncode)
     return time.monotonic() - start, peak / 1024
-
-
-def family(pid: int) -> list[int]:
-    """Returns a process and all its descendants."""
-    children = Path(f"/proc/{pid}/task/{pid}/children")
-    try:
-        below = [int(child) for child in children.read_text().split()]
-    except OSError:
-        return []
-    return [pid] + [member for child in below for member in family(child)]
 
 
 def proportional_kibibytes(pid: int) -> int:
