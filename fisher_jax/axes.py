@@ -162,6 +162,8 @@ def spread(
         in_specs=(whole, whole, share, whole),
         out_specs=share if is_per_example else whole,
         axis_names=set(split),
+        # A network that was traced outside knows nothing of varying axes.
+        check_vma=False,
     )
     return mapped(
         _without(split, captured, mesh),
@@ -183,6 +185,8 @@ def _without(split: Sequence[str], tree: PyTree, mesh: Any) -> PyTree:
         return kept or None
 
     def one(leaf: Array) -> Array:
+        if jax.typeof(leaf).sharding.mesh.empty:
+            return leaf
         spec = PartitionSpec(*map(rest, jax.typeof(leaf).sharding.spec))
         return jax.sharding.reshard(leaf, _sharding(mesh, spec))
 

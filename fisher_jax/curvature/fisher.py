@@ -586,6 +586,7 @@ def _minibatch(problem: Problem, draw: Draw, noise: PyTree) -> Float[Array, " D"
     return loops.map_slices(one_draw, noise)
 
 
+@programs.forward_derivative(", or take another estimator")
 def _forward(
     problem: Problem, key: PRNGKeyArray | None, num_probes: int
 ) -> Float[Array, " D"]:
@@ -594,10 +595,9 @@ def _forward(
 
     def forms(chunk: PyTree, weights: Float[Array, " n"]) -> Float[Array, " D"]:
         x, mask = chunk
-        with programs.forward_derivative(", or take another estimator"):
-            outputs, pushforward = jax.linearize(
-                lambda p: problem.outputs_fn(p, x), problem.params
-            )
+        outputs, pushforward = jax.linearize(
+            lambda p: problem.outputs_fn(p, x), problem.params
+        )
 
         def one_probe(key: PRNGKeyArray) -> Float[Array, ""]:
             probe = trees.random_probe(key, problem.params, "rademacher")
@@ -613,15 +613,15 @@ def _forward(
     return axes.total(own, problem.axis_name)
 
 
+@programs.forward_derivative("")
 def _product(problem: Problem, vector: PyTree) -> PyTree:
     vector = axes.vary(vector, axes.names(problem.axis_name))
 
     def product(chunk: PyTree, weights: Float[Array, " n"]) -> PyTree:
         x, mask = chunk
-        with programs.forward_derivative(""):
-            outputs, pushforward = jax.linearize(
-                lambda p: problem.outputs_fn(p, x), problem.params
-            )
+        outputs, pushforward = jax.linearize(
+            lambda p: problem.outputs_fn(p, x), problem.params
+        )
         pushed = problem.likelihood.covariance_product(
             likelihoods.keep(outputs, mask), pushforward(vector)
         )

@@ -53,16 +53,14 @@ def hvp(loss_fn: LossFn, params: PyTree, vector: PyTree) -> PyTree:
         A pytree like params.
 
     Raises:
-        TypeError: a loss that is no scalar, integer parameters, or a
-            ``jax.custom_vjp`` inside the loss.
+        TypeError: a loss that is no scalar, or integer parameters.
         ValueError: a vector of another structure or shape, or empty parameters.
     """
     trees.check_params(params)
     trees.check_same_shapes("vector", vector, params)
     trees.check_scalar("loss_fn", loss_fn, params)
     tangent = jax.tree.map(lambda v, p: jnp.asarray(v, p.dtype), vector, params)
-    with programs.forward_derivative(""):
-        return jax.jvp(jax.grad(loss_fn), (params,), (tangent,))[1]
+    return jax.jvp(jax.grad(loss_fn), (params,), (tangent,))[1]
 
 
 @trees.highest_precision
@@ -114,8 +112,7 @@ def hessian_trace(
         Scalars ``mean`` and ``sem`` = std(z_mᵀ H z_m)/√M, NaN for a single probe.
 
     Raises:
-        TypeError: a loss that is no scalar, integer parameters, or a
-            ``jax.custom_vjp`` inside the loss.
+        TypeError: a loss that is no scalar, or integer parameters.
         ValueError: unknown probes or method, num_probes < 1, or empty parameters.
     """
     trees.check_choice("probes", probes, trees.PROBES)
@@ -132,13 +129,13 @@ def hessian_trace(
 
     else:
 
+        @programs.forward_derivative(', or pass method="reverse"')
         def quadratic_form(probe: PyTree) -> Float[Array, ""]:
             def slope(p: PyTree) -> Float[Array, ""]:
                 change: Array = jax.jvp(loss_fn, (p,), (probe,))[1]
                 return change
 
-            with programs.forward_derivative(""):
-                second: Array = jax.jvp(slope, (params,), (probe,))[1]
+            second: Array = jax.jvp(slope, (params,), (probe,))[1]
             return second.astype(trees.accumulation_dtype(params))
 
     def one_probe(probe_key: PRNGKeyArray) -> Float[Array, ""]:
@@ -174,8 +171,7 @@ def hessian_xtrace(
         independent; 0 when exact.
 
     Raises:
-        TypeError: a loss that is no scalar, integer parameters, or a
-            ``jax.custom_vjp`` inside the loss.
+        TypeError: a loss that is no scalar, or integer parameters.
         ValueError: num_products odd or below four, or empty parameters.
     """
     trees.check_count("num_products", num_products)
@@ -202,8 +198,7 @@ def hessian_xtrace(
 
 def _hessian_product(loss_fn: LossFn, params: PyTree) -> Callable[[PyTree], PyTree]:
     """vector -> H vector; the gradient is computed once for all vectors."""
-    with programs.forward_derivative(""):
-        _, product = jax.linearize(jax.grad(loss_fn), params)
+    _, product = jax.linearize(jax.grad(loss_fn), params)
     return product
 
 
@@ -239,8 +234,7 @@ def largest_eigenvalue(
         Scalars ``value`` and ``residual``.
 
     Raises:
-        TypeError: a loss that is no scalar, integer parameters, or a
-            ``jax.custom_vjp`` inside the loss.
+        TypeError: a loss that is no scalar, or integer parameters.
         ValueError: num_iterations < 1, or empty parameters.
     """
     trees.check_count("num_iterations", num_iterations)

@@ -6,12 +6,13 @@ Prints one line per comparison: name and the largest relative difference.
 import functools
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from fisher_jax import curvature, penalties
+from fisher_jax import baselines, curvature, penalties
 from tests.curvature import networks
 
 BATCH = 8
@@ -146,6 +147,42 @@ def check_convolutions(mesh, split):
         assert "all-reduce" not in text
 
 
+def check_explicit_axes(split):
+    """Under plain jit, on the mesh that jax.make_mesh makes by default."""
+    mesh = jax.make_mesh((2, 2), ("rows", "columns"))
+    assert set(mesh.axis_types) == {AxisType.Explicit}
+    for name in ("mlp_tanh", "conv_pool"):
+        problem = networks.build(name, batch=BATCH)
+        arrays = (problem.params, problem.inputs, problem.labels, jax.random.key(3))
+        arrays = (*arrays, jnp.full(networks.NUM_CLASSES, 1.5))
+        specs = (P(), split, split, P(), P())
+        sharded = jax.device_put(arrays, tuple(NamedSharding(mesh, s) for s in specs))
+
+        def compute(params, inputs, labels, key, scale, problem=problem):
+            # Arrays that a network closes over, as batch norm's statistics are.
+            closed = problem._replace(
+                logits_fn=lambda p, x: scale * problem.logits_fn(p, x)
+            )
+            norms = per_example(closed, params, inputs, labels)
+            mixed = baselines.mixup(key, inputs, labels, 1.0)
+            if problem.inputs.ndim > 2:
+                return norms, mixed
+            grouped = jax.value_and_grad(
+                lambda p: penalties.fisher_penalty(
+                    closed.logits_fn, p, inputs, key, num_groups=4
+                )
+            )(params)
+            return (
+                norms,
+                mixed,
+                grouped,
+                quantities(closed, params, inputs, labels, key),
+            )
+
+        whole = jax.jit(compute)(*arrays)
+        compare(f"explicit {name}", jax.jit(compute)(*sharded), whole)
+
+
 def main():
     jax.config.update("jax_enable_x64", True)
     assert len(jax.devices()) == 4
@@ -153,6 +190,7 @@ def main():
     split = P(("rows", "columns"))
     check_quantities(mesh, split)
     check_convolutions(mesh, split)
+    check_explicit_axes(split)
     print("done 0")
 
 
