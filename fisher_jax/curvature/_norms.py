@@ -118,13 +118,40 @@ class _TappedNetwork(NamedTuple):
     rest: dict[int, Array]
 
 
-def _tapped_network(
+def gradients_that_fit(params: PyTree) -> int:
+    """How many gradients fit in the memory that may be held."""
+    own = sum(_bytes(leaf) for leaf in jax.tree.leaves(params))
+    if loops.one_example_at_a_time():
+        return max(1, _HELD_BYTES // own)
+    return max(1, _HELD_BYTES_OF_A_DEVICE // own) * jax.device_count()
+
+
+def pullback_of_one(
     outputs_fn: OutputsFn, params: PyTree, one_input: PyTree
+) -> tuple[Array, Callable[[Array], PyTree]]:
+    """One example's outputs, and cotangent -> gradient; convolutions' as products."""
+    network = _tapped_network(outputs_fn, params, one_input, is_tapped=False)
+    outputs, pullback = jax.vjp(network.outputs_of, {}, network.rest)
+    structure = jax.tree.structure(params)
+
+    def gradient(cotangent: Array) -> PyTree:
+        _, rest = pullback(cotangent)
+        return jax.tree.unflatten(structure, [rest[k] for k in sorted(rest)])
+
+    return outputs, gradient
+
+
+def _tapped_network(
+    outputs_fn: OutputsFn,
+    params: PyTree,
+    one_input: PyTree,
+    *,
+    is_tapped: bool = True,
 ) -> _TappedNetwork:
     single = jax.tree.map(lambda a: a[None], one_input)
     program = programs.flatten(lambda p, x: outputs_fn(p, x)[0], params, single)
     leaves, inputs = jax.tree.leaves(params), jax.tree.leaves(single)
-    sites = _layers.find_sites(program, len(leaves))
+    sites = _layers.find_sites(program, len(leaves)) if is_tapped else []
     tapped = _layers.with_taps(program, sites)
     zero = axes.vary_like(jnp.zeros((), trees.accumulation_dtype(params)), single)
     taps = {site.leaf: zero for site in sites}

@@ -1,9 +1,11 @@
 """Estimates with the standard error that their random draws leave."""
 
-from typing import NamedTuple
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from fisher_jax import axes, trees
@@ -61,6 +63,84 @@ def from_examples(squares: Float[Array, "B D"], axis_name: axes.AxisName) -> Est
         return Estimate(mean, trees.unknown(mean))
     spread = axes.total(jnp.sum((squares - mean) ** 2), axis_name)
     return Estimate(mean, jnp.sqrt(spread / (batch - 1) / batch))
+
+
+def over_batches(
+    function: Callable[[Any], Estimate],
+    batches: Iterable[Any],
+    *,
+    target_sem: float | None = None,
+    progress: Callable[[Estimate, int], object] | None = None,
+) -> Estimate:
+    """An estimate over the batches of a data loader, every example of equal weight.
+
+    The mean of B_b examples counts B_b times, so a last batch may be smaller (or have
+    another shape: a compiled function compiles once more for it); errors of batches are
+    independent, sem² = Σ_b (B_b sem_b)²/(Σ_b B_b)². Give each batch a key of its own.
+
+    >>> batches = [jnp.arange(4.0), jnp.arange(2.0)]
+    >>> estimate = over_batches(lambda x: Estimate(x.mean(), jnp.zeros(())), batches)
+    >>> round(float(estimate.mean), 4)
+    1.1667
+
+    Args:
+        function: maps a batch to an Estimate of a mean over its examples, of a scalar
+            or a pytree, as ``lambda batch: fisher_trace(outputs_fn, params, *batch)``.
+        batches: pytrees of arrays [B_b, ...], read one by one, only once.
+        target_sem: stop after the batch at which no sem is greater; None: never. The
+            estimate is then of the examples that were read.
+        progress: called with the estimate so far and how many examples it is of.
+
+    Returns:
+        The estimate, NumPy numbers or arrays in float64.
+
+    Raises:
+        TypeError: if function returns no Estimate.
+        ValueError: if there is no batch, or target_sem is not positive.
+    """
+    if target_sem is not None and not target_sem > 0:
+        raise ValueError(f"target_sem: expected a positive number, got {target_sem}")
+    count, estimate = 0, None
+    sums: Any = None
+    for batch in batches:
+        size = trees.batch_size(_arrays(batch))
+        one = function(batch)
+        if not isinstance(one, Estimate):
+            raise TypeError(
+                f"function: expected an Estimate, got {trees.described(one)}"
+            )
+        count += size
+        means, sems = jax.tree.map(
+            lambda leaf: np.asarray(leaf, np.float64), (one.mean, one.sem)
+        )
+        part = (
+            jax.tree.map(lambda m, size=size: size * m, means),
+            jax.tree.map(lambda s, size=size: (size * s) ** 2, sems),
+        )
+        sums = part if sums is None else jax.tree.map(np.add, sums, part)
+        estimate = Estimate(
+            jax.tree.map(lambda s, count=count: s / count, sums[0]),
+            jax.tree.map(lambda s, count=count: np.sqrt(s) / count, sums[1]),
+        )
+        if progress is not None:
+            progress(estimate, count)
+        if target_sem is not None and all(
+            np.all(s <= target_sem) for s in jax.tree.leaves(estimate.sem)
+        ):
+            break
+    if estimate is None:
+        raise ValueError("batches: expected at least one, got none")
+    return estimate
+
+
+def _arrays(batch: PyTree) -> PyTree:
+    """The leaves that have examples; a key or a number is none."""
+    leaves = jax.tree.leaves(batch)
+    return [
+        leaf
+        for leaf in leaves
+        if np.ndim(leaf) and not jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+    ]
 
 
 def exactly(mean: PyTree) -> Estimate:

@@ -14,8 +14,8 @@ import jax
 import jax.custom_batching
 import jax.flatten_util
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, PyTree
-from matfree import decomp, stochtrace
+from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
+from matfree import stochtrace
 
 from fisher_jax import axes, loops, programs, trees
 from fisher_jax.curvature import estimates, fisher
@@ -183,7 +183,7 @@ def hessian_xtrace(
     trees.check_params(params)
     trees.check_scalar("loss_fn", loss_fn, params)
     hessian_product = _hessian_product(loss_fn, params)
-    product, size, dtype = _flat_operator(hessian_product, params)
+    product, size, dtype = flat_operator(hessian_product, params)
     if num_products >= size:
         return _exact_trace(product, size, dtype)
     probes = jax.random.normal(key, (num_products // 2, size), dtype)
@@ -220,7 +220,7 @@ def largest_eigenvalue(
 ) -> Eigenvalue:
     """The largest (algebraic) eigenvalue of the loss's Hessian, by Lanczos.
 
-    Lanczos with full reorthogonalisation, by matfree, from a random start; it holds
+    Lanczos with full reorthogonalisation from a random start; it holds
     num_iterations vectors of the size of params.
 
     Args:
@@ -241,7 +241,7 @@ def largest_eigenvalue(
     key = trees.checked_key(key)
     trees.check_params(params)
     trees.check_scalar("loss_fn", loss_fn, params)
-    return _lanczos(_hessian_product(loss_fn, params), params, key, num_iterations)
+    return _largest(_hessian_product(loss_fn, params), params, key, num_iterations)
 
 
 @trees.highest_precision
@@ -297,54 +297,93 @@ def largest_fisher_eigenvalue(
             axis_name=axis_name,
         )
 
-    return _lanczos(product, params, key, num_iterations)
+    return _largest(product, params, key, num_iterations)
 
 
-def _lanczos(
+def _largest(
     tree_product: Callable[[PyTree], PyTree],
     params: PyTree,
     key: PRNGKeyArray,
     num_iterations: int,
 ) -> Eigenvalue:
     """Largest Ritz pair of a symmetric operator on pytrees like params."""
-    product, size, dtype = _flat_operator(tree_product, params)
+    product, size, dtype = flat_operator(tree_product, params)
     steps = min(num_iterations, size)
-    # Lanczos with full reorthogonalisation: matfree's Arnoldi iteration, which unlike
-    # its Lanczos returns the lengths that tell when the Krylov space is exhausted.
-    arnoldi = decomp.hessenberg(steps, reortho="full", custom_vjp=False)
-    start = jax.random.normal(key, (size,), dtype)
-    basis, hessenberg, *_ = arnoldi(product, start)
-    kept = _before_breakdown(hessenberg)
-    tridiagonal = _masked(0.5 * (hessenberg + hessenberg.T), kept)
-    _, vectors = jnp.linalg.eigh(tridiagonal)
-    ritz = vectors[:, -1] @ jnp.where(kept[:, None], basis, 0)
-    ritz = ritz / jnp.linalg.norm(ritz)
+    (ritz,) = ritz_vectors(product, size, dtype, key, steps, 1)
     image = product(ritz)
     value = jnp.vdot(ritz, image)
     return Eigenvalue(value, jnp.linalg.norm(image - value * ritz))
 
 
-def _before_breakdown(hessenberg: Float[Array, "k k"]) -> Bool[Array, " k"]:
-    """Which steps came before the Krylov space was exhausted.
+def ritz_vectors(
+    product: Callable[[Array], Array],
+    size: int,
+    dtype: jnp.dtype,
+    key: PRNGKeyArray,
+    steps: int,
+    num: int,
+) -> Float[Array, "k n"]:
+    """Unit vectors of the largest Ritz values, the largest first."""
+    start = jax.random.normal(key, (size,), dtype)
+    basis, tridiagonal = lanczos(product, start, key, steps)
+    _, vectors = jnp.linalg.eigh(tridiagonal)
+    ritz = vectors[:, ::-1][:, :num].T @ basis
+    unit: Array = ritz / jnp.linalg.norm(ritz, axis=1, keepdims=True)
+    return unit
 
-    The next vector's length is then rounding, or zero and all that follows NaN.
+
+def lanczos(
+    product: Callable[[Array], Array],
+    start: Float[Array, " n"],
+    key: PRNGKeyArray,
+    steps: int,
+) -> tuple[Float[Array, "k n"], Float[Array, "k k"]]:
+    """An orthonormal basis Q and the tridiagonal Q A Qᵀ of a symmetric operator.
+
+    With full reorthogonalisation. Where the Krylov space is exhausted, and the next
+    vector is rounding, a random vector that is orthogonal to all before takes its
+    place, and the tridiagonal falls into blocks there.
     """
-    lengths = jnp.abs(jnp.diagonal(hessenberg, offset=-1))
-    rounding = 1e3 * jnp.finfo(hessenberg.dtype).eps * jnp.nanmax(jnp.abs(hessenberg))
-    going_on = jnp.concatenate([jnp.ones(1, bool), lengths > rounding])
-    return jnp.cumprod(going_on).astype(bool)
+    size, dtype = start.size, start.dtype
+    rounding = 1e3 * jnp.finfo(dtype).eps
+
+    def orthogonal(vector: Array, basis: Array) -> Array:
+        # Twice is enough (Kahan).
+        for _ in range(2):
+            vector = vector - (basis @ vector) @ basis
+        return vector
+
+    def step(
+        state: tuple[Array, Array, Array], index: Int[Array, ""]
+    ) -> tuple[tuple[Array, Array, Array], tuple[Array, Array]]:
+        basis, vector, largest = state
+        basis = basis.at[index].set(vector)
+        image = product(vector)
+        alpha = jnp.vdot(vector, image)
+        rest = orthogonal(image, basis)
+        beta = jnp.linalg.norm(rest)
+        largest = jnp.maximum(largest, jnp.maximum(jnp.abs(alpha), beta))
+        is_exhausted = beta <= rounding * largest
+        fresh = jax.random.normal(jax.random.fold_in(key, index), (size,), dtype)
+        fresh = orthogonal(fresh, basis)
+        length = jnp.linalg.norm(fresh)
+        # With as many steps as dimensions there is nothing left at the end.
+        fresh = fresh / jnp.where(length > 0, length, 1)
+        following = jnp.where(is_exhausted, fresh, rest / jnp.where(beta > 0, beta, 1))
+        beta = jnp.where(is_exhausted, 0, beta)
+        return (basis, following, largest), (alpha, beta)
+
+    zeros = axes.vary_like(jnp.zeros((steps, size), dtype), start)
+    first = start / jnp.linalg.norm(start)
+    none = jnp.zeros_like(first[0])
+    (basis, _, _), (alphas, betas) = jax.lax.scan(
+        step, (zeros, first, none), jnp.arange(steps)
+    )
+    beside = jnp.diag(betas[:-1], 1)
+    return basis, jnp.diag(alphas) + beside + beside.T
 
 
-def _masked(
-    matrix: Float[Array, "k k"], kept: Bool[Array, " k"]
-) -> Float[Array, "k k"]:
-    """``matrix`` with the other steps decoupled, their eigenvalues below all others."""
-    square = jnp.where(kept[:, None] & kept[None, :], matrix, 0)
-    below = -2 * jnp.sum(jnp.abs(square)) - 1
-    return square + jnp.diag(jnp.where(kept, 0, below))
-
-
-def _flat_operator(
+def flat_operator(
     product: Callable[[PyTree], PyTree], params: PyTree
 ) -> tuple[Callable[[Array], Array], int, jnp.dtype]:
     """A product on pytrees as one on vectors, fit for the body of a loop.

@@ -147,40 +147,54 @@ def check_convolutions(mesh, split):
         assert "all-reduce" not in text
 
 
+def on_explicit_axes(problem, params, inputs, labels, key, scale):
+    """Functions of what mixes, cuts or maps over the batch, each to be compiled alone.
+
+    Many collectives in one program may wait for each other on few threads.
+    """
+    # An array that the network closes over, as batch norm's statistics are.
+    closed = problem._replace(logits_fn=lambda p, x: scale * problem.logits_fn(p, x))
+    network = (closed.logits_fn, params, inputs)
+
+    def penalty(**options):
+        return jax.value_and_grad(
+            lambda p: penalties.fisher_penalty(
+                closed.logits_fn, p, inputs, key, **options
+            )
+        )(params)
+
+    return {
+        "norms": lambda: per_example(closed, params, inputs, labels),
+        "mixup": lambda: baselines.mixup(key, inputs, labels, 1.0),
+        "trace": lambda: curvature.fisher_trace(*network, key, chunk_size=1),
+        "exact": lambda: curvature.fisher_trace(*network, estimator="exact"),
+        "layers": lambda: curvature.layer_fisher_traces(*network, key, num_draws=2),
+        "product": lambda: curvature.fisher_vector_product(
+            *network, params, chunk_size=1
+        ),
+        "whole": lambda: penalty(),
+        "chunks": lambda: penalty(chunk_size=1, draw="rademacher"),
+        "groups": lambda: penalty(num_groups=4),
+    }
+
+
 def check_explicit_axes(split):
     """Under plain jit, on the mesh that jax.make_mesh makes by default."""
     mesh = jax.make_mesh((2, 2), ("rows", "columns"))
     assert set(mesh.axis_types) == {AxisType.Explicit}
-    for name in ("mlp_tanh", "conv_pool"):
-        problem = networks.build(name, batch=BATCH)
+    for network, chosen in (("mlp_tanh", None), ("conv_pool", ("norms", "chunks"))):
+        problem = networks.build(network, batch=BATCH)
         arrays = (problem.params, problem.inputs, problem.labels, jax.random.key(3))
         arrays = (*arrays, jnp.full(networks.NUM_CLASSES, 1.5))
         specs = (P(), split, split, P(), P())
         sharded = jax.device_put(arrays, tuple(NamedSharding(mesh, s) for s in specs))
+        for name in chosen or on_explicit_axes(problem, *arrays):
 
-        def compute(params, inputs, labels, key, scale, problem=problem):
-            # Arrays that a network closes over, as batch norm's statistics are.
-            closed = problem._replace(
-                logits_fn=lambda p, x: scale * problem.logits_fn(p, x)
-            )
-            norms = per_example(closed, params, inputs, labels)
-            mixed = baselines.mixup(key, inputs, labels, 1.0)
-            if problem.inputs.ndim > 2:
-                return norms, mixed
-            grouped = jax.value_and_grad(
-                lambda p: penalties.fisher_penalty(
-                    closed.logits_fn, p, inputs, key, num_groups=4
-                )
-            )(params)
-            return (
-                norms,
-                mixed,
-                grouped,
-                quantities(closed, params, inputs, labels, key),
-            )
+            def one(*arrays, problem=problem, name=name):
+                return on_explicit_axes(problem, *arrays)[name]()
 
-        whole = jax.jit(compute)(*arrays)
-        compare(f"explicit {name}", jax.jit(compute)(*sharded), whole)
+            whole = jax.jit(one)(*arrays)
+            compare(f"explicit {network} {name}", jax.jit(one)(*sharded), whole)
 
 
 def main():

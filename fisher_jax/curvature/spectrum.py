@@ -1,0 +1,257 @@
+"""Operators, eigenpairs and spectral densities of the Hessian and the Fisher matrix.
+
+An operator maps a pytree like params to another, linearly: any symmetric one will do,
+and any library of linear algebra can take those that are made here.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, PRNGKeyArray, PyTree
+
+from fisher_jax import axes, loops, trees
+from fisher_jax.curvature import hessian
+from fisher_jax.curvature.fisher import fisher_vector_product
+from fisher_jax.curvature.likelihoods import Categorical, Likelihood, Mask, OutputsFn
+
+Operator = Callable[[Any], Any]
+
+
+class Eigenpairs(NamedTuple):
+    """The largest eigenvalues of an operator, and how far they are from solving it.
+
+    Attributes:
+        values: λ_j = v_jᵀ A v_j [k], the largest first.
+        vectors: v_j of unit length, a pytree like params with a leading axis k.
+        residuals: ‖A v_j − λ_j v_j‖ [k]; an eigenvalue lies within it of each value.
+    """
+
+    values: Float[Array, " k"]
+    vectors: PyTree
+    residuals: Float[Array, " k"]
+
+
+class SpectralDensity(NamedTuple):
+    """A spectrum as point masses.
+
+    Attributes:
+        nodes: where, [num_probes · num_steps], of each probe in rising order.
+        weights: how much; they sum to 1.
+    """
+
+    nodes: Float[Array, " n"]
+    weights: Float[Array, " n"]
+
+    def curve(
+        self, grid: Float[Array, " g"], width: Float[Array, ""] | float
+    ) -> Float[Array, " g"]:
+        """The density at the points of a grid, each mass a Gaussian of that width.
+
+        Args:
+            grid: eigenvalues.
+            width: the standard deviation, in units of eigenvalues.
+        """
+        distances = (jnp.asarray(grid)[:, None] - self.nodes[None]) / width
+        bumps = jnp.exp(-0.5 * distances**2) / (jnp.sqrt(2 * jnp.pi) * width)
+        return bumps @ self.weights
+
+
+@trees.highest_precision
+def hessian_operator(loss_fn: hessian.LossFn, params: PyTree) -> Operator:
+    """vector -> H vector; the gradient is computed once for all products.
+
+    >>> product = hessian_operator(lambda p: jnp.sum(p**3), jnp.array([1.0, 2.0]))
+    >>> product(jnp.ones(2))
+    Array([ 6., 12.], dtype=float32)
+
+    Args:
+        loss_fn: maps params to a scalar.
+        params: pytree of floating-point arrays.
+
+    Returns:
+        A linear function of pytrees like params, whose leaves are cast to its dtypes.
+
+    Raises:
+        TypeError: a loss that is no scalar, or integer parameters.
+        ValueError: empty parameters; from the operator a vector of another shape.
+    """
+    trees.check_params(params)
+    trees.check_scalar("loss_fn", loss_fn, params)
+    _, product = jax.linearize(jax.grad(loss_fn), params)
+
+    def operator(vector: PyTree) -> PyTree:
+        trees.check_same_shapes("vector", vector, params)
+        return product(
+            jax.tree.map(lambda v, p: jnp.asarray(v, p.dtype), vector, params)
+        )
+
+    return operator
+
+
+def fisher_operator(
+    outputs_fn: OutputsFn,
+    params: PyTree,
+    inputs: PyTree,
+    *,
+    likelihood: Likelihood = Categorical(),
+    mask: Mask | None = None,
+    chunk_size: int | None = None,
+    precision: trees.Precision = "highest",
+    axis_name: axes.AxisName = None,
+) -> Operator:
+    """vector -> F vector, ``fisher_vector_product`` of the rest.
+
+    Args:
+        outputs_fn: maps params and inputs [B, ...] to outputs, as logits [B, ..., C].
+        params: pytree of floating-point arrays.
+        inputs: [B, ...].
+        likelihood: Categorical(), Bernoulli() or Gaussian(scale).
+        mask: bool [B, ...], False for positions to leave out.
+        chunk_size: examples in memory at a time, None for all.
+        precision: of matrix products; see ``fisher_trace``.
+        axis_name: mesh axes along which the batch is split inside shard_map.
+
+    Returns:
+        A linear function of pytrees like params; it raises what
+        ``fisher_vector_product`` raises.
+    """
+
+    def operator(vector: PyTree) -> PyTree:
+        return fisher_vector_product(
+            outputs_fn,
+            params,
+            inputs,
+            vector,
+            likelihood=likelihood,
+            mask=mask,
+            chunk_size=chunk_size,
+            precision=precision,
+            axis_name=axis_name,
+        )
+
+    return operator
+
+
+@trees.highest_precision
+def eigenpairs(
+    operator: Operator,
+    params: PyTree,
+    key: PRNGKeyArray,
+    *,
+    num: int = 1,
+    num_iterations: int = 40,
+) -> Eigenpairs:
+    """The largest (algebraic) eigenvalues of a symmetric operator, with vectors.
+
+    Lanczos with full reorthogonalisation from a random start. Where the Krylov space is
+    exhausted it goes on from another random vector, so that eigenvalues come as often
+    as they are multiple. It holds num_iterations vectors of the size of params.
+
+    >>> product = hessian_operator(lambda p: jnp.sum(p**3), jnp.array([1.0, 2.0]))
+    >>> jnp.rint(eigenpairs(product, jnp.zeros(2), jax.random.key(0), num=2).values)
+    Array([12.,  6.], dtype=float32)
+
+    Args:
+        operator: vector -> vector on pytrees like params, as ``hessian_operator``.
+        params: a pytree of floating-point arrays, for its structure and shapes.
+        key: a PRNG key for the start.
+        num: how many, k.
+        num_iterations: products with the operator (k more for the residuals); capped at
+            the number of parameters, where the result is exact.
+
+    Returns:
+        ``values`` [k], the largest first, ``vectors`` (leading axis k) and
+        ``residuals`` [k], at least float32.
+
+    Raises:
+        TypeError: integer parameters, or counts that are no Python integers.
+        ValueError: more pairs than iterations or parameters, or counts below one.
+    """
+    trees.check_count("num", num)
+    trees.check_count("num_iterations", num_iterations)
+    trees.check_params(params)
+    trees.check_function("operator", operator)
+    key = trees.checked_key(key)
+    product, size, _ = hessian.flat_operator(operator, params)
+    steps = min(num_iterations, size)
+    if num > steps:
+        raise ValueError(
+            f"num: expected at most num_iterations = {num_iterations} and the {size} "
+            f"parameters, got {num}"
+        )
+    ritz = hessian.ritz_vectors(
+        product, size, trees.accumulation_dtype(params), key, steps, num
+    )
+    images = loops.map_slices(product, ritz)
+    values = jnp.sum(ritz * images, axis=1)
+    residuals = jnp.linalg.norm(images - values[:, None] * ritz, axis=1)
+    order = jnp.argsort(-values)
+    vectors = jax.vmap(lambda v: _like(v, params))(ritz[order])
+    return Eigenpairs(values[order], vectors, residuals[order])
+
+
+@trees.highest_precision
+def spectral_density(
+    operator: Operator,
+    params: PyTree,
+    key: PRNGKeyArray,
+    *,
+    num_probes: int = 8,
+    num_steps: int = 32,
+) -> SpectralDensity:
+    """The density of a symmetric operator's eigenvalues, by Lanczos quadrature.
+
+    Σ weights f(nodes) estimates Tr f(A)/P for any f: Gauss quadrature of num_steps
+    nodes for each random probe (Ubaru, Chen and Saad 2017, doi:10.1137/16M1104974),
+    with full reorthogonalisation. It holds num_steps vectors of the size of params.
+
+    >>> product = hessian_operator(lambda p: jnp.sum(p**3), jnp.array([1.0, 2.0]))
+    >>> density = spectral_density(product, jnp.zeros(2), jax.random.key(0))
+    >>> round(float(density.weights.sum()), 4)
+    1.0
+
+    Args:
+        operator: vector -> vector on pytrees like params.
+        params: a pytree of floating-point arrays, for its structure and shapes.
+        key: a PRNG key.
+        num_probes: random starts that are averaged.
+        num_steps: products with the operator for each; capped at the number of
+            parameters, where a probe's quadrature is exact.
+
+    Returns:
+        ``nodes`` and ``weights`` [num_probes · num_steps]; ``.curve(grid, width)`` is
+        the smooth density.
+
+    Raises:
+        TypeError: integer parameters, or counts that are no Python integers.
+        ValueError: counts below one, or empty parameters.
+    """
+    trees.check_count("num_probes", num_probes)
+    trees.check_count("num_steps", num_steps)
+    trees.check_params(params)
+    trees.check_function("operator", operator)
+    product, size, dtype = hessian.flat_operator(operator, params)
+    steps = min(num_steps, size)
+
+    def one_probe(key: PRNGKeyArray) -> tuple[Array, Array]:
+        start = jax.random.rademacher(key, (size,), dtype)
+        _, tridiagonal = hessian.lanczos(product, start, key, steps)
+        nodes, vectors = jnp.linalg.eigh(tridiagonal)
+        return nodes, vectors[0] ** 2
+
+    keys = jax.random.split(trees.checked_key(key), num_probes)
+    nodes, weights = jax.lax.map(one_probe, keys)
+    weights = weights / jnp.sum(weights)
+    return SpectralDensity(nodes.ravel(), weights.ravel())
+
+
+def _like(vector: Float[Array, " n"], params: PyTree) -> PyTree:
+    """A flat vector in the shapes of params, in its own dtype."""
+    leaves, structure = jax.tree.flatten(params)
+    parts, first = [], 0
+    for leaf in leaves:
+        parts.append(vector[first : first + leaf.size].reshape(leaf.shape))
+        first += leaf.size
+    return jax.tree.unflatten(structure, parts)
