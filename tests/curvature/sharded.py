@@ -167,7 +167,6 @@ def on_explicit_axes(problem, params, inputs, labels, key, scale):
         "norms": lambda: per_example(closed, params, inputs, labels),
         "mixup": lambda: baselines.mixup(key, inputs, labels, 1.0),
         "trace": lambda: curvature.fisher_trace(*network, key, chunk_size=1),
-        "exact": lambda: curvature.fisher_trace(*network, estimator="exact"),
         "layers": lambda: curvature.layer_fisher_traces(*network, key, num_draws=2),
         "product": lambda: curvature.fisher_vector_product(
             *network, params, chunk_size=1
