@@ -48,7 +48,10 @@ def highest_precision(function: Callable[_P, _R]) -> Callable[_P, _R]:
 
 def accumulation_dtype(tree: PyTree) -> jnp.dtype:
     """The dtype in which sums over ``tree`` are taken: float32, or float64."""
-    return jnp.result_type(jnp.float32, *jax.tree.leaves(tree))
+    # Not by result_type of all, which strict promotion would refuse.
+    dtypes = {jnp.result_type(leaf) for leaf in jax.tree.leaves(tree)}
+    double = jnp.dtype(jnp.float64)
+    return double if double in dtypes else jnp.dtype(jnp.float32)
 
 
 def unknown(beside: PyTree) -> Float[Array, ""]:

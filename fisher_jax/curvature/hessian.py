@@ -192,7 +192,8 @@ def hessian_xtrace(
     scale = jnp.where(first > 0, first, 1)
     # One product at a time: all at once would hold the network that many times.
     matvec = jax.custom_batching.sequential_vmap(lambda v: product(v) / scale)
-    traces = stochtrace.leave_one_out_xtrace()(matvec, probes)
+    with jax.numpy_rank_promotion("allow"):
+        traces = stochtrace.leave_one_out_xtrace()(matvec, probes)
     return estimates.from_draws(scale * traces)
 
 

@@ -290,7 +290,8 @@ class Bernoulli:
     ) -> Float[Array, "*B"]:
         """A vector = p (1 − p) vector."""
         outputs = at_least_float32(outputs)
-        return jax.nn.sigmoid(outputs) * jax.nn.sigmoid(-outputs) * vector
+        variance = jax.nn.sigmoid(outputs) * jax.nn.sigmoid(-outputs)
+        return variance * at_least_float32(vector)
 
     def variance(
         self, outputs: Float[Array, "*B"], vector: Float[Array, "*B"]
@@ -612,8 +613,7 @@ def _squared_deviations(p: Float[Array, "*B C"]) -> Float[Array, "*B C"]:
     The likeliest class is kept out of the sums: from a total that holds almost all of
     it, its own deviation could not be told.
     """
-    likeliest = jnp.argmax(p, axis=-1, keepdims=True)
-    is_likeliest = jnp.arange(p.shape[-1]) == likeliest
+    is_likeliest = jax.nn.one_hot(jnp.argmax(p, axis=-1), p.shape[-1], dtype=jnp.bool_)
     most = jnp.max(p, axis=-1, keepdims=True)
     others = jnp.where(is_likeliest, 0, p)
     total = jnp.sum(others, axis=-1, keepdims=True)
