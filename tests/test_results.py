@@ -1,0 +1,20 @@
+"""What docs/results.md says of the runs is what the archive supports."""
+
+import re
+from pathlib import Path
+
+from docs.results import ARCHIVE, PAGE, with_parts
+from fisher_jax.report.collect import load_runs
+
+TEXT = PAGE.read_text()
+
+
+def test_the_tables_are_those_of_the_archive():
+    assert with_parts(TEXT, load_runs([ARCHIVE])) == TEXT, "run python -m docs.results"
+
+
+def test_runs_that_are_named_are_there():
+    named = re.findall(r"`?(results/[\w./-]+)", TEXT)
+    assert len(named) >= 2
+    for name in named:
+        assert (Path(ARCHIVE).parent / name).exists(), name
