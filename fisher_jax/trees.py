@@ -54,7 +54,7 @@ def accumulation_dtype(tree: PyTree) -> jnp.dtype:
     return double if double in dtypes else jnp.dtype(jnp.float32)
 
 
-def unknown(beside: PyTree) -> Float[Array, ""]:
+def unknown(beside: PyTree, shape: tuple[int, ...] = ()) -> Float[Array, "*shape"]:
     """NaN, which stands for a number that is not known.
 
     ``jax_debug_nans`` takes every NaN that JAX computes for a fault, and every one that
@@ -64,14 +64,15 @@ def unknown(beside: PyTree) -> Float[Array, ""]:
     Args:
         beside: arrays that come from the same computation; they say the dtype, as in
             ``accumulation_dtype``, and whether it is being traced.
+        shape: of an array of such numbers.
     """
     dtype = accumulation_dtype(beside)
     if not getattr(jax.config, _DEBUG_NANS):
-        return jnp.full((), jnp.nan, dtype)
+        return jnp.full(shape, jnp.nan, dtype)
     leaves = jax.tree.leaves(beside)
     if any(isinstance(leaf, jax.core.Tracer) for leaf in leaves):
-        return jnp.full((), jnp.inf, dtype)
-    return jax.device_put(np.asarray(np.nan, dtype))
+        return jnp.full(shape, jnp.inf, dtype)
+    return jax.device_put(np.full(shape, np.nan, dtype))
 
 
 def inner(a: PyTree, b: PyTree) -> Float[Array, ""]:

@@ -18,8 +18,8 @@ Cotangent = Callable[[Array, Any, Array], Array]
 # XLA fuses most intermediate values away: these are not all in memory at a time.
 _CACHED_BYTES = 2**25
 _FEWEST_AT_A_TIME = 8
-# Gradients per example of the parameters that have no site; and on accelerators and
-# several devices, where all examples at once are fastest, values of all kinds.
+# Of values and of gradients per example of the parameters that have no site; more on
+# accelerators and several devices, where all examples at once are fastest.
 _HELD_BYTES = 2**28
 _HELD_BYTES_OF_A_DEVICE = 2**32
 
@@ -92,7 +92,7 @@ def default_chunk_size(outputs_fn: OutputsFn, params: PyTree, inputs: PyTree) ->
         fitting = _HELD_BYTES_OF_A_DEVICE // max(values + held, 1)
         return max(1, fitting) * jax.device_count()
     cached = max(_FEWEST_AT_A_TIME, _CACHED_BYTES // max(values, 1))
-    return min(cached, max(1, _HELD_BYTES // max(held, 1)))
+    return min(cached, max(1, _HELD_BYTES // max(values + held, 1)))
 
 
 def _bytes(array: Any) -> int:

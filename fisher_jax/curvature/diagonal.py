@@ -126,8 +126,7 @@ def _drawn_diagonal(problem: Problem, draw: Draw, noise: PyTree) -> Estimate:
     batch = problem.batch
     mean = jax.tree.map(lambda s: s / batch, means)
     if num_draws == 1 and batch == 1:
-        nothing = trees.unknown(jax.tree.leaves(mean))
-        return Estimate(mean, jax.tree.map(lambda m: nothing + 0 * m, mean))
+        return Estimate(mean, jax.tree.map(lambda m: trees.unknown(m, m.shape), mean))
 
     def error(mean: Array, spread: Array) -> Array:
         # Of the draws, pooled; of the examples, where there is one draw.
@@ -223,8 +222,7 @@ def hessian_diagonal(
     first, second = loops.sum_slices(moments, keys)
     mean = jax.tree.map(lambda s: s / num_probes, first)
     if num_probes == 1:
-        nothing = trees.unknown(jax.tree.leaves(mean))
-        return Estimate(mean, jax.tree.map(lambda m: nothing + 0 * m, mean))
+        return Estimate(mean, jax.tree.map(lambda m: trees.unknown(m, m.shape), mean))
 
     def error(square: Array, mean: Array) -> Array:
         spread = (square - num_probes * mean**2) / (num_probes - 1)

@@ -35,7 +35,7 @@ def from_draws(draws: Float[Array, "D *shape"]) -> Estimate:
     """Mean and standard error of independent draws; NaN error for a single one."""
     mean = jnp.mean(draws, axis=0)
     if draws.shape[0] == 1:
-        return Estimate(mean, jnp.broadcast_to(trees.unknown(mean), mean.shape))
+        return Estimate(mean, trees.unknown(mean, mean.shape))
     sem = jnp.std(draws, axis=0, ddof=1) / jnp.sqrt(draws.shape[0])
     return Estimate(mean, sem)
 

@@ -39,6 +39,16 @@ SINGLE_DRAWS = {
 }
 
 
+def test_unknown_errors_of_a_diagonal_are_no_fault():
+    function, params, inputs = network()
+    for estimate in (
+        curvature.fisher_diagonal(function, params, inputs[:1], KEY),
+        curvature.hessian_diagonal(loss_fn, params, KEY, num_probes=1),
+    ):
+        assert np.all(np.isfinite(estimate.mean["w"]))
+        assert np.all(np.isnan(estimate.sem["w"]))
+
+
 @pytest.mark.parametrize("name", SINGLE_DRAWS)
 def test_an_unknown_error_is_no_fault(name):
     estimate = SINGLE_DRAWS[name]
