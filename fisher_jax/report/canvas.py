@@ -39,6 +39,9 @@ METHOD_STYLES: Mapping[str, tuple[str, Any]] = {
 BLUE_TO_RED = LinearSegmentedColormap.from_list(
     "blue_to_red", ("#0057B8", "#6A5ACD", "#9E3D8F", "#C8102E")
 )
+# Okabe and Ito's palette again, for lines that are no methods.
+COLOURS = ("#000000", "#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+LINES: tuple[Any, ...] = ("-", "--", ":", "-.")
 MARKERS = ("o", "s", "D", "^", "v", "P", "X", "*", "h", "p")
 # A published value beside ours.
 HOLLOW: Mapping[str, Any] = MappingProxyType(
@@ -176,6 +179,17 @@ def ordered_colours(values: Sequence[float]) -> dict[float, tuple[float, ...]]:
     distinct = sorted(set(values))
     scale = max(len(distinct) - 1, 1)
     return {value: BLUE_TO_RED(rank / scale) for rank, value in enumerate(distinct)}
+
+
+def distinct_lines(count: int) -> list[dict[str, Any]]:
+    """Returns colours and line styles: 28 that differ, then the same ones again."""
+    return [
+        {
+            "color": COLOURS[index % len(COLOURS)],
+            "linestyle": LINES[index // len(COLOURS) % len(LINES)],
+        }
+        for index in range(count)
+    ]
 
 
 def coefficient_colours(

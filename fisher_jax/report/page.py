@@ -75,6 +75,13 @@ def page_content(report: Report) -> dict[str, Any]:
             _verdict_content(verdict, entry)
             for entry in report.entries
             for verdict in entry.verdicts
+            if verdict.findings
+        ],
+        "without_runs": [
+            (entry.item.name, verdict.claim)
+            for entry in report.entries
+            for verdict in entry.verdicts
+            if not verdict.findings
         ],
         "versions": _versions(table),
         "problems": problems[:MAX_PROBLEMS],

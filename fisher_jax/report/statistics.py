@@ -34,6 +34,13 @@ def summarise(values: Sequence[float]) -> Summary | None:
     return Summary(float(finite.mean()), std, int(finite.size))
 
 
+def half_width(summary: Summary) -> float:
+    """Returns half the 95% Student-t interval of the mean; nan for one value."""
+    if summary.n < 2:
+        return math.nan
+    return float(stats.t.ppf(0.975, summary.n - 1)) * summary.std / math.sqrt(summary.n)
+
+
 def correlate(
     x: Float[np.ndarray, " N"], y: Float[np.ndarray, " N"]
 ) -> Correlation | None:

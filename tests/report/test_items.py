@@ -37,6 +37,9 @@ def test_every_figure_is_drawn_labelled_and_described(runs, key):
         pytest.skip("benchmarks/synthetic_runs.py has no runs of it")
     before = {index: list(frame) for index, frame in runs.metrics.items()}
     drawing = drawn(key, runs)
+    if not ITEMS[key].experiments and isinstance(drawing, str):
+        assert drawing.startswith("no ")
+        return
     assert isinstance(drawing, Drawing), drawing
     # All figures share the records.
     assert before == {index: list(frame) for index, frame in runs.metrics.items()}
