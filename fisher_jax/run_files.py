@@ -16,8 +16,10 @@ from fisher_jax.errors import UserError
 
 Record = Mapping[str, Any]
 
-# Folders of a run that hold no runs but may hold very many files.
+# Folders of a run that hold no runs but may hold very many files, and a sweep's runs
+# that others have replaced.
 _NOT_RUNS = {"checkpoints", "tensorboard", "wandb", "mlruns", "__pycache__"}
+_NOT_RUNS |= {"superseded"}
 
 
 class RunFiles(NamedTuple):

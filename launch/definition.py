@@ -112,21 +112,47 @@ def fingerprint(definition: Definition) -> dict[str, Any]:
 
 
 def first_difference(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> str | None:
-    """Returns the first difference of two fingerprints in words, or None."""
-    our_runs, their_runs = ours["runs"], theirs.get("runs", {})
-    for name in sorted(our_runs.keys() ^ their_runs.keys()):
-        where = "new" if name in our_runs else "gone"
-        return f"the run {name} is {where}"
-    pairs = [("every run", ours["base"], theirs.get("base", {}))]
-    pairs += [(name, our_runs[name], their_runs[name]) for name in our_runs]
-    for where, here, there in pairs:
-        for key in sorted(here.keys() | there.keys()):
-            if here.get(key) != there.get(key):
-                return (
-                    f"{where}: {key} {json.dumps(there.get(key))} there, "
-                    f"{json.dumps(here.get(key))} here"
-                )
-    return None
+    """Returns what keeps two fingerprints from sharing a folder, in words, or None.
+
+    A sweep may have grown or shrunk; the runs that both have must be the same.
+    """
+    here, there = _resolved(ours), _resolved(theirs)
+    common = [name for name in here if name in there]
+    if not common:
+        return "none of its runs is there"
+    found = [
+        (name, key, there[name].get(key), here[name].get(key))
+        for name in common
+        for key in sorted(here[name].keys() | there[name].keys())
+        if here[name].get(key) != there[name].get(key)
+    ]
+    if not found:
+        return None
+    name, *change = found[0]
+    is_everywhere = sum(other == change for _, *other in found) == len(common)
+    where = "every run" if is_everywhere else name
+    key, before, now = change
+    return f"{where}: {key} {json.dumps(before)} there, {json.dumps(now)} here"
+
+
+def grown(
+    ours: Mapping[str, Any], theirs: Mapping[str, Any], kept: Sequence[str]
+) -> dict[str, Any]:
+    """Returns our fingerprint with those of their runs that are kept, too."""
+    base, there = ours["base"], _resolved(theirs)
+    runs = {
+        name: {k: v for k, v in there[name].items() if v != base.get(k)}
+        for name in kept
+    }
+    return {**ours, "runs": {**runs, **ours["runs"]}}
+
+
+def _resolved(content: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """The whole configuration of each run of a fingerprint, by name."""
+    base = content.get("base", {})
+    given = {pair[0]: base.get(pair[0]) for pair in content.get("command_line", [])}
+    runs = content.get("runs", {})
+    return {name: {**base, **changes, **given} for name, changes in runs.items()}
 
 
 def _load(file: str) -> ModuleType:

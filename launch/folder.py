@@ -1,9 +1,10 @@
 """A sweep's folder: its definition, its runs' folders, and how each run stands.
 
-    OUT/sweep.json       the definition; another one is refused
+    OUT/sweep.json       the definition; one in which a run has changed is refused
     OUT/selection.json   what the searches chose, with every candidate's score
     OUT/NAME/            a run directory, with run.json and attempts.json beside
     OUT/NAME.log         what the run printed
+    OUT/superseded/      runs with a value that a grown search no longer chooses
 
 How a run stands is read from its files alone, so a sweep can be stopped in any way.
 """
@@ -142,6 +143,23 @@ def read_json(path: Path) -> dict[str, Any]:
     except (OSError, ValueError):
         return {}
     return content if isinstance(content, dict) else {}
+
+
+def supersede(directory: Path) -> None:
+    """Moves a run that has to be made again, and its log, out of the sweep's way.
+
+    Raises:
+        OSError: it cannot be moved.
+    """
+    aside = directory.parent / "superseded"
+    aside.mkdir(exist_ok=True)
+    place, number = aside / directory.name, 1
+    while place.exists():
+        number += 1
+        place = aside / f"{directory.name}.{number}"
+    if log_path(directory).exists():
+        log_path(directory).rename(log_path(place))
+    directory.rename(place)
 
 
 def read_attempts(directory: Path) -> Attempts:

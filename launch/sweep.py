@@ -6,8 +6,9 @@ python -m launch.sweep --out=runs/table1 --status
 
 --config.KEY=VALUE sets a key for every run, as --config.dataset.data_dir=DIR. The same
 command continues: finished runs are skipped, interrupted ones go on, failed ones are
-tried again. Where a value is tuned, OUT/selection.json says what was chosen, by which
-scores, and what then runs with it.
+tried again. A sweep can grow: added runs are run, a search whose grid grew is decided
+anew, and only a run that has changed is refused. Where a value is tuned,
+OUT/selection.json says what was chosen, by which scores, and what then runs with it.
 
 Exit codes: 0 all runs ended, 1 some failed, 2 bad input, 75 stopped by SIGTERM or
 SIGHUP and 130 by Ctrl-C, with every run saved.
@@ -113,7 +114,7 @@ def _run(
     console: Console, options: argparse.Namespace, overrides: list[tuple[str, str]]
 ) -> int:
     from fisher_jax.train.config import split_path
-    from launch.definition import fingerprint, first_difference, load_definition
+    from launch.definition import fingerprint, first_difference, grown, load_definition
     from launch.selection import read_selection
     from launch.work import Work, command_of, wanted_names
 
@@ -130,7 +131,8 @@ def _run(
     # Before the folder is written, which keeps this definition.
     wanted_names(definition, options.only)
     ours = fingerprint(definition)
-    difference = first_difference(ours, folder.open_folder(out, ours))
+    theirs = folder.open_folder(out, ours)
+    difference = first_difference(ours, theirs)
     if difference:
         raise UserError(
             f"{out} holds another definition of this sweep: {difference}. Choose "
@@ -139,6 +141,13 @@ def _run(
     # All runs of a sweep share what they compile.
     os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str((out / "xla").absolute()))
     with folder.locked(out, lambda text: console.print(f"Warning: {text}")):
+        gone = [n for n in theirs["runs"] if n not in ours["runs"]]
+        kept = [name for name in gone if (out / name).is_dir()]
+        folder.write_json(out / "sweep.json", grown(ours, theirs, kept))
+        if new := len(ours["runs"].keys() - theirs["runs"].keys()):
+            console.print(f"The sweep has grown: {new} new runs.")
+        if kept:
+            console.print(f"No longer in the sweep, and left: {', '.join(kept)}")
         work = Work(definition, out, given=given, only=options.only,
                     max_failures=options.max_failures)  # fmt: skip
         return _execute(console, options, work)
@@ -175,6 +184,8 @@ def _conclude(console: Console, work: "Work") -> int:
     if left or console.is_terminal:
         shown = left if left else work.names
         console.print(runs_table(shown, work.states))
+    for line in work.changes:
+        console.print(line)
     for line in edge_warnings(work.selection):
         console.print(f"Warning: {line}")
     for problem in work.problems.values():

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from fisher_jax.errors import UserError
+from fisher_jax.run_files import flatten
 from fisher_jax.train.config import split_path
 from launch import folder, selection
 from launch.definition import Definition, PlannedRun
@@ -47,11 +48,14 @@ class Work:
             **folder.read_json(out / "selection.json"),
         }
         self.problems: dict[str, str] = {}  # of searches, by name
+        self.changes: list[str] = []  # what grown searches have changed, in words
+        self._outgrown: dict[str, Any] = {}  # their earlier entries
         self.states: dict[str, RunState] = {}
         self._not_again: set[str] = set()
         self._only = only
         self.names = wanted_names(definition, only)
         self.runs: dict[str, PlannedRun] = {}
+        self._forget_outgrown()
         self._plan()
         self.refresh()
 
@@ -107,6 +111,36 @@ class Work:
         self.runs = {run.name: run for run in planned if _matches(run.name, self._only)}
         self.names += [name for name in self.runs if name not in self.names]
 
+    def _forget_outgrown(self) -> None:
+        """Takes back what searches chose whose grid has grown since."""
+        candidates = selection.searches(self.definition.plan(None))
+        for name, runs in candidates.items():
+            entry = self.selection.get(name, {})
+            known = {one.get("run") for one in entry.get("candidates", [])}
+            if known and any(run.name not in known for run in runs):
+                self._outgrown[name] = self.selection.pop(name)
+
+    def _supersede(self, name: str) -> None:
+        """Says what a grown search chooses now; moves runs with another value aside."""
+        before, now = self._outgrown.pop(name), self.selection[name]
+        what = f"{name}: the grid grew to {len(now['candidates'])} values"
+        if before["value"] == now["value"]:
+            kept = f"{now['key']}={now['value']:g} still wins"
+            self.changes.append(f"{what}; {kept}")
+            return
+        moved: list[str] = []
+        for run in self.definition.plan(selection.winners_of(self.selection)):
+            directory = self.out / run.name
+            if not (directory / "config.json").exists() or run.search is not None:
+                continue
+            if run.waits_for in moved or _is_other(directory, run, now["key"]):
+                folder.supersede(directory)
+                self.states.pop(run.name, None)
+                moved.append(run.name)
+        said = f"{now['key']} is {now['value']:g}, no longer {before['value']:g}"
+        again = f"; made again: {', '.join(moved)}" if moved else ""
+        self.changes.append(f"{what}; {said}{again}")
+
     def _choose(self) -> bool:
         """Chooses in each search that has just ended; returns whether one had."""
         has_chosen = False
@@ -122,6 +156,8 @@ class Work:
                 self.problems[name] = str(error)
                 continue
             has_chosen = True
+            if name in self._outgrown:
+                self._supersede(name)
         if has_chosen:
             folder.write_json(self.out / "selection.json", self.selection)
         return has_chosen
@@ -132,6 +168,12 @@ class Work:
     def _is_done(self, name: str) -> bool:
         state = folder.read_json(self.out / name / "result.json").get("status")
         return state == "finished"
+
+
+def _is_other(directory: Path, run: PlannedRun, key: str) -> bool:
+    """Whether a run was made with another value of ``key`` than is planned now."""
+    recorded = flatten(folder.read_json(directory / "config.json").get("config", {}))
+    return key in run.overrides and recorded.get(key) != run.overrides[key]
 
 
 def wanted_names(definition: Definition, only: Sequence[str]) -> list[str]:

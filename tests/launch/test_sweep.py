@@ -132,8 +132,16 @@ def test_a_changed_definition_is_told_by_its_first_difference(tmp_path):
     assert first_difference(before, before) is None
     longer = GRID.replace("(0, 1)", "(0, 1, 2)")
     after = fingerprint(load_definition(experiment(tmp_path, longer)))
-    assert "seed_2 is new" in first_difference(after, before)
-    assert "seed_2 is gone" in first_difference(before, after)
+    assert first_difference(after, before) is None
+    assert first_difference(before, after) is None
+    renamed = {**before, "runs": {"x": {}}}
+    assert first_difference(renamed, before) == "none of its runs is there"
+    runs = {name: dict(run) for name, run in before["runs"].items()}
+    runs["learning_rate_0.1-seed_1"]["optimizer.momentum"] = 0.5
+    changed = first_difference({**before, "runs": runs}, before)
+    assert changed == (
+        "learning_rate_0.1-seed_1: optimizer.momentum 0.9 there, 0.5 here"
+    )
     longer = fingerprint(
         load_definition(experiment(tmp_path, GRID), [("train.num_epochs", "9")])
     )
@@ -210,6 +218,35 @@ def test_final_runs_appear_with_the_winner_and_wait_for_their_start(tmp_path):
     assert f"--config.train.init_from={out}/{finals[0]}" in command
     labels = json.loads((out / later / "run.json").read_text())
     assert (labels["stage"], labels["group"]) == ("final", {"phase": "later"})
+
+
+def test_a_search_whose_grid_grew_is_decided_anew_and_its_runs_made_again(tmp_path):
+    out = tmp_path / "out"
+    definition = load_definition(experiment(tmp_path, TUNED))
+    folder.open_folder(out, fingerprint(definition))
+    work = Work(definition, out)
+    for run, accuracy in zip(work.ready(), (0.2, 0.7, 0.3), strict=True):
+        finish(out, run.name, best_validation_accuracy=accuracy)
+    work.refresh()
+    finals = [run.name for run in work.ready()]
+    for name in finals:
+        finish(out, name)
+        nested = {"config": {"optimizer": {"learning_rate": 0.03}}}
+        (out / name / "config.json").write_text(json.dumps(nested))
+    wider = TUNED.replace("(0.01, 0.03, 0.1)", "(0.01, 0.03, 0.1, 0.3)")
+    grown = load_definition(experiment(tmp_path, wider))
+    assert first_difference(fingerprint(grown), fingerprint(definition)) is None
+    work = Work(grown, out)
+    (added,) = (run.name for run in work.ready() if run.search)
+    assert "0.3" in added
+    finish(out, added, best_validation_accuracy=0.9)
+    work.refresh()
+    assert [run.name for run in work.ready()] == finals
+    assert work.runs[finals[0]].overrides["optimizer.learning_rate"] == 0.3
+    (line,) = work.changes
+    assert "optimizer.learning_rate is 0.3, no longer 0.03" in line
+    assert all(name in line for name in finals)
+    assert {path.name for path in (out / "superseded").iterdir()} == set(finals)
 
 
 def test_another_sweeps_choices_can_be_taken(tmp_path):
