@@ -177,6 +177,8 @@ def _exact_change(
     known; the pullback and with it the result are their part.
     """
     inputs, constants = chunk
+    # A group that lies on one device has a gradient of that device's own.
+    params = axes.vary_like(params, g)
     g = axes.vary_like(g, params)
     outputs, change = jax.jvp(lambda p: network(p, inputs), (params,), (g,))
     v, transpose = jax.vjp(
