@@ -3,6 +3,7 @@
 Tutorials check what they claim by assertions of their own.
 """
 
+import ast
 import importlib.util
 import os
 import subprocess
@@ -56,3 +57,12 @@ def test_a_tutorial_runs_as_a_notebook(tmp_path):
     ).execute()
     outputs = [o for c in notebooks[0].cells for o in c.get("outputs", ())]
     assert any("image/png" in output.get("data", {}) for output in outputs)
+
+
+@pytest.mark.parametrize("script", TUTORIALS, ids=lambda path: path.stem)
+def test_what_a_tutorial_imports_of_ours_is_there(script):
+    for node in ast.walk(ast.parse(script.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module.startswith("fisher_jax"):
+            module = importlib.import_module(node.module)
+            for name in node.names:
+                assert hasattr(module, name.name), f"{node.module}.{name.name}"

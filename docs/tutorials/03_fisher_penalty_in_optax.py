@@ -41,8 +41,9 @@ from sklearn.datasets import load_digits
 
 import fisher_jax
 from fisher_jax.models.simple_cnn import SimpleCNN
-from fisher_jax.parallel import keep_convolutions_off_ynnpack, make_mesh
+from fisher_jax.parallel import make_mesh
 from fisher_jax.penalties import add_penalty, fisher_penalty
+from fisher_jax.startup import keep_convolutions_off_ynnpack
 from fisher_jax.train import load_run
 
 plt.style.use("fisher_jax.report.paper")
