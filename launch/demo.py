@@ -72,7 +72,7 @@ def main(directory: Path) -> int:
     if runs:
         console.print(result_table(runs))
         figure_path = directory / "demo.png"
-        shown = {METHODS[name]: run for name, run in runs.items()}
+        shown = {METHODS[name]: [run] for name, run in runs.items()}
         title = "Digits with 25% of the training labels replaced at random"
         if (figure := draw_runs(shown, METRICS, title)) is not None:
             save_figure(figure, figure_path)

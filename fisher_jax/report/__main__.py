@@ -4,7 +4,7 @@ import argparse
 import gc
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,6 +19,8 @@ with needs_extra("train"):
 
 if TYPE_CHECKING:
     from fisher_jax.report.compare import Differences
+
+_CELL = 16  # characters of a value on one line, where columns are to fit side by side
 
 _EPILOG = """\
 examples:
@@ -49,7 +51,7 @@ def _report_parser() -> argparse.ArgumentParser:
         "CSV, LaTeX) and figures (PNG, PDF), ours beside the published values, and "
         "one page with everything: OUT/index.html. Unfinished and damaged runs are "
         "used where they suffice, and named. 'compare' in place of folders overlays "
-        "single runs; see 'compare --help'.",
+        "runs; see 'compare --help'.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -70,10 +72,15 @@ def _compare_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m fisher_jax.report compare",
         description="Overlays runs: prints what their configurations and results "
-        "differ in and draws their curves in one figure.",
+        "differ in and draws their curves in one figure. Runs that differ in their "
+        "seed alone are averaged.",
     )
     parser.add_argument(
-        "runs", nargs="+", metavar="RUN", type=path_argument, help="a run directory"
+        "runs",
+        nargs="+",
+        metavar="RUN",
+        type=path_argument,
+        help="a run directory, or a folder of them",
     )
     parser.add_argument(
         "--out",
@@ -95,10 +102,11 @@ def _report(arguments: argparse.Namespace, argv: Sequence[str]) -> int:
     command = "python -m fisher_jax.report " + shlex.join(argv)
     report = build_report(arguments.folders, arguments.out, command)
     problems = report.runs.problems
+    tables = sum(entry.table is not None for entry in report.entries)
+    figures = sum(entry.picture is not None for entry in report.entries)
     print(
-        f"{len(report.runs.table)} runs: "
-        f"{sum(entry.table is not None for entry in report.entries)} tables and "
-        f"{sum(entry.picture is not None for entry in report.entries)} figures"
+        f"{_counted(len(report.runs.table), 'run')}: {_counted(tables, 'table')} and "
+        f"{_counted(figures, 'figure')}"
     )
     for problem in problems[:5]:
         print(f"warning: {problem}", file=sys.stderr)
@@ -114,14 +122,21 @@ def _compare(arguments: argparse.Namespace) -> int:
 
     if arguments.out.suffix not in (".png", ".pdf"):
         raise UserError(f"--out must end in .png or .pdf, got {str(arguments.out)!r}")
-    runs = compare.read_all(arguments.runs)
+    groups, skipped = compare.read_all(arguments.runs)
+    if skipped:
+        names = ", ".join(path.name for path in skipped)
+        print(f"Skipped, as they hold no run: {names}", file=sys.stderr)
     console = Console(highlight=False)
+    for number, (name, runs) in enumerate(groups.items(), start=1):
+        seeds = "" if len(runs) == 1 else f" ({len(runs)} seeds: mean ± 95% interval)"
+        console.print(Text(f"#{number} {name}{seeds}"))
     for title, differences in (
-        ("Results", compare.result_rows(runs)),
-        ("Configurations differ in", compare.config_differences(runs)),
+        ("Results", compare.result_rows(groups)),
+        ("Configurations differ in", compare.config_differences(groups)),
     ):
-        console.print(_as_rich(title, differences))
-    figure = compare.draw_runs(runs)
+        for table in _as_rich(title, differences, len(groups), console.width):
+            console.print(table)
+    figure = compare.draw_runs(groups)
     if figure is None:
         print("No run has records yet, so there is no figure.")
     else:
@@ -130,18 +145,32 @@ def _compare(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _as_rich(title: str, differences: "Differences") -> Table:
-    table = Table(title=Text(title), title_justify="left")
-    table.add_column("")
-    for name in differences.names:
-        table.add_column(Text(name), overflow="fold")
-    rows = zip(differences.rows, differences.is_different, strict=True)
-    for (key, values), is_different in rows:
-        style = "bold" if is_different and len(values) > 1 else ""
-        table.add_row(Text(key), *(Text(value) for value in values), style=style)
-    if not differences.rows:
-        table.add_row(Text("nothing"))
-    return table
+def _as_rich(
+    title: str, differences: "Differences", count: int, width: int
+) -> Iterator[Table]:
+    """One table or, where the columns do not fit side by side, several."""
+    rows = differences.rows
+    if not rows:
+        yield Table(title=Text(f"{title}: nothing"), title_justify="left")
+        return
+    keys = max(len(key) for key, _ in rows)
+    widest = max(len(value) for _, values in rows for value in values)
+    at_a_time = max(1, (width - keys - 4) // (min(widest, _CELL) + 3))
+    for first in range(0, count, at_a_time):
+        chosen = slice(first, first + at_a_time)
+        table = Table(title=Text(title), title_justify="left")
+        table.add_column("", no_wrap=True)
+        for number in range(first, min(first + at_a_time, count)):
+            table.add_column(f"#{number + 1}", overflow="fold")
+        entries = zip(rows, differences.is_different, strict=True)
+        for (key, values), is_different in entries:
+            style = "bold" if is_different and count > 1 else ""
+            table.add_row(Text(key), *map(Text, values[chosen]), style=style)
+        yield table
+
+
+def _counted(count: int, noun: str) -> str:
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
 if __name__ == "__main__":

@@ -30,7 +30,7 @@ _NOT_PART_OF_A_CANDIDATE = re.compile(
     r"seed|dataset\.data_dir|train\.init_from|checkpoint\..*|tracker.*"
     r"|measure\.(every_.*|batch_size|chunk_size)"
 )
-_CONFIG_FILE = re.compile(r"--?config=(?:.*/)?([^/:]+)\.py(?::(.*))?")
+_CONFIG_FILE = re.compile(r"--?config=(.*/)?([^/:]+)\.py(?::(.*))?")
 
 
 class Runs(NamedTuple):
@@ -94,6 +94,7 @@ def describe(run: RunFiles, records: Sequence[Record]) -> dict[str, Any]:
     return {
         "path": str(run.directory),
         "experiment": str(place.get("experiment") or command[0]),
+        "config_file": command[2],
         "is_in_sweep": bool(place),
         "form": _form(place, command[1]),
         "stage": str(place.get("stage") or "final"),
@@ -163,12 +164,15 @@ def version_label(commit: Any, versions: Mapping[str, Any]) -> str:
     )
 
 
-def _experiment_of(run: RunFiles) -> tuple[str, str]:
-    """The experiment file's name and its variant, from the command line."""
+def _experiment_of(run: RunFiles) -> tuple[str, str, str]:
+    """The experiment file's name, its variant, and its path unless in experiments/."""
     for word in command_line(run):
         if match := _CONFIG_FILE.fullmatch(word):
-            return match[1], match[2] or ""
-    return "", ""
+            folder = match[1] or ""
+            is_ours = folder.rstrip("/").rpartition("/")[2] == "experiments"
+            file = "" if is_ours else f"{folder}{match[2]}.py"
+            return match[2], match[3] or "", file
+    return "", "", ""
 
 
 def _candidate(config: Mapping[str, Any]) -> str:

@@ -1,18 +1,27 @@
 """Any runs over each other: their curves, their results, what they differ in."""
 
 import json
-from collections.abc import Mapping, Sequence
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import pandas as pd
 from matplotlib.figure import Figure
 
+from fisher_jax.errors import UserError
 from fisher_jax.report import canvas
-from fisher_jax.run_files import RunFiles, find_runs, flatten, read_run, series
-
-# Okabe and Ito's palette: told apart with any colour vision, and in grey by its order.
-COLOURS = ("#000000", "#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+from fisher_jax.report.collect import describe
+from fisher_jax.report.statistics import half_width, summarise
+from fisher_jax.run_files import (
+    RunFiles,
+    find_runs,
+    flatten,
+    numeric_records,
+    read_run,
+)
 
 
 class Metric(NamedTuple):
@@ -36,23 +45,64 @@ METRICS = (
     Metric("penalty/value", "penalty", "log"),
 )
 
+# Runs by name; those under one name differ in their seed alone.
+Groups = Mapping[str, Sequence[RunFiles]]
+
 
 class Differences(NamedTuple):
-    """Rows of a table: a name and its value in each run, as text."""
+    """Rows of a table: a name and its value in each group of runs, as text."""
 
-    names: tuple[str, ...]
     rows: tuple[tuple[str, tuple[str, ...]], ...]
     is_different: tuple[bool, ...]
 
 
-def read_all(directories: Sequence[Path]) -> dict[str, RunFiles]:
-    """Reads the runs in and below the folders, by the shortest names that differ.
+def read_all(
+    directories: Sequence[Path],
+) -> tuple[dict[str, list[RunFiles]], list[Path]]:
+    """Reads the runs in and below the folders, those of one configuration together.
+
+    Runs of the same code that differ in their seed alone are one group. The same run
+    twice, as a run and its repetition, is two groups.
+
+    Returns:
+        The groups, by the shortest names that differ, and the paths without a run.
 
     Raises:
-        UserError: a folder does not exist or holds no run.
+        UserError: a path does not exist, or none holds a run.
     """
-    found = list(dict.fromkeys(run for d in directories for run in find_runs([d])))
-    return dict(zip(short_names(found), map(read_run, found), strict=True))
+    found: dict[Path, None] = {}
+    skipped = []
+    for directory in directories:
+        try:
+            found |= dict.fromkeys(find_runs([directory]))
+        except UserError:
+            if not directory.exists() or len(directories) == 1:
+                raise
+            skipped.append(directory)
+    if not found:
+        raise UserError(f"no runs in {', '.join(map(str, directories))}")
+    copies: Counter[Any] = Counter()
+    groups: dict[Any, list[RunFiles]] = {}
+    for path in found:
+        run = read_run(path)
+        row = describe(run, [])
+        # Without a configuration nothing says that two runs are of one.
+        is_known = row["candidate"] != "{}"
+        kind = (row["candidate"], row["version"]) if is_known else path
+        copies[kind, row["seed"]] += 1
+        groups.setdefault((kind, copies[kind, row["seed"]]), []).append(run)
+    names = _names(list(groups.values()))
+    return dict(zip(names, groups.values(), strict=True)), skipped
+
+
+def _names(groups: Sequence[Sequence[RunFiles]]) -> list[str]:
+    """The shortest paths that differ; without the seed where there are several."""
+    shortest = short_names([group[0].directory for group in groups])
+    plain = [
+        re.sub(r"[-_.]?seed[-_=]?\d+", "", name) if len(group) > 1 else name
+        for name, group in zip(shortest, groups, strict=True)
+    ]
+    return plain if len(set(plain)) == len(plain) and all(plain) else shortest
 
 
 def short_names(paths: Sequence[Path]) -> list[str]:
@@ -65,68 +115,114 @@ def short_names(paths: Sequence[Path]) -> list[str]:
     return [str(path) for path in paths]
 
 
-def config_differences(runs: dict[str, RunFiles]) -> Differences:
-    """Returns the configuration keys, versions and devices in which runs differ."""
-    flat = [_described(run) for run in runs.values()]
-    keys = list(dict.fromkeys(key for one in flat for key in one))
-    rows = [(key, tuple(one.get(key, "–") for one in flat)) for key in keys]
-    kept = tuple(row for row in rows if len(set(row[1])) > 1)
-    return Differences(tuple(runs), kept, (True,) * len(kept))
-
-
-def result_rows(runs: dict[str, RunFiles]) -> Differences:
-    """Returns every value of result.json, and whether runs differ in it."""
-    keys = dict.fromkeys(key for run in runs.values() for key in run.result)
+def config_differences(groups: Groups) -> Differences:
+    """Returns the configuration keys, versions and devices in which groups differ."""
+    flat = [[_described(run) for run in runs] for runs in groups.values()]
+    keys = dict.fromkeys(key for runs in flat for one in runs for key in one)
     rows = []
     for key in keys:
-        values = tuple(_shown(run.result.get(key)) for run in runs.values())
-        rows.append((key, values))
-    state = tuple(_state(run) for run in runs.values())
-    rows.insert(0, ("records", state))
+        values = tuple(_listed(one.get(key, "–") for one in runs) for runs in flat)
+        if len(set(values)) > 1:
+            rows.append((key, values))
+    return Differences(tuple(rows), (True,) * len(rows))
+
+
+def result_rows(groups: Groups) -> Differences:
+    """Returns every value of result.json, and whether groups differ in it.
+
+    Of several seeds the mean ± half its 95% Student-t interval over those that have it,
+    their number in brackets where it is not all of them.
+    """
+    runs = [run for group in groups.values() for run in group]
+    rows = [("records", tuple(_words(map(_state, g)) for g in groups.values()))]
+    for key in dict.fromkeys(key for run in runs for key in run.result):
+        rows.append((key, tuple(_averaged(group, key) for group in groups.values())))
     different = tuple(len(set(values)) > 1 for _, values in rows)
-    return Differences(tuple(runs), tuple(rows), different)
+    return Differences(tuple(rows), different)
+
+
+def _listed(texts: Iterable[str]) -> str:
+    """Each text once; of long ones, as the hashes of label noise, their number."""
+    distinct = list(dict.fromkeys(texts))
+    text = ", ".join(distinct)
+    return text if len(distinct) == 1 or len(text) < 60 else f"{len(distinct)} values"
+
+
+def _averaged(group: Sequence[RunFiles], key: str) -> str:
+    values = [run.result.get(key) for run in group]
+    if len(group) == 1 or len(set(map(_shown, values))) == 1:
+        return _shown(values[0])
+    given = [value for value in values if value is not None]
+    if not all(isinstance(value, int | float) for value in given):
+        return _words(_shown(value) for value in values)
+    summary = summarise(given)
+    if summary is None:
+        return "–"
+    spread = "" if summary.n == 1 else f" ± {half_width(summary):.2g}"
+    count = "" if summary.n == len(group) else f" (n = {summary.n})"
+    return f"{summary.mean:.4g}{spread}{count}"
+
+
+def _words(texts: Iterable[str]) -> str:
+    """Each text once, with how often it is there unless all are the same."""
+    counts = Counter(texts)
+    if len(counts) == 1:
+        return next(iter(counts))
+    return ", ".join(f"{count} × {text}" for text, count in counts.items())
 
 
 def draw_runs(
-    runs: Mapping[str, RunFiles],
-    metrics: Sequence[Metric] = METRICS,
-    title: str = "",
+    groups: Groups, metrics: Sequence[Metric] = METRICS, title: str = ""
 ) -> Figure | None:
     """Returns a panel for each metric that any run has; None if there is none.
 
-    One line a run, by name in the legend; beyond seven runs from blue to red.
+    One line a group, by name in the legend: the mean over its runs, with a band of one
+    standard deviation.
     """
-    recorded = [
-        metric
-        for metric in metrics
-        if any(any(np.isfinite(_values(run, metric)[1])) for run in runs.values())
-    ]
-    if not recorded:
+    records = [[numeric_records(run) for run in runs] for runs in groups.values()]
+    tables: list[pd.DataFrame] = []
+    frames: dict[int, pd.DataFrame] = {}
+    for runs, of_runs in zip(groups.values(), records, strict=True):
+        first = len(frames)
+        frames |= {first + i: pd.DataFrame(rows) for i, rows in enumerate(of_runs)}
+        rows = [describe(run, rows) for run, rows in zip(runs, of_runs, strict=True)]
+        tables.append(pd.DataFrame(rows, index=range(first, len(frames))))
+    curves: dict[Metric, list[canvas.Curve | None]] = {}
+    for metric in metrics:
+        drawn = [_curve(table, frames, metric) for table in tables]
+        if any(curve is not None for curve in drawn):
+            curves[metric] = drawn
+    if not curves:
         return None
-    colours: Sequence[Any] = COLOURS
-    if len(runs) > len(COLOURS):
-        colours = list(canvas.ordered_colours(range(len(runs))).values())
+    lines = canvas.distinct_lines(len(groups))
     with canvas.style():
-        figure, panels = canvas.new_panels(len(recorded), height=1.9)
-        for axes, metric in zip(panels, recorded, strict=True):
-            for index, (name, run) in enumerate(runs.items()):
-                epochs, values = _values(run, metric)
-                marker = canvas.MARKERS[index % len(canvas.MARKERS)]
-                axes.plot(
-                    epochs,
-                    metric.factor * values,
-                    color=colours[index],
-                    marker=marker if len(values) < 12 else "",
-                    ms=2.5,
-                    label=canvas.plain(name),
-                )
+        figure, panels = canvas.new_panels(len(curves), height=1.9)
+        for axes, (metric, drawn) in zip(panels, curves.items(), strict=True):
             axes.set_yscale(metric.scale)
+            entries = zip(groups, drawn, lines, strict=True)
+            for index, (name, curve, line) in enumerate(entries):
+                few = curve is not None and len(curve.x) < 12
+                marker = canvas.MARKERS[index % len(canvas.MARKERS)] if few else ""
+                line |= {"marker": marker, "ms": 2.5, "label": canvas.plain(name)}
+                canvas.draw_curve(axes, curve, **line)
             canvas.label_axes(axes, metric.label, "epoch", "")
-        lines = canvas.legend_below(figure, panels[0])
-        figure.set_figheight(figure.get_figheight() + 0.16 * lines)
+        num_lines = canvas.legend_below(figure, *panels)
+        figure.set_figheight(figure.get_figheight() + 0.16 * num_lines)
         figure.suptitle(title)
         canvas.finish(figure)
     return figure
+
+
+def _curve(
+    table: pd.DataFrame, frames: Mapping[int, pd.DataFrame], metric: Metric
+) -> canvas.Curve | None:
+    curve = canvas.mean_curve(table, frames, metric.name, factor=metric.factor)
+    if curve is None or metric.scale != "log":
+        return curve
+    is_shown = curve.mean > 0
+    if not is_shown.any():
+        return None
+    return curve._replace(mean=np.where(is_shown, curve.mean, np.nan))
 
 
 def save_figure(figure: Figure, path: Path) -> None:
@@ -134,15 +230,6 @@ def save_figure(figure: Figure, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with canvas.style():
         figure.savefig(path)
-
-
-def _values(run: RunFiles, metric: Metric) -> tuple[np.ndarray, np.ndarray]:
-    epochs, values = series(run, metric.name)
-    numbers = [v if isinstance(v, int | float) else np.nan for v in values]
-    array = np.array(numbers, float)
-    if metric.scale == "log":
-        array = np.where(array > 0, array, np.nan)
-    return np.array(epochs, float), array
 
 
 def _state(run: RunFiles) -> str:
@@ -160,7 +247,7 @@ def _described(run: RunFiles) -> dict[str, str]:
         flat |= {key: _shown(value) for key, value in values.items()}
     for name in ("git_commit", "device_kind", "device_count", "label_noise_hash"):
         if name in run.config:
-            flat[name] = _shown(run.config[name])
+            flat[name] = _shown(run.config[name])[:12]  # commits and hashes are long
     return flat
 
 

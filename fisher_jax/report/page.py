@@ -15,7 +15,7 @@ from fisher_jax.report.item import Item
 from fisher_jax.report.names import method_label
 from fisher_jax.report.tables import Cell, Table
 
-_KIND = ["experiment", "form", "is_in_sweep"]
+_KIND = ["experiment", "form", "is_in_sweep", "config_file"]
 MAX_PROBLEMS = 50  # shown; the rest is counted
 
 
@@ -102,13 +102,19 @@ def chance(report: Report) -> str:
     )
 
 
-def command_for(experiment: str, *, form: str, is_in_sweep: bool) -> str:
-    """Returns the command that makes an experiment's runs."""
+def command_for(
+    experiment: str, *, form: str, is_in_sweep: bool, file: str = ""
+) -> str:
+    """Returns the command that makes an experiment's runs.
+
+    Args:
+        file: where the runs' configuration was, "" for experiments/.
+    """
     name = experiment or "EXPERIMENT"
+    file = file or f"experiments/{name}.py"
     if not is_in_sweep:
-        config = f"experiments/{name}.py:VARIANT"
-        return f"python main.py --config={config} --workdir=runs/{name}"
-    config = f"experiments/{name}.py{f':{form}' if form else ''}"
+        return f"python main.py --config={file}:VARIANT --workdir=runs/{name}"
+    config = f"{file}{f':{form}' if form else ''}"
     out = f"runs/{name}{f'_{form}' if form else ''}"
     return f"python -m launch.sweep --config={config} --out={out}"
 
@@ -185,7 +191,7 @@ def _versions(table: pd.DataFrame) -> list[dict[str, Any]]:
 def _sweeps(table: pd.DataFrame) -> list[dict[str, Any]]:
     rows = []
     for keys, group in table.groupby(_KIND):
-        experiment, form, is_in_sweep = keys
+        experiment, form, is_in_sweep, file = keys
         counts = group["status"].value_counts()
         rows.append(
             {
@@ -196,7 +202,9 @@ def _sweeps(table: pd.DataFrame) -> list[dict[str, Any]]:
                 "incomplete": int(counts.get(INCOMPLETE, 0)),
                 "seconds": float(group["seconds"].sum()),
                 "time": duration(float(group["seconds"].sum())),
-                "command": command_for(experiment, form=form, is_in_sweep=is_in_sweep),
+                "command": command_for(
+                    experiment, form=form, is_in_sweep=is_in_sweep, file=file
+                ),
             }
         )
     return rows
@@ -206,8 +214,8 @@ def _commands(experiments: tuple[str, ...], table: pd.DataFrame) -> list[str]:
     """The commands of the experiments, () for all, that runs were found of."""
     found = table[table["experiment"].isin(experiments)] if experiments else table
     return [
-        command_for(name, form=form, is_in_sweep=bool(in_sweep))
-        for name, form, in_sweep in sorted(found.groupby(_KIND).groups)
+        command_for(name, form=form, is_in_sweep=bool(in_sweep), file=file)
+        for name, form, in_sweep, file in sorted(found.groupby(_KIND).groups)
     ]
 
 
@@ -246,12 +254,31 @@ def _table_content(table: Table) -> dict[str, Any]:
     ]
     return {
         "label": table.label,
-        "kind": "text" if table.is_text else "number",
-        "columns": [method_label(column) for column in table.columns],
+        "columns": [
+            {"label": method_label(column), "kind": _kind(table, index)}
+            for index, column in enumerate(table.columns)
+        ],
         "rows": rows,
         "marks": list(marks),
         "notes": table.notes,
     }
+
+
+def _kind(table: Table, column: int) -> str:
+    """Whether a column is sorted as numbers or as text."""
+    cells = [row.cells[column] for row in table.rows]
+    is_text = all(isinstance(c, str) for c in cells) and any(map(_is_word, cells))
+    return "text" if is_text else "number"
+
+
+def _is_word(cell: Cell | str) -> bool:
+    if not isinstance(cell, str) or cell in ("", "–"):
+        return False
+    try:
+        float(cell)
+    except ValueError:
+        return True
+    return False
 
 
 def _cell_content(

@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 
 from benchmarks.synthetic_runs import CNN, write_run
+from fisher_jax.errors import UserError
 from fisher_jax.report.__main__ import main
+from fisher_jax.report.canvas import COLOURS
 from fisher_jax.report.compare import (
-    COLOURS,
     Metric,
     config_differences,
     draw_runs,
@@ -30,7 +31,8 @@ def folders(tmp_path):
 
 
 def test_what_two_runs_differ_in(folders):
-    runs = read_all(folders)
+    runs, skipped = read_all(folders)
+    assert not skipped
     assert list(runs) == ["a/run", "b/run"]
     differences = config_differences(runs)
     assert differences.rows == (("penalty.coefficient", ("0.1", "0.3")),)
@@ -46,7 +48,7 @@ def test_names_are_as_short_as_can_be(tmp_path):
 
 
 def test_each_run_is_a_line_in_each_panel(folders):
-    figure = draw_runs(read_all(folders))
+    figure = draw_runs(read_all(folders)[0])
     panels = [axes for axes in figure.axes if axes.axison]
     titles = [axes.get_title() for axes in panels]
     assert "Tr(F)" in titles
@@ -57,9 +59,9 @@ def test_each_run_is_a_line_in_each_panel(folders):
 def test_chosen_metrics_are_scaled_named_and_coloured(tmp_path):
     rows = [{"step": i, "epoch": i, "x": 10.0 * (i + 1), "y": i / 2} for i in (0, 1)]
     (tmp_path / "metrics.jsonl").write_text("\n".join(map(json.dumps, rows)))
-    (run,) = read_all([tmp_path]).values()
+    ((run,),) = read_all([tmp_path])[0].values()
     metrics = [Metric("x", "X", "log"), Metric("y", "Y, %", factor=100)]
-    figure = draw_runs({"first": run, "second": run}, metrics, "title")
+    figure = draw_runs({"first": [run], "second": [run]}, metrics, "title")
     left, right = figure.axes
     assert left.get_yscale() == "log"
     assert [line.get_color() for line in left.lines] == list(COLOURS[:2])
@@ -102,3 +104,77 @@ def test_runs_without_any_record_have_no_figure(tmp_path, capsys):
     assert main(["compare", str(tmp_path), f"--out={out}"]) == 0
     assert "no figure" in capsys.readouterr().out
     assert not out.exists()
+
+
+@pytest.fixture
+def seeds(tmp_path):
+    """Three seeds of one learning rate and two of another, and a log beside them."""
+    for rate, count in ((0.01, 3), (0.1, 2)):
+        for seed in range(count):
+            changes = CNN | {"optimizer.learning_rate": rate, "train.num_epochs": 4}
+            write_run(
+                tmp_path / f"rate_{rate}-seed_{seed}",
+                experiment="own",
+                changes=changes | {"seed": seed},
+            )
+    for path in tmp_path.iterdir():
+        accuracy = 0.5 + 0.1 * int(path.name[-1])
+        result = {"status": "finished", "test_accuracy": accuracy}
+        (path / "result.json").write_text(json.dumps(result))
+    (tmp_path / "sweep.log").write_text("")
+    return tmp_path
+
+
+def test_seeds_of_a_configuration_are_averaged(seeds):
+    groups, skipped = read_all(sorted(seeds.iterdir()))
+    assert [path.name for path in skipped] == ["sweep.log"]
+    assert {name: len(runs) for name, runs in groups.items()} == {
+        "rate_0.01": 3,
+        "rate_0.1": 2,
+    }
+    # t(0.975) of 2 and of 1 degrees of freedom times 0.1/√3 and 0.0707/√2.
+    results = dict(result_rows(groups).rows)
+    assert results["test_accuracy"] == ("0.6 ± 0.25", "0.55 ± 0.64")
+    assert dict(config_differences(groups).rows) == {
+        "seed": ("0, 1, 2", "0, 1"),
+        "optimizer.learning_rate": ("0.01", "0.1"),
+    }
+    figure = draw_runs(groups, [Metric("test/accuracy", "test")])
+    axes = figure.axes[0]
+    assert len(axes.lines) == 2
+    assert len(axes.collections) == 2  # a band each
+    finals = [
+        json.loads((run.directory / "metrics.jsonl").read_text().splitlines()[-1])
+        for run in groups["rate_0.01"]
+    ]
+    mean = np.mean([final["test/accuracy"] for final in finals])
+    np.testing.assert_allclose(axes.lines[0].get_ydata()[-1], mean)
+
+
+def test_a_run_and_its_repetition_are_not_averaged(folders, tmp_path):
+    write_run(
+        tmp_path / "again",
+        experiment="table1",
+        changes=CNN | {"penalty.coefficient": 0.1, "train.num_epochs": 4},
+        method="fp",
+    )
+    groups, _ = read_all([folders[0], tmp_path / "again"])
+    assert [len(runs) for runs in groups.values()] == [1, 1]
+
+
+def test_a_path_that_does_not_exist_stops_it(folders):
+    with pytest.raises(UserError, match="does not exist"):
+        read_all([*folders, folders[0] / "typo"])
+
+
+def test_wide_tables_are_split_at_80_columns(seeds, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    paths = sorted(map(str, seeds.iterdir()))
+    assert main(["compare", *paths, f"--out={seeds / 'x.png'}"]) == 0
+    shown = capsys.readouterr()
+    assert "Skipped, as they hold no run: sweep.log" in shown.err
+    lines = shown.out.splitlines()
+    assert lines[0] == "#1 rate_0.01 (3 seeds: mean ± 95% interval)"
+    tables = [line for line in lines if not line.startswith("Figure")]
+    assert max(map(len, tables)) <= 80
+    assert "0.6 ± 0.25" in shown.out

@@ -1,4 +1,5 @@
 import csv
+import json
 import math
 
 import pytest
@@ -52,6 +53,20 @@ def test_the_page_folds_away_the_claims_that_have_no_runs(tmp_path):
     assert 'id="own_sweeps"' in page
     assert 'id="verdicts"' not in page
     assert "claims of the paper have no runs here</summary>" in page
+
+
+def test_numbers_sort_as_numbers_and_the_command_names_the_users_file(tmp_path, capsys):
+    runs = write_sweep(tmp_path / "runs", seeds=(1,))
+    for path in runs.glob("*/config.json"):
+        content = json.loads(path.read_text())
+        content["argv"] = ["main.py", "--config=/home/me/mine.py"]
+        path.write_text(json.dumps(content))
+    out = tmp_path / "report"
+    assert main([str(runs), f"--out={out}"]) == 0
+    assert capsys.readouterr().out.startswith("2 runs: 1 table and 1 figure\n")
+    page = (out / "index.html").read_text()
+    assert 'data-kind="number">learning rate' in page.replace("_", " ")
+    assert "launch.sweep --config=/home/me/mine.py --out=runs/mine" in page
 
 
 def test_the_papers_runs_are_left_to_its_own_items(tmp_path):
