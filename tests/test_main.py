@@ -232,6 +232,14 @@ MISTAKES = {
     "fraction": (["--config.dataset.label_noise=1.2"], "from 0 to 1"),
     "profile": (["--profile_steps=9:3"], "--profile_steps=9:3 must be FROM:TO"),
     "parts": (["--config.train.microbatches=3"], "train.microbatches=3 times"),
+    "groups": (
+        [
+            "--config.model.name=wide_resnet",
+            "--config.penalty.name=fisher",
+            "--config.penalty.num_groups=8",
+        ],
+        "needs penalty.batch_norm=eval",
+    ),
     "flag": (["--wrokdir=x"], "Unknown command line flag 'wrokdir'"),
     "argument": (["more"], "unexpected argument 'more'"),
     "batch": (["--config.train.batch_size=5000"], "train.batch_size=5000"),

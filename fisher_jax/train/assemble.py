@@ -94,6 +94,7 @@ def build(config: Config, data: Selection, mesh: Mesh) -> tuple[loop.Run, Snapsh
     except ValueError as error:
         raise UserError(f"model {config.model.name}: {error}") from error
     _check_microbatches(config, state, mesh)
+    _check_groups(config, state, mesh)
     everywhere = parallel.replicated(mesh)
     state = parallel.place(state, everywhere)
     if config.train.init_from is not None:
@@ -190,6 +191,7 @@ def step_settings(config: Config) -> StepSettings:
             config.penalty.num_examples,
             config.penalty.method,
             config.penalty.batch_norm,
+            config.penalty.num_groups,
         )
     is_gradient_norm = config.penalty.name == "gradient_norm"
     return StepSettings(
@@ -270,6 +272,23 @@ def _check_microbatches(config: Config, state: TrainState, mesh: Mesh) -> None:
         raise UserError(
             f"train.microbatches={parts} is not for batch norm, which model "
             f"{config.model.name} has: its statistics would be of a part of the batch"
+        )
+
+
+def _check_groups(config: Config, state: TrainState, mesh: Mesh) -> None:
+    penalty = config.penalty
+    if penalty.num_groups == 1:
+        return
+    penalised = penalty.num_examples or config.train.batch_size
+    # Else every device computes the whole penalty.
+    is_split = penalised % mesh.size == 0
+    if is_split:
+        parallel.check_divides("penalty.num_groups", penalty.num_groups, mesh)
+    if state.batch_stats and penalty.batch_norm == "train":
+        raise UserError(
+            f"penalty.num_groups={penalty.num_groups} with model {config.model.name} "
+            "needs penalty.batch_norm=eval: else batch norm would take the statistics "
+            "of a group"
         )
 
 

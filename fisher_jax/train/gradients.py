@@ -24,6 +24,7 @@ class PenaltySettings(NamedTuple):
     num_examples: int | None = None
     method: penalties.Method = "exact"
     batch_norm: str = "train"  # or "eval": by the running statistics
+    num_groups: int = 1
 
 
 class StepSettings(NamedTuple):
@@ -228,6 +229,7 @@ PENALTIES: Mapping[str, Callable[..., Float[Array, ""]] | None] = {
             batch.inputs,
             batch.key,
             draw=settings.draw,
+            num_groups=settings.num_groups,
             method=settings.method,
             **options,
         )

@@ -42,6 +42,7 @@ CASES = {
     "fisher": StepSettings(PenaltySettings("fisher")),
     "rademacher": StepSettings(PenaltySettings("fisher", "rademacher")),
     "subset": StepSettings(PenaltySettings("fisher", num_examples=6)),
+    "groups": StepSettings(PenaltySettings("fisher", "rademacher", num_groups=8)),
     "single": StepSettings(PenaltySettings("fisher_single")),
     "gradient": StepSettings(PenaltySettings("gradient")),
     "random_label": StepSettings(PenaltySettings("random_label")),
@@ -219,7 +220,14 @@ def what_is_sent(mesh, split):
     """Collectives of steps and of Tr(F), in bytes, over those of the parameters."""
     found = {}
     key = parallel.place(jax.random.key(5), parallel.replicated(mesh))
-    for name in ("plain", "rademacher", "gradient", "input_gradient", "parts"):
+    for name in (
+        "plain",
+        "rademacher",
+        "groups",
+        "gradient",
+        "input_gradient",
+        "parts",
+    ):
         settings, model = CASES[name], Network()
         state = make_state(model, settings)
         params = state.params

@@ -113,6 +113,8 @@ def test_no_epochs_and_one_epoch():
         ("mixup.beta", "1e999", "of at least 0, got inf"),
         ("model.name", "vgg", "did you mean 'vgg11'?"),
         ("penalty.draw", "importanc", "did you mean 'importance'?"),
+        ("penalty.num_groups", "8", "needs penalty.name=fisher, got 'none'"),
+        ("penalty.num_groups", "0", "an integer of at least 1, got 0"),
     ],
 )
 def test_bad_values_are_named_with_what_would_do(key, text, said):
@@ -128,6 +130,13 @@ def test_the_gradient_norm_penalty_is_whole_and_alone():
     for key, text in (("penalty.start_epoch", "3"), ("sam.radius", "0.1")):
         with pytest.raises(ConfigError, match=f"has no {key}"):
             load_config(BASE, [chosen, (key, text)])
+
+
+def test_groups_divide_what_the_penalty_sees():
+    chosen = [("penalty.name", "fisher"), ("penalty.num_groups", "8")]
+    assert load_config(BASE, chosen).penalty.num_groups == 8
+    with pytest.raises(ConfigError, match="does not divide the 12 examples"):
+        load_config(BASE, [*chosen, ("penalty.num_examples", "12")])
 
 
 def test_rfp_needs_the_fisher_penalty():

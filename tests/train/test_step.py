@@ -6,7 +6,7 @@ import pytest
 from flax import linen as nn
 
 from fisher_jax.baselines import mixup
-from fisher_jax.curvature import Categorical
+from fisher_jax.curvature import Categorical, sample_labels
 from fisher_jax.penalties import is_penalty_update
 from fisher_jax.train.gradients import (
     PenaltySettings,
@@ -165,6 +165,31 @@ def test_the_penalty_sees_only_its_examples(batch):
         labels[:2], None,
     )  # fmt: skip
     np.testing.assert_allclose(penalty_value(state), alone, rtol=1e-5)
+
+
+def test_a_penalty_in_groups_is_the_sum_of_its_groups(batch):
+    inputs, labels = batch
+    state = make_state(alpha=1.0)
+    logits_fn = logits_of(state)
+    key = step_keys(state.key, state.step).penalty
+    drawn = sample_labels(key, logits_fn(state.params, inputs))
+
+    def penalty(params):
+        def mean_loss(params, rows):
+            logits = logits_fn(params, inputs[rows])
+            return jnp.sum(Categorical().loss(logits, drawn[rows])) / BATCH
+
+        gradients = [jax.grad(mean_loss)(params, slice(k, k + 2)) for k in (0, 2, 4)]
+        return sum(optax.tree.norm(g, squared=True) for g in gradients)
+
+    settings = StepSettings(PenaltySettings("fisher", num_groups=3))
+    new, _ = train_step(state, inputs, labels, settings=settings, update_penalty=True)
+    kept = optax.tree_utils.tree_get(new.opt_state, "penalty_gradient")
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6),
+        (penalty_value(new), kept),
+        jax.value_and_grad(penalty)(state.params),
+    )
 
 
 @pytest.mark.parametrize("name", some(NAMES, ["fisher"]))
