@@ -121,6 +121,10 @@ def tutorial(script: Path) -> Path:
     partial = folder.with_suffix(".partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
+    # Cells that hold the text to its claims are run, and not shown.
+    notebook.cells = [
+        cell for cell in notebook.cells if "check" not in cell.metadata.get("tags", ())
+    ]
     text, resources = nbconvert.MarkdownExporter().from_notebook_node(notebook)
     for output, content in resources["outputs"].items():
         (partial / f"{script.stem}_{output}").write_bytes(content)

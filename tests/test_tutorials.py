@@ -1,6 +1,6 @@
 """Every tutorial runs as a script, and as the notebook that it also is.
 
-Tutorials check what they claim by assertions of their own.
+Tutorials check what they claim in cells tagged "check", which the site leaves out.
 """
 
 import ast

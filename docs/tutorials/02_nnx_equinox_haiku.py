@@ -214,4 +214,6 @@ ours, theirs = (
     for f, p in ((equinox_logits, params), (network.apply, as_haiku))
 )
 print(f"Tr(F): {ours.fisher.mean:.4f} in Equinox, {theirs.fisher.mean:.4f} in Haiku")
+
+# %% tags=["check"]
 assert jnp.allclose(ours.fisher.mean, theirs.fisher.mean, rtol=1e-4)

@@ -152,5 +152,7 @@ baseline, penalised = (
     results[name]["final_train_noisy_accuracy"] for name in ("baseline", "fp")
 )
 print(f"memorised: {baseline:.0%} without, {penalised:.0%} with the penalty")
-assert penalised < baseline / 2
 shutil.rmtree(workdir)
+
+# %% tags=["check"]
+assert penalised < baseline / 2

@@ -163,6 +163,8 @@ def relu_loss(params):
 fisher = fisher_trace(relu_logits, params, inputs, estimator="exact").mean
 hessian = hessian_trace(relu_loss, params, jax.random.key(4), num_probes=400)
 print(f"with ReLUs: {hessian.mean:.1f} ± {hessian.sem:.1f} (H), {fisher:.1f} (F)")
+
+# %% tags=["check"]
 assert abs(hessian.mean - fisher) < 4 * hessian.sem
 assert run["hessian"][peak] - run["fisher"][peak] > 10 * run["hessian_sem"][peak]
 

@@ -213,7 +213,7 @@ def fisher_trace(
     >>> params, x = {"w": jnp.zeros((2, 2))}, jnp.array([[1.0, 0.0], [1.0, 1.0]])
     >>> round(float(fisher_trace(network, params, x, estimator="exact").mean), 4)
     0.75
-    >>> answer = lambda params, x: x @ params["w"][:, 0]
+    >>> answer = lambda params, x: (x @ params["w"])[..., 0]
     >>> law = Bernoulli()
     >>> exact = fisher_trace(answer, params, x, estimator="exact", likelihood=law)
     >>> round(float(exact.mean), 4)
