@@ -22,21 +22,24 @@ examples of a jitted program are sharded over devices (seen with jaxlib 0.10.2 a
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.extend.core import ClosedJaxpr, JaxprEqn, Literal
+from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal
 from jax.extend.core.primitives import (
     conv_general_dilated_p,
     dot_general_p,
     gather_p,
+    jit_p,
+    remat_p,
+    scan_p,
 )
 from jaxtyping import Array, Float, Int
 
-from fisher_jax import loops, programs, trees
+from fisher_jax import axes, loops, programs, trees
 
 # Operations that only rearrange or cast, so that the norm is the same on both sides.
 _REARRANGING = frozenset(
@@ -56,9 +59,18 @@ _REARRANGING = frozenset(
 
 
 class Site(NamedTuple):
-    """Where a leaf of the parameters is an operand: equation, position, leaf."""
+    """Where a leaf of the parameters is an operand.
 
-    equation: int
+    Attributes:
+        path: which equation, after those that it is nested in, by identity: JAX may
+            share a nested program between two equations.
+        equation: the product or lookup.
+        operand: the leaf's position in it.
+        leaf: number of the leaf.
+    """
+
+    path: tuple[int, ...]
+    equation: JaxprEqn
     operand: int
     leaf: int
 
@@ -66,42 +78,95 @@ class Site(NamedTuple):
 def find_sites(program: ClosedJaxpr, leaves: int) -> list[Site]:
     """The parameters that enter a flat program once, at a product or a lookup.
 
+    A product inside a rematerialised block or a scan counts: a parameter that is
+    stacked over the steps of a scan has a gradient whose parts lie apart, and so a
+    squared norm that is the sum of theirs. One that all steps share does not.
+
     Args:
         program: without nested calls, see ``programs.flatten``; its first arguments are
             the leaves of the parameters.
         leaves: how many they are.
     """
-    uses: dict[Any, list[tuple[int, int]]] = {}
-    for index, equation in enumerate(program.jaxpr.eqns):
-        for position, variable in enumerate(equation.invars):
-            if not isinstance(variable, Literal):
-                uses.setdefault(variable, []).append((index, position))
-    for variable in program.jaxpr.outvars:
-        if not isinstance(variable, Literal):
-            uses.setdefault(variable, []).append((-1, -1))
+    uses = _uses(program.jaxpr)
     sites = []
     for leaf, variable in enumerate(program.jaxpr.invars[:leaves]):
-        place = _follow(program, uses, variable)
+        place = _follow(uses, variable)
         if place is not None:
             sites.append(Site(*place, leaf))
     return sites
 
 
-def _follow(
-    program: ClosedJaxpr, uses: dict[Any, list[tuple[int, int]]], variable: Any
-) -> tuple[int, int] | None:
+_Uses = dict[Any, list[tuple[JaxprEqn | None, int]]]
+
+
+def _uses(jaxpr: Jaxpr) -> _Uses:
+    """Equations and positions at which each variable is used; None for a result."""
+    uses: _Uses = {}
+    for equation in jaxpr.eqns:
+        for position, variable in enumerate(equation.invars):
+            if not isinstance(variable, Literal):
+                uses.setdefault(variable, []).append((equation, position))
+    for variable in jaxpr.outvars:
+        if not isinstance(variable, Literal):
+            uses.setdefault(variable, []).append((None, -1))
+    return uses
+
+
+def _follow(uses: _Uses, variable: Any) -> tuple[tuple[int, ...], JaxprEqn, int] | None:
     """The one product or lookup that a variable enters, or None."""
     while len(uses.get(variable, ())) == 1:
-        ((index, position),) = uses[variable]
-        if index < 0:
+        ((equation, position),) = uses[variable]
+        if equation is None:
             return None
-        equation = program.jaxpr.eqns[index]
         if _is_product(equation, position) or _is_lookup(equation, position):
-            return index, position
+            return (id(equation),), equation, position
+        inner = _nested(equation)
+        if inner is not None:
+            if position < inner.shared:
+                return None
+            place = _follow(_uses(inner.jaxpr), inner.jaxpr.invars[position])
+            return place and ((id(equation), *place[0]), *place[1:])
         if not _only_rearranges(equation):
             return None
         (variable,) = equation.outvars
     return None
+
+
+class _Nested(NamedTuple):
+    """A program within an equation.
+
+    Attributes:
+        jaxpr: its arguments are the equation's, or slices of them.
+        shared: how many of the first ones all of its calls get.
+    """
+
+    jaxpr: Jaxpr
+    shared: int
+
+
+def _nested(equation: JaxprEqn) -> _Nested | None:
+    """The program of a jitted or rematerialised block, or of a scan."""
+    params = equation.params
+    if equation.primitive is remat_p:
+        return _Nested(params["jaxpr"], 0)
+    if equation.primitive not in (jit_p, scan_p) or params["jaxpr"].consts:
+        return None
+    is_scan = equation.primitive is scan_p
+    shared = params["num_consts"] + params["num_carry"] if is_scan else 0
+    return _Nested(params["jaxpr"].jaxpr, shared)
+
+
+def _convolutions(
+    jaxpr: Jaxpr, path: tuple[int, ...] = ()
+) -> Iterator[tuple[int, ...]]:
+    """The paths of a program's convolutions."""
+    for equation in jaxpr.eqns:
+        here = (*path, id(equation))
+        if _is_convolution(equation) and _is_product(equation, 1):
+            yield here
+        inner = _nested(equation)
+        if inner is not None:
+            yield from _convolutions(inner.jaxpr, here)
 
 
 def _is_product(equation: JaxprEqn, position: int) -> bool:
@@ -150,28 +215,77 @@ def with_taps(
         (zero); the "derivative" in a tap is the squared norm of that parameter's
         gradient, and so not linear in the results' cotangent.
     """
-    equations = program.jaxpr.eqns
-    places: dict[int, list[int]] = {
-        id(e): [] for e in equations if _is_product(e, 1) and _is_convolution(e)
+    places: dict[tuple[int, ...], list[int]] = {
+        path: [] for path in _convolutions(program.jaxpr)
     }
     for number, site in enumerate(sites):
-        places.setdefault(id(equations[site.equation]), []).append(number)
+        places.setdefault(site.path, []).append(number)
+    entered = {path[:n] for path in places for n in range(1, len(path))}
 
-    def tapped(taps: Sequence[Array], arguments: Sequence[Any]) -> list[Array]:
+    def rule_of(path: tuple[int, ...], taps: Sequence[Array]) -> programs.Rule:
         def rule(equation: JaxprEqn, operands: Sequence[Any]) -> list[Any] | None:
-            here = places.get(id(equation))
-            if here is None:
+            here = (*path, id(equation))
+            if here in entered:
+                return _enter(equation, taps, operands, lambda t: rule_of(here, t))
+            if here not in places:
                 return None
+            numbers = places[here]
             if equation.primitive is gather_p:
                 lookup = _tapped_lookup(equation)
-                return [lookup(taps[here[0]], *operands)]
-            positions = [sites[number].operand for number in here]
+                return [lookup(taps[numbers[0]], *operands)]
+            positions = [sites[number].operand for number in numbers]
             product = _tapped_product(equation, positions)
-            return [product([taps[number] for number in here], *operands)]
+            return [product([taps[number] for number in numbers], *operands)]
 
-        return programs.evaluate(program, arguments, rule)
+        return rule
+
+    def tapped(taps: Sequence[Array], arguments: Sequence[Any]) -> list[Array]:
+        return programs.evaluate(program, arguments, rule_of((), taps))
 
     return tapped
+
+
+def _enter(
+    equation: JaxprEqn,
+    taps: Sequence[Array],
+    operands: Sequence[Any],
+    rule_with: Callable[[Sequence[Array]], programs.Rule],
+) -> list[Any]:
+    """A nested program, evaluated under the rule that its taps make."""
+    inner, params = _nested(equation), equation.params
+    assert inner is not None
+    closed = ClosedJaxpr(inner.jaxpr, ())
+
+    def block(taps: Sequence[Array], *operands: Any) -> list[Any]:
+        return programs.evaluate(closed, operands, rule_with(taps))
+
+    if equation.primitive is jit_p:
+        return block(taps, *operands)
+    if equation.primitive is remat_p:
+        again = jax.checkpoint(
+            block, prevent_cse=params["prevent_cse"], policy=params["policy"]
+        )
+        results: list[Any] = again(taps, *operands)
+        return results
+    consts, carries = params["num_consts"], params["num_carry"]
+    fixed, start = operands[:consts], operands[consts : inner.shared]
+    # Every step has the tap, whose cotangent sums over them.
+    each = [jnp.broadcast_to(tap, (params["length"],)) for tap in taps]
+
+    def step(carry: list[Any], slices: Any) -> tuple[list[Any], list[Any]]:
+        taps, own = slices
+        results = block(taps, *fixed, *carry, *own)
+        return results[:carries], results[carries:]
+
+    last, stacked = jax.lax.scan(
+        step,
+        axes.vary_like(list(start), taps),
+        (each, list(operands[inner.shared :])),
+        length=params["length"],
+        reverse=params["reverse"],
+        unroll=params["unroll"],
+    )
+    return [*last, *stacked]
 
 
 def _tapped_product(

@@ -39,9 +39,10 @@ def squared_pullback_norms(
     enters the network once, as the weights of a dense layer or a convolution or as a
     table of embeddings, is reduced to its norm within the backward pass, from the
     layer's input and output cotangent (see ``_layers``), so that gradients per example
-    are held for one such layer at a time, if at all. Other parameters (biases, scales,
-    weights that are shared, normalised, or used in a loop) have theirs computed and
-    then reduced.
+    are held for one such layer at a time, if at all; rematerialised blocks stay so, and
+    layers stacked over the steps of a scan count one by one. Other parameters (biases,
+    scales, weights that are shared, normalised, or the same in all steps of a loop)
+    have theirs computed and then reduced.
 
     Args:
         outputs_fn: maps params and inputs [1, ...] to outputs [1, ...].

@@ -263,3 +263,81 @@ def test_gradients_per_example_are_not_held_and_chunks_keep_memory_flat():
     ]
     # Per-example results and padding aside.
     assert chunked[1] < chunked[0] + 2**20
+
+
+def nested_network(params, tokens):
+    """Rematerialised blocks of one program, and a scan over stacked layers."""
+    h = params["table"][tokens]
+
+    @jax.checkpoint
+    def block(w, h):
+        return jnp.tanh(jax.jit(jnp.matmul)(h, w))
+
+    h = h + block(params["first"], h)
+    h = h + block(params["second"], h)
+
+    @jax.checkpoint
+    def wide(w, v, h):
+        return jnp.tanh(h @ w) @ v
+
+    def layer(h, weights):
+        w, v, bias, kernel = weights
+        h = h + wide(w, v, h) + bias + jnp.tanh(h @ params["shared"])
+        numbers = ("NWC", "WIO", "NWC")
+        h = h + lax.conv_general_dilated(
+            h, kernel, (1,), "SAME", dimension_numbers=numbers
+        )
+        return h, h.mean(axis=1)
+
+    stacked = [params[name] for name in ("w", "v", "bias", "kernel")]
+    _, means = lax.scan(layer, h, stacked, reverse=True)
+    return means.sum(axis=0) @ params["out"]
+
+
+def test_norms_in_rematerialised_blocks_and_scanned_layers():
+    shapes = {
+        "table": (7, 4),
+        "first": (4, 4),
+        "second": (4, 4),
+        "w": (3, 4, 6),
+        "v": (3, 6, 4),
+        "bias": (3, 4),
+        "kernel": (3, 3, 4, 4),
+        "shared": (4, 4),
+        "out": (4, 3),
+    }
+    params = {name: 0.5 * normal(k, *s) for k, (name, s) in enumerate(shapes.items())}
+    tokens, labels = jnp.array([[0, 1, 1], [2, 2, 2], [6, 3, 0]]), jnp.arange(3)
+    has_none = {"bias", "shared"}
+    assert sites_of(nested_network, params, tokens[:1]) == shapes.keys() - has_none
+
+    def loss(p, x, y):
+        return -jax.nn.log_softmax(nested_network(p, x[None])[0])[y]
+
+    gradients = jit(jax.vmap(jax.grad(loss), (None, 0, 0)))(params, tokens, labels)
+    expected = sum(np.square(g).reshape(3, -1).sum(1) for g in gradients.values())
+    norms = jit(
+        lambda p: curvature.squared_gradient_norms(nested_network, p, tokens, labels)
+    )
+    assert_allclose(norms(params), expected, rtol=1e-11)
+
+
+def test_weights_of_nested_programs_are_not_held_for_every_example():
+    shape = jax.ShapeDtypeStruct
+    width, number = 512, 32
+    params = {"blocks": [shape((width, width), jnp.float32)] * 2}
+    params["layers"] = shape((4, width, width), jnp.float32)
+    size = sum(leaf.size for leaf in jax.tree.leaves(params)) * 4
+
+    def network(p, x):
+        block = jax.checkpoint(lambda w, h: jnp.tanh(h @ w))
+        for w in p["blocks"]:
+            x = block(w, x)
+        x, _ = lax.scan(lambda h, w: (block(w, h), None), x, p["layers"])
+        return x[:, :10]
+
+    def norms(p, x, y):
+        return curvature.squared_gradient_norms(network, p, x, y, chunk_size=number)
+
+    batch = shape((number, width), jnp.float32), shape((number,), jnp.int32)
+    assert temporary_bytes(norms, params, *batch) < 3 * size
