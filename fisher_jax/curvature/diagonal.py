@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
-from fisher_jax import axes, loops, trees
+from fisher_jax import axes, compiled, loops, trees
 from fisher_jax.curvature import _norms, estimates, fisher, hessian, likelihoods
 from fisher_jax.curvature.estimates import Estimate
 from fisher_jax.curvature.fisher import Problem
@@ -24,6 +24,7 @@ from fisher_jax.curvature.likelihoods import (
 from fisher_jax.trees import Probes
 
 
+@compiled.compiles_itself
 @trees.highest_precision
 def fisher_diagonal(
     outputs_fn: OutputsFn,
@@ -177,6 +178,7 @@ def _sums_of_squares(
     return means, spreads
 
 
+@compiled.compiles_itself
 @trees.highest_precision
 def hessian_diagonal(
     loss_fn: hessian.LossFn,
@@ -231,6 +233,7 @@ def hessian_diagonal(
     return Estimate(mean, jax.tree.map(error, second, mean))
 
 
+@compiled.compiles_itself
 @trees.highest_precision
 def layer_hessian_traces(
     loss_fn: hessian.LossFn,

@@ -12,7 +12,8 @@ unless another likelihood is given. An example's loss is the sum over its positi
 (those where ``mask`` is True), the loss of a batch the mean over its examples.
 Per-example quantities are defined where examples do not interact: batch normalisation
 in evaluation mode, no dropout. Sums are in at least float32 and matrix products in full
-float32, whatever the compute dtype. Wrap calls in ``jax.jit``; all options are static.
+float32, whatever the compute dtype. Calls compile themselves; see
+``fisher_jax.compiled``.
 
 On a device mesh everything means the global batch. Under plain ``jit`` that is so by
 itself, on Auto and on Explicit axes. Inside ``jax.shard_map`` pass ``axis_name``, the
@@ -28,7 +29,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
-from fisher_jax import axes, loops, programs, trees
+from fisher_jax import axes, compiled, loops, programs, trees
 from fisher_jax.curvature import _norms, estimates, likelihoods
 from fisher_jax.curvature.estimates import Estimate
 from fisher_jax.curvature.likelihoods import (
@@ -144,8 +145,31 @@ def squared_gradient_norms(
     outputs = likelihoods.checked_outputs(
         outputs_fn, params, inputs, likelihood, mask, in_parts=True
     )
+    # Before they are traced: the values of tracers cannot be checked.
     likelihood.check_targets(labels, outputs)
+    return _squared_gradient_norms(
+        outputs_fn,
+        params,
+        inputs,
+        jnp.asarray(labels),
+        likelihood=likelihood,
+        mask=mask,
+        chunk_size=chunk_size,
+    )
 
+
+@compiled.compiles_itself
+@trees.highest_precision
+def _squared_gradient_norms(
+    outputs_fn: OutputsFn,
+    params: PyTree,
+    inputs: PyTree,
+    labels: Array,
+    *,
+    likelihood: Likelihood,
+    mask: Mask | None,
+    chunk_size: int | None,
+) -> Float[Array, " B"]:
     def compute(
         function: OutputsFn, params: PyTree, examples: Any, _: None, __: Any
     ) -> Float[Array, " B"]:
@@ -162,12 +186,13 @@ def squared_gradient_norms(
         )
         return _norms.total(leaf_norms)[:, 0]
 
-    examples = (inputs, jnp.asarray(labels), mask)
+    examples = (inputs, labels, mask)
     return axes.spread(
         compute, outputs_fn, params, examples, None, None, is_per_example=True
     )
 
 
+@compiled.compiles_itself
 @trees.highest_precision
 def fisher_trace(
     outputs_fn: OutputsFn,
@@ -289,6 +314,7 @@ def fisher_trace(
     )
 
 
+@compiled.compiles_itself
 @trees.highest_precision
 def minibatch_fisher_trace(
     outputs_fn: OutputsFn,
@@ -347,6 +373,7 @@ def minibatch_fisher_trace(
     )
 
 
+@compiled.compiles_itself
 @trees.highest_precision
 def layer_fisher_traces(
     outputs_fn: OutputsFn,
@@ -424,6 +451,7 @@ def layer_fisher_traces(
     )
 
 
+@compiled.compiles_itself
 @trees.highest_precision
 def fisher_vector_product(
     outputs_fn: OutputsFn,

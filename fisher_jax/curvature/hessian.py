@@ -3,8 +3,8 @@
 ``loss_fn(params) -> scalar`` is any twice differentiable pure function, batch and
 labels closed over; a mean over examples for the quantities of the paper. Products with
 the Hessian are forward-over-reverse, the Jacobian-vector product of the gradient
-(Pearlmutter 1994), which needs less time and memory than reverse-over-reverse. Wrap
-calls in ``jax.jit``; all options are static.
+(Pearlmutter 1994), which needs less time and memory than reverse-over-reverse. Calls
+compile themselves; see ``fisher_jax.compiled``.
 """
 
 from collections.abc import Callable
@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
 from matfree import stochtrace
 
-from fisher_jax import axes, loops, programs, trees
+from fisher_jax import axes, compiled, loops, programs, trees
 from fisher_jax.curvature import estimates, fisher
 from fisher_jax.curvature.estimates import Estimate
 from fisher_jax.curvature.likelihoods import Categorical, Likelihood, Mask, OutputsFn
@@ -40,6 +40,7 @@ class Eigenvalue(NamedTuple):
     residual: Float[Array, ""]
 
 
+@compiled.compiles_itself
 @trees.highest_precision
 def hvp(loss_fn: LossFn, params: PyTree, vector: PyTree) -> PyTree:
     """The product H vector of the loss's Hessian at params.
@@ -63,6 +64,7 @@ def hvp(loss_fn: LossFn, params: PyTree, vector: PyTree) -> PyTree:
     return jax.jvp(jax.grad(loss_fn), (params,), (tangent,))[1]
 
 
+@compiled.compiles_itself
 @trees.highest_precision
 def hessian_trace(
     loss_fn: LossFn,
@@ -147,6 +149,7 @@ def hessian_trace(
     return estimates.from_draws(forms)
 
 
+@compiled.compiles_itself
 @trees.highest_precision
 def hessian_xtrace(
     loss_fn: LossFn, params: PyTree, key: PRNGKeyArray, *, num_products: int = 30
@@ -215,6 +218,7 @@ def _exact_trace(
     return estimates.exactly(trace)
 
 
+@compiled.compiles_itself
 @trees.highest_precision
 def largest_eigenvalue(
     loss_fn: LossFn, params: PyTree, key: PRNGKeyArray, *, num_iterations: int = 20
@@ -245,6 +249,7 @@ def largest_eigenvalue(
     return _largest(_hessian_product(loss_fn, params), params, key, num_iterations)
 
 
+@compiled.compiles_itself
 @trees.highest_precision
 def largest_fisher_eigenvalue(
     outputs_fn: OutputsFn,

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
-from fisher_jax import axes, loops, trees
+from fisher_jax import axes, compiled, loops, trees
 from fisher_jax.curvature import hessian
 from fisher_jax.curvature.fisher import fisher_vector_product
 from fisher_jax.curvature.likelihoods import Categorical, Likelihood, Mask, OutputsFn
@@ -134,6 +134,7 @@ def fisher_operator(
     return operator
 
 
+@compiled.compiles_itself
 @trees.highest_precision
 def eigenpairs(
     operator: Operator,
@@ -192,6 +193,7 @@ def eigenpairs(
     return Eigenpairs(values[order], vectors, residuals[order])
 
 
+@compiled.compiles_itself
 @trees.highest_precision
 def spectral_density(
     operator: Operator,

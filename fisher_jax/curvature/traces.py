@@ -1,13 +1,12 @@
 """Tr(F) and Tr(H) of a network on one batch, for a training loop's dashboard."""
 
-import functools
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
-from fisher_jax import axes, trees
+from fisher_jax import axes, compiled, trees
 from fisher_jax.curvature import likelihoods
 from fisher_jax.curvature.estimates import Estimate
 from fisher_jax.curvature.fisher import fisher_trace
@@ -50,16 +49,13 @@ def fisher_and_hessian_trace(
     """Tr(F), and Tr(H) of the mean loss, for softmax (1/B) Σ_i −log p(y_i|x_i).
 
     ``fisher_trace`` per example and ``hessian_trace`` with Gaussian probes, which say
-    more; here they come compiled, from one call. A outputs_fn is compiled once, so
-    define it once and not anew at each call; arrays of its own that change, as batch
-    norm's running statistics, are bound by ``jax.tree_util.Partial(function, arrays)``.
+    more; here they come from one call, in one program.
 
     For networks that are piecewise linear in each layer's weights (ReLU, max-pooling)
     both estimate the same number, Tr(F) with far less noise.
 
     Args:
-        outputs_fn: maps params and inputs [B, ...] to outputs, as logits [B, ..., C];
-            hashable, as any function is, or a ``jax.tree_util.Partial``.
+        outputs_fn: maps params and inputs [B, ...] to outputs, as logits [B, ..., C].
         params: pytree of floating-point arrays.
         inputs: [B, ...].
         labels: the true ones, for Categorical integers [B, ...]; Tr(F) does not depend
@@ -83,62 +79,40 @@ def fisher_and_hessian_trace(
         ValueError: labels out of range, shapes that do not fit, no key, an unknown
             draw, counts below one, or a split batch without axis_name.
     """
-    trees.check_function("outputs_fn", outputs_fn)
     trees.check_params(params)
-    network = outputs_fn
-    if not isinstance(network, jax.tree_util.Partial):
-        network = jax.tree_util.Partial(network)
     key = trees.checked_key(key)
     likelihoods.check_likelihood(likelihood)
     likelihoods.check_draw(draw, likelihood)
-    trees.batch_size(inputs)
-    # The trace's cache makes this free from the second call on.
-    outputs = _apply.eval_shape(network, params, inputs, mask, likelihood=likelihood)
+    outputs = likelihoods.checked_outputs(
+        outputs_fn, params, inputs, likelihood, mask, in_parts=True
+    )
+    # Before they are traced: the values of tracers cannot be checked.
     likelihood.check_targets(labels, outputs)
-    traces: Traces = _traces(
-        network,
+    return _traces(
+        outputs_fn,
         params,
         inputs,
         jnp.asarray(labels),
-        mask,
         key,
         likelihood=likelihood,
+        mask=mask,
         draw=draw,
         num_draws=num_draws,
         num_probes=num_probes,
         axis_name=axis_name,
     )
-    return traces
 
 
-@functools.partial(jax.jit, static_argnames=("likelihood",))
-def _apply(
-    outputs_fn: OutputsFn,
-    params: PyTree,
-    inputs: PyTree,
-    mask: Mask | None,
-    *,
-    likelihood: Likelihood,
-) -> Array:
-    likelihoods.checked_outputs(
-        outputs_fn, params, inputs, likelihood, mask, in_parts=True
-    )
-    return outputs_fn(params, inputs)
-
-
-@functools.partial(
-    jax.jit,
-    static_argnames=("likelihood", "draw", "num_draws", "num_probes", "axis_name"),
-)
+@compiled.compiles_itself
 def _traces(
     outputs_fn: OutputsFn,
     params: PyTree,
     inputs: PyTree,
     labels: Array,
-    mask: Mask | None,
     key: PRNGKeyArray,
     *,
     likelihood: Likelihood,
+    mask: Mask | None,
     draw: Draw,
     num_draws: int,
     num_probes: int,
