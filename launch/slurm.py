@@ -10,11 +10,12 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import FrameType
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from rich.console import Console
 from rich.live import Live
@@ -27,21 +28,37 @@ from launch.processes import ROOT
 from launch.table import runs_table, summary
 from launch.work import Work
 
-_POLL_SECONDS = 2.0
+# One controller serves a whole cluster, and asks of its users not to poll it.
+_POLL_SECONDS = 15.0
 # Before the time limit, to save in; main.py takes SIGUSR1 for "save and end".
 _NOTICE_SECONDS = 90
 _PREEMPTED = 75
 
 
 class SlurmOptions(NamedTuple):
-    """What each job asks for; None leaves it to the cluster's default."""
+    """What each job asks for; None leaves it to the cluster's default.
 
+    Attributes:
+        mem: as sbatch takes it, "32G".
+        time: in minutes.
+        setup: shell lines before the run, as "module load cuda".
+        at_a_time: how many jobs of the array run side by side.
+        requeue: whether preempted runs go on by themselves.
+        poll_seconds: between two looks at the queue.
+    """
+
+    account: str | None = None
     partition: str | None = None
+    qos: str | None = None
+    constraint: str | None = None
     gres: str | None = None
-    time: int = 1440  # minutes
+    mem: str | None = None
+    time: int = 1440
     cpus_per_task: int = 4
+    setup: Sequence[str] = ()
     at_a_time: int | None = None
     requeue: bool = True
+    poll_seconds: float = _POLL_SECONDS
 
 
 def run_on_slurm(work: Work, options: SlurmOptions, console: Console) -> None:
@@ -58,7 +75,7 @@ def run_on_slurm(work: Work, options: SlurmOptions, console: Console) -> None:
     try:
         with Live(console=console, auto_refresh=False, transient=True) as live:
             while _round(work, options, submitted, console, live):
-                time.sleep(_POLL_SECONDS)
+                time.sleep(options.poll_seconds)
     except KeyboardInterrupt:
         jobs = sorted({s.job.partition("_")[0] for s in work.states.values() if s.job})
         console.print(f"Jobs that are queued or run go on: scancel {' '.join(jobs)}")
@@ -111,27 +128,10 @@ def submit(work: Work, runs: Sequence[PlannedRun], options: SlurmOptions) -> lis
     Raises:
         UserError: Slurm refuses.
     """
-    # What Slurm sends before the time limit; submitit reads it when imported.
-    os.environ["SUBMITIT_PREEMPT_SIGNAL"] = "USR1"
     import submitit
 
     executor = submitit.SlurmExecutor(work.out / "slurm")
-    executor.update_parameters(
-        job_name=work.out.name,
-        partition=options.partition,
-        gres=options.gres,
-        time=options.time,
-        cpus_per_task=options.cpus_per_task,
-        array_parallelism=options.at_a_time or 256,
-        signal_delay_s=_NOTICE_SECONDS,
-        stderr_to_stdout=True,
-        # From Slurm 22.05 a step no longer takes them over from its job.
-        srun_args=[f"--cpus-per-task={options.cpus_per_task}"],
-        additional_parameters={
-            "requeue" if options.requeue else "no-requeue": True,
-            "chdir": str(ROOT),
-        },
-    )
+    executor.update_parameters(**_parameters(work.out, options))
     commands = [work.prepare(run) for run in runs]
     directories = [str((work.out / run.name).absolute()) for run in runs]
     asks = [options.requeue] * len(runs)
@@ -145,6 +145,48 @@ def submit(work: Work, runs: Sequence[PlannedRun], options: SlurmOptions) -> lis
         folder.write_attempts(directory, attempts._replace(job=job.job_id))
     work.update([run.name for run in runs])
     return [job.job_id for job in jobs]
+
+
+def _parameters(out: Path, options: SlurmOptions) -> dict[str, Any]:
+    """What submitit is told; what is None is left to the cluster."""
+    asked = {
+        name: getattr(options, name)
+        for name in ("account", "partition", "qos", "constraint", "gres", "mem")
+        if getattr(options, name) is not None
+    }
+    return asked | {
+        "job_name": out.name,
+        "time": options.time,
+        "cpus_per_task": options.cpus_per_task,
+        "setup": list(options.setup),
+        "array_parallelism": options.at_a_time or 256,
+        "signal_delay_s": _NOTICE_SECONDS,
+        "stderr_to_stdout": True,
+        # From Slurm 22.05 a step no longer takes them over from its job.
+        "srun_args": [f"--cpus-per-task={options.cpus_per_task}"],
+        "additional_parameters": {
+            "requeue" if options.requeue else "no-requeue": True,
+            "chdir": str(ROOT),
+        },
+    }
+
+
+def submission(out: Path, options: SlurmOptions, num_runs: int) -> str:
+    """Returns the text that sbatch would get for an array of so many runs.
+
+    Raises:
+        UserError: submitit is missing.
+    """
+    _check_submitit()
+    from submitit.slurm import slurm
+
+    text: str = slurm._make_sbatch_string(
+        command=f"{sys.executable} -u -m submitit.core._submit {out / 'slurm'}",
+        folder=out / "slurm",
+        map_count=num_runs,
+        **_parameters(out, options),
+    )
+    return text
 
 
 def run_in_job(command: Sequence[str], directory: str, requeue: bool) -> int:
@@ -218,14 +260,20 @@ def _check_slurm() -> None:
         raise UserError(
             "Slurm is not on this machine (no sbatch); --executor=local runs here"
         )
+    _check_submitit()
+    if read_queue() is None:
+        raise UserError("Slurm does not answer (squeue failed)")
+
+
+def _check_submitit() -> None:
+    # What Slurm sends before the time limit; submitit reads it when it is imported.
+    os.environ["SUBMITIT_PREEMPT_SIGNAL"] = "USR1"
     try:
         import submitit  # noqa: F401
     except ImportError as error:
         raise UserError(
             "submitit is not installed; pip install -e '.[launch]' in a clone"
         ) from error
-    if read_queue() is None:
-        raise UserError("Slurm does not answer (squeue failed)")
 
 
 def _output(command: Sequence[str]) -> str | None:

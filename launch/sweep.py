@@ -15,7 +15,6 @@ SIGHUP and 130 by Ctrl-C, with every run saved.
 """
 
 import argparse
-import os
 import shlex
 import sys
 from collections.abc import Sequence
@@ -34,6 +33,7 @@ with needs_extra("train"):
     from launch.table import runs_table
 
 if TYPE_CHECKING:
+    from launch.slurm import SlurmOptions
     from launch.work import Work
 
 
@@ -85,13 +85,31 @@ def _parser() -> Parser:
     add("--utilisation", type=float, default=0.3,
         help="share of a device's peak that --estimate assumes (0.3)")  # fmt: skip
     slurm = parser.add_argument_group("Slurm")
-    slurm.add_argument("--partition")
-    slurm.add_argument("--gres", help="as gpu:1")
-    slurm.add_argument("--time", type=positive, default=1440, metavar="MINUTES")
+    for name, example in _SLURM_TEXTS.items():
+        slurm.add_argument(f"--{name}", help=f"as {example}")
+    slurm.add_argument("--setup", action="append", default=[], metavar="LINE",
+        help="a shell line before each run, as 'module load cuda'; can be repeated"
+    )  # fmt: skip
+    slurm.add_argument("--time", type=positive, default=1440, metavar="MINUTES",
+                       help="limit of each job (default 1440); a run that reaches it "
+                       "saves and is queued again")  # fmt: skip
+    slurm.add_argument("--poll_seconds", type=positive, default=15,
+                       help="between two looks at the queue (default 15)")  # fmt: skip
     slurm.add_argument("--cpus_per_task", type=positive, default=4)
     slurm.add_argument("--requeue", action=argparse.BooleanOptionalAction, default=True,
                        help="preempted runs go on by themselves")  # fmt: skip
     return parser
+
+
+# Handed to sbatch as they are; without one the cluster's default holds.
+_SLURM_TEXTS = {
+    "account": "my_project",
+    "partition": "gpu",
+    "qos": "normal",
+    "constraint": "a100",
+    "gres": "gpu:1",
+    "mem": "32G",
+}
 
 
 def _show_status(console: Console, options: argparse.Namespace) -> int:
@@ -123,7 +141,14 @@ def _run(
     out = options.out or Path("runs") / Path(split_path(definition.path)[0]).stem
     if options.dry_run:
         chosen = {name: entry["value"] for name, entry in given.items()}
-        for run in definition.plan(chosen or None):
+        runs = definition.plan(chosen or None)
+        if options.executor == "slurm":
+            from launch.slurm import submission
+
+            # A stage is an array: final runs follow the searches that they need.
+            first = [run for run in runs if run.search] or runs
+            console.print(submission(out, _slurm_options(options), len(first)))
+        for run in runs:
             console.print(shlex.join(command_of(definition, run, out)))
         return 0
     if options.out is None:
@@ -138,8 +163,6 @@ def _run(
             f"{out} holds another definition of this sweep: {difference}. Choose "
             "another --out"
         )
-    # All runs of a sweep share what they compile.
-    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str((out / "xla").absolute()))
     with folder.locked(out, lambda text: console.print(f"Warning: {text}")):
         gone = [n for n in theirs["runs"] if n not in ours["runs"]]
         kept = [name for name in gone if (out / name).is_dir()]
@@ -159,10 +182,9 @@ def _execute(console: Console, options: argparse.Namespace, work: "Work") -> int
 
     try:
         if options.executor == "slurm":
-            from launch.slurm import SlurmOptions, run_on_slurm
+            from launch.slurm import run_on_slurm
 
-            fields = {name: getattr(options, name) for name in SlurmOptions._fields}
-            run_on_slurm(work, SlurmOptions(**fields), console)
+            run_on_slurm(work, _slurm_options(options), console)
         else:
             pool = Pool(environments(options.at_a_time))
             run_locally(work, pool, console)
@@ -173,6 +195,12 @@ def _execute(console: Console, options: argparse.Namespace, work: "Work") -> int
         console.print("Stopped by a signal; the same command continues.")
         return 75
     return _conclude(console, work)
+
+
+def _slurm_options(options: argparse.Namespace) -> "SlurmOptions":
+    from launch.slurm import SlurmOptions
+
+    return SlurmOptions(**{n: getattr(options, n) for n in SlurmOptions._fields})
 
 
 def _conclude(console: Console, work: "Work") -> int:

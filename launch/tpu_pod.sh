@@ -5,7 +5,7 @@
 #
 # Actions, done in the order given; "all" is create copy install start follow fetch:
 #   create    makes the slice; one of this name that is READY is used as it is
-#   copy      copies this checkout's commit to all hosts
+#   copy      copies this checkout's commit to all hosts; refuses uncommitted files
 #   install   installs it there, with jax for TPU
 #   start     starts main.py on all hosts; a run that is going on is left alone
 #   follow    shows the first host's log until the run ends (Ctrl-C ends the showing only)
@@ -113,6 +113,10 @@ copy() {
   root=$(cd "$(dirname "$0")/.." && pwd)
   archive=$(mktemp -t fisher_jax.XXXXXX.tar.gz)
   # The commit, and nothing that is not in it: the run's config.json names it.
+  if [[ -z $dry_run && -n $(git -C "$root" status --porcelain) ]]; then
+    fail "there are uncommitted files, which would not be copied; commit or stash them: \
+$(git -C "$root" status --porcelain | head -3 | tr '\n' ' ')"
+  fi
   run git -C "$root" archive --format=tar.gz --output="$archive" HEAD
   run "${tpu[@]}" scp "$archive" "$name:fisher_jax.tar.gz" "${where[@]}" --worker=all
   on_hosts all "mkdir -p fisher_jax && tar -xzf fisher_jax.tar.gz -C fisher_jax"

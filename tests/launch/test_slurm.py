@@ -13,7 +13,8 @@ from tests.launch.slurm_node import missing_programs, running_node
 from tests.launch.test_sweep import HEADER
 
 pytestmark = pytest.mark.slow
-SLURM = ("--executor=slurm", "--partition=normal", "--cpus_per_task=1", "--time=60")
+SLURM = ("--executor=slurm", "--partition=normal", "--cpus_per_task=1", "--time=60",
+         "--poll_seconds=2")  # fmt: skip
 
 
 @pytest.fixture(scope="module")

@@ -360,6 +360,33 @@ def test_mistakes_on_the_command_line_get_one_line(tmp_path, capsys, monkeypatch
         assert expected in output
 
 
+def test_a_dry_run_on_slurm_prints_the_submission(tmp_path):
+    pytest.importorskip("submitit")
+    file = experiment(tmp_path, GRID)
+    arguments = [f"--config={file}", f"--out={tmp_path}/o", "--executor=slurm"]
+    arguments += ["--account=lab", "--qos=long", "--mem=32G", "--constraint=a100"]
+    arguments += ["--time=30", "--setup=module load cuda", "--setup=export A=1"]
+    # In a process of its own, as submitit sets up logging when it is imported.
+    done = subprocess.run(
+        [sys.executable, "-m", "launch.sweep", *arguments, "--dry_run"],
+        cwd=ROOT, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    lines = done.stdout.splitlines()
+    assert {
+        "#SBATCH --account=lab",
+        "#SBATCH --qos=long",
+        "#SBATCH --mem=32G",
+        "#SBATCH --constraint=a100",
+        "#SBATCH --time=30",
+        "#SBATCH --array=0-3%4",
+        "#SBATCH --signal=USR1@90",  # what main.py takes for "save and end"
+    } <= set(lines)
+    setup = lines.index("module load cuda")
+    assert lines[setup + 1] == "export A=1"
+    assert sum("main.py" in line for line in lines) == 4
+    assert not (tmp_path / "o").exists()
+
+
 def test_a_sweep_runs_is_shown_and_is_not_run_twice(tmp_path):
     # One run of the four cannot work: its learning rate makes it diverge.
     text = GRID.replace("0.1)", "1e6)").replace("(0, 1)", "(0,)")

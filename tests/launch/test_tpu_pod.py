@@ -29,9 +29,9 @@ cp -r $(echo "${from/#slice:/$HOST/}") "${to/#slice:/$HOST/}"
 """
 
 
-def pod(*arguments, environment=None):
+def pod(*arguments, environment=None, script=SCRIPT):
     done = subprocess.run(
-        [str(SCRIPT), *arguments], cwd=ROOT, capture_output=True, text=True,
+        [str(script), *arguments], cwd=ROOT, capture_output=True, text=True,
         env={**os.environ, **(environment or {})}, check=False, timeout=180,
     )  # fmt: skip
     return done.returncode, done.stdout + done.stderr
@@ -88,6 +88,21 @@ def test_bad_usage_gets_one_line(arguments, expected):
     assert expected in output
 
 
+def test_uncommitted_files_are_not_left_behind_in_silence(tmp_path):
+    (tmp_path / "launch").mkdir()
+    script = shutil.copy(SCRIPT, tmp_path / "launch")
+    subprocess.run(["git", "init", "-q", tmp_path], check=True)
+    (tmp_path / "gcloud").write_text("#!/bin/sh\n")
+    (tmp_path / "gcloud").chmod(0o755)
+    environment = {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    code, output = pod(
+        "--name=a", "--zone=z", "copy", environment=environment, script=script
+    )
+    assert (code, output.count("\n")) == (2, 1), output
+    assert "uncommitted files" in output
+    assert "gcloud" in output
+
+
 @pytest.mark.slow
 def test_a_run_is_started_followed_and_fetched(tmp_path):
     host = tmp_path / "host"
@@ -101,12 +116,13 @@ def test_a_run_is_started_followed_and_fetched(tmp_path):
         "PATH": f"{tmp_path}:{os.environ['PATH']}", "HOST": str(host),
         "PYTHONPATH": str(host / "fisher_jax"),
     }  # fmt: skip
+    subprocess.run(["git", "clone", "-q", ROOT, tmp_path / "clone"], check=True)
     code, output = pod(
         "--name=slice", "--zone=z", f"--results={tmp_path}/results",
         "create", "copy", "start", "follow", "fetch", "--",
         "--config=experiments/base.py", "--config.train.num_epochs=1",
         "--config.dataset.num_train=128",
-        environment=environment,
+        environment=environment, script=tmp_path / "clone" / "launch" / "tpu_pod.sh",
     )  # fmt: skip
     assert code == 0, output
     assert "READY; it is used as it is" in output
