@@ -20,6 +20,8 @@ import jax
 import numpy as np
 from jax.tree_util import Partial
 
+from fisher_jax import programs
+
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
 
@@ -79,7 +81,9 @@ def compiles_itself(function: Callable[_P, _R]) -> Callable[_P, _R]:
         program = _program(function, first, network)
         if program is None:
             return function(*args, **kwargs)
-        result: _R = program(static, arrays, captured)
+        # Some rules are missed only when the program is lowered.
+        with programs.forward_derivative(""):
+            result: _R = program(static, arrays, captured)
         return result
 
     return wrapped

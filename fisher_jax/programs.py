@@ -166,6 +166,9 @@ def _origins(jaxpr: Jaxpr, is_input: Sequence[bool]) -> list[tuple[bool, bool]]:
     return [read(v) for v in jaxpr.outvars]
 
 
+_NO_DERIVATIVE = "a jax.custom_vjp inside the function"
+
+
 @contextlib.contextmanager
 def forward_derivative(way_out: str) -> Iterator[None]:
     """Says what to do where a function inside has no forward derivative.
@@ -179,11 +182,13 @@ def forward_derivative(way_out: str) -> Iterator[None]:
     try:
         yield
     except (TypeError, NotImplementedError) as error:
+        if str(error).startswith(_NO_DERIVATIVE):  # said already, further in
+            raise
         # As JAX names it when it meets the rule, and when it has linearised it.
         if "custom_vjp" not in str(error) and "custom_lin" not in str(error):
             raise
         raise TypeError(
-            "a jax.custom_vjp inside the function (as in flash attention) has no "
+            f"{_NO_DERIVATIVE} (as in flash attention) has no "
             "forward derivative, which is taken here; define its derivative by "
             f"jax.custom_jvp{way_out}"
         ) from error
