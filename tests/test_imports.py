@@ -15,8 +15,9 @@ ALLOWED = {
     "axes": set(),
     "trees": set(),
     "programs": set(),
+    "compiled": {"programs"},
     "loops": {"axes", "programs"},
-    "curvature": {"axes", "loops", "programs", "trees"},
+    "curvature": {"axes", "compiled", "loops", "programs", "trees"},
     "penalties": {"axes", "curvature", "loops", "programs", "trees"},
     "baselines": {"axes", "trees"},
     "models": set(),
@@ -47,7 +48,7 @@ ALLOWED = {
     },
 }
 # What curvature and penalties stand on: JAX alone.
-FOUNDATIONS = ("axes", "loops", "programs", "trees")
+FOUNDATIONS = ("axes", "compiled", "loops", "programs", "trees")
 
 
 def imported_modules(path: Path) -> set[str]:
