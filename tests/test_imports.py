@@ -102,11 +102,14 @@ def test_curvature_and_what_it_stands_on_know_jax_and_nothing_else():
         "contextlib",
         "dataclasses",
         "functools",
+        "inspect",
         "itertools",
         "math",
         "operator",
+        "types",
         "typing",
         "warnings",
+        "weakref",
     }
     package = ROOT / "fisher_jax"
     foundations = [package / f"{name}.py" for name in FOUNDATIONS]
