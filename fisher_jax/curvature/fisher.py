@@ -208,6 +208,7 @@ def fisher_trace(
     chunk_size: int | None = None,
     precision: trees.Precision = "highest",
     axis_name: axes.AxisName = None,
+    check: bool = False,
 ) -> Estimate:
     """Tr(F), the trace of the Fisher over the given examples.
 
@@ -264,6 +265,9 @@ def fisher_trace(
         precision: of matrix products, "highest" (float32), "high", "default", or None
             for that of the caller.
         axis_name: mesh axes along which the batch is split inside shard_map.
+        check: whether to compare outputs of half the batch with those of the whole
+            first, which finds batch normalisation in training mode. For a first call:
+            nothing is compiled then.
 
     Returns:
         Scalars ``mean`` and ``sem``, at least float32. ``sem`` comes from the spread of
@@ -276,8 +280,11 @@ def fisher_trace(
         TypeError: integer parameters or outputs that are not floating point; for
             "forward" a ``jax.custom_vjp`` inside the network.
         ValueError: a missing key, unknown names, shapes that do not fit, counts below
-            one, or a split batch without axis_name.
+            one, or a split batch without axis_name; with ``check``, outputs that
+            depend on the rest of the batch.
     """
+    if check:
+        likelihoods.check_examples_apart(outputs_fn, params, inputs)
     trees.check_choice("estimator", estimator, ESTIMATORS)
     likelihoods.check_likelihood(likelihood)
     likelihoods.check_draw(draw, likelihood)

@@ -553,6 +553,30 @@ def checked_outputs(
     return jax.ShapeDtypeStruct(shape, outputs.dtype)
 
 
+def check_examples_apart(outputs_fn: OutputsFn, params: PyTree, inputs: PyTree) -> None:
+    """Refuses a network whose outputs for one example depend on the rest of the batch.
+
+    Outputs of the first half of the batch are compared with those of that half alone.
+
+    Raises:
+        ValueError: they differ by more than rounding, or are traced.
+    """
+    if any(isinstance(a, jax.core.Tracer) for a in jax.tree.leaves((params, inputs))):
+        raise ValueError("check: expected False under jit, where values are not known")
+    half = -(-trees.batch_size(inputs) // 2)
+    together = outputs_fn(params, inputs)[:half]
+    alone = outputs_fn(params, jax.tree.map(lambda a: a[:half], inputs))
+    difference = float(jnp.max(jnp.abs(together - alone)))
+    size = float(jnp.max(jnp.abs(together)))
+    if not difference <= float(jnp.finfo(together.dtype).eps) ** 0.5 * size:
+        raise ValueError(
+            f"outputs_fn: outputs of an example change by up to {difference:.3g} (of "
+            f"{size:.3g}) with the rest of its batch, so that quantities of single "
+            "examples are not defined. Put batch normalisation into evaluation mode "
+            "and turn dropout off"
+        )
+
+
 def batch_noise(
     key: PRNGKeyArray | None,
     draw: Draw,

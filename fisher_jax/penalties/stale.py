@@ -38,8 +38,12 @@ def is_penalty_update(step: _Step, first_step: int, update_every: int) -> Any:
     return (step >= first_step) & ((step - first_step) % update_every == 0)
 
 
+# As optax.Schedule, which is untyped: from the number of the step to a scalar.
+Schedule = Callable[[Array], Float[Array, ""] | float]
+
+
 def add_penalty(
-    coefficient: Float[Array, ""] | float,
+    coefficient: Float[Array, ""] | float | Schedule,
     *,
     update_every: int = 10,
     first_step: int = 0,
@@ -74,8 +78,9 @@ def add_penalty(
     ``update`` the gradient of the whole batch: what is kept is replicated.
 
     Args:
-        coefficient: α, a number or a scalar array. One that changes along the way, or
-            with which a program is not to be compiled anew:
+        coefficient: α: a number, a scalar array, or a schedule, which maps the number
+            of the step, counted from 0, to one. For one that a compiled program takes
+            as an argument:
             ``optax.inject_hyperparams(add_penalty, ("update_every", "first_step"))``.
         update_every: f, 10 in the paper.
         first_step: the first step that adds the penalty, counted from 0.
@@ -91,11 +96,11 @@ def add_penalty(
             penalty_fn; from both: inside ``optax.masked`` or ``optax.multi_transform``,
             which show it some of the parameters only.
     """
-    if not isinstance(coefficient, (int, float)) and (
-        getattr(coefficient, "shape", None) != ()
-    ):
+    is_number = isinstance(coefficient, (int, float))
+    is_scalar = getattr(coefficient, "shape", None) == ()
+    if not (is_number or is_scalar or callable(coefficient)):
         raise TypeError(
-            "coefficient: expected a number or a scalar array, got "
+            "coefficient: expected a number, a scalar array or a schedule, got "
             f"{trees.described(coefficient)}"
         )
     trees.check_count("update_every", update_every)
@@ -138,8 +143,9 @@ def add_penalty(
                     lambda _: kept,
                     params,
                 )
+        alpha = coefficient(state.step) if callable(coefficient) else coefficient
         total = jax.tree.map(
-            lambda g, p: (g + coefficient * p).astype(g.dtype), updates, gradient
+            lambda g, p: (g + alpha * p).astype(g.dtype), updates, gradient
         )
         return total, StalePenaltyState(state.step + 1, value, gradient)
 

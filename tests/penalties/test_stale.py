@@ -81,6 +81,20 @@ def test_the_latest_gradient_is_added_in_every_step(update_every, first_step):
         assert state[0].step == 12
 
 
+def test_a_schedule_is_asked_at_every_step():
+    params, alpha = jnp.arange(1.0, 4.0), optax.linear_schedule(0.0, 1.0, 4)
+    optimizer = add_penalty(alpha, update_every=2)
+    state = optimizer.init(params)
+    update = jax.jit(
+        lambda state: optimizer.update(
+            jnp.zeros(3), state, params, penalty_fn=lambda p: jnp.sum(p**2)
+        )
+    )
+    for step in range(6):
+        added, state = update(state)
+        assert_allclose(added, min(step / 4, 1) * 2 * params, rtol=1e-6)
+
+
 def test_nothing_is_added_before_the_first_step():
     with jax.enable_x64(True):
         problem = networks.build("mlp_tanh")
