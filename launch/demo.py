@@ -7,13 +7,15 @@ and draws a figure. A second call shows the finished runs again.
 
 import shlex
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
 from fisher_jax.errors import UserError, needs_extra, one_line
 from fisher_jax.host.machine import count_cores
-from fisher_jax.host.output import keep_writing
+from fisher_jax.host.output import clock, keep_writing
 from fisher_jax.host.paths import path_argument
+from launch import folder
 from launch.command_line import Parser
 from launch.processes import Job, StopRequested, main_command, run_side_by_side
 
@@ -25,8 +27,10 @@ with needs_extra("train"):
     from fisher_jax.report.compare import Metric, draw_runs, save_figure
     from fisher_jax.run_files import RunFiles, read_run
     from launch.local import count_accelerators, environments
+    from launch.table import running_line
 
 CONFIG = "experiments/digits_fp.py"
+_LINE_SECONDS = 15.0  # between two lines on what runs, where there is no live table
 METHODS = {
     "baseline": "no penalty",
     "fp": "FP (paper)",
@@ -56,11 +60,18 @@ def main(directory: Path) -> int:
     }
     has_accelerators = count_accelerators()[1] > 0
     at_a_time = None if has_accelerators else min(len(METHODS), count_cores())
+    next_line = time.monotonic() + _LINE_SECONDS
     with Live(console=console, auto_refresh=False, transient=True) as live:
 
         def watch(states: dict[str, str]) -> None:
+            nonlocal next_line
             if console.is_terminal:
                 live.update(progress_table(directory, states), refresh=True)
+            elif time.monotonic() >= next_line:
+                locked = folder.locked_files()
+                runs = {n: folder.read_state(directory / n, locked) for n in states}
+                console.print(running_line(runs) or "starting", soft_wrap=True)
+                next_line = time.monotonic() + _LINE_SECONDS
 
         codes = run_side_by_side(jobs, environments(at_a_time), watch)
     failed = [name for name, code in codes.items() if code]
@@ -97,14 +108,17 @@ def report_command(directory: Path) -> str:
 
 def progress_table(directory: Path, states: dict[str, str]) -> Table:
     """The runs as they stand."""
-    table = Table("method", "state", "epoch", "test %", "memorised %", "Tr(F)")
+    table = Table("method", "state", "epoch", "left", "test %", "memorised %", "Tr(F)")
+    locked = folder.locked_files()
     for name, state in states.items():
         records = read_run(directory / name).records
         latest = records[-1] if records else {}
+        left = folder.read_state(directory / name, locked).seconds_left
         table.add_row(
             METHODS[name],
             state,
             _number(latest.get("epoch"), "g"),
+            "" if left is None else clock(left),
             _percent(latest.get("test/accuracy")),
             _percent(latest.get("train/noisy_accuracy")),
             _number(latest.get("trace/fisher"), ".4g"),

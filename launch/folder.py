@@ -11,13 +11,14 @@ How a run stands is read from its files alone, so a sweep can be stopped in any 
 
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from fisher_jax.errors import UserError, one_line
 from fisher_jax.host.locks import lock_file
+from fisher_jax.host.output import clock
 from fisher_jax.host.paths import check_name
 
 QUEUED, WAITING, RUNNING = "queued", "waiting", "running"
@@ -42,6 +43,8 @@ class RunState(NamedTuple):
         failures: how often it has ended with an error.
         reason: of the last failure.
         job: the Slurm job that was last submitted for it.
+        num_epochs: of the whole run; None before its first record and after its end.
+        seconds_left: at the pace of its latest records.
     """
 
     state: str
@@ -50,6 +53,17 @@ class RunState(NamedTuple):
     failures: int = 0
     reason: str = ""
     job: str = ""
+    num_epochs: float | None = None
+    seconds_left: float | None = None
+
+    @property
+    def progress(self) -> str:
+        """Returns "epoch 12/60, 3:20 left", or as much of it as is known."""
+        if self.epoch is None:
+            return "starting"
+        of = "" if self.num_epochs is None else f"/{self.num_epochs:g}"
+        left = self.seconds_left
+        return f"epoch {self.epoch:g}{of}" + (f", {clock(left)} left" if left else "")
 
 
 class Attempts(NamedTuple):
@@ -205,7 +219,8 @@ def read_state(directory: Path, locked: frozenset[LockedFile]) -> RunState:
     """
     attempts = read_attempts(directory)
     result = read_json(directory / "result.json")
-    record = last_record(directory / "metrics.jsonl")
+    records = last_records(directory / "metrics.jsonl")
+    record = records[-1] if records else {}
     if result:
         state = DIVERGED if result.get("status") == DIVERGED else DONE
     elif is_locked(directory, locked):
@@ -216,6 +231,10 @@ def read_state(directory: Path, locked: frozenset[LockedFile]) -> RunState:
         state = INTERRUPTED
     else:
         state = QUEUED
+    num_epochs = None
+    if record and state not in ENDED:
+        config = read_json(directory / "config.json").get("config", {})
+        num_epochs = config.get("train", {}).get("num_epochs")
     return RunState(
         state,
         record.get("epoch"),
@@ -223,26 +242,42 @@ def read_state(directory: Path, locked: frozenset[LockedFile]) -> RunState:
         attempts.failures,
         attempts.reason,
         attempts.job,
+        num_epochs,
+        _seconds_left(records, num_epochs),
     )
 
 
-def last_record(path: Path) -> dict[str, Any]:
-    """Returns the last whole record of metrics.jsonl without reading all of it."""
+def _seconds_left(
+    records: Sequence[dict[str, Any]], num_epochs: float | None
+) -> float | None:
+    """The rest of a run at the pace of its latest records; None: not known yet."""
+    timed = [(r["epoch"], r["time"]) for r in records if {"epoch", "time"} <= r.keys()]
+    if num_epochs is None or len(timed) < 2:
+        return None
+    (first, start), (last, end) = timed[0], timed[-1]
+    return (
+        (num_epochs - last) * (end - start) / (last - first) if last > first else None
+    )
+
+
+def last_records(path: Path) -> list[dict[str, Any]]:
+    """Returns the last whole records of metrics.jsonl without reading all of it."""
     try:
         with path.open("rb") as file:
             file.seek(0, os.SEEK_END)
             file.seek(max(0, file.tell() - _TAIL))
             lines = file.read().splitlines()
     except OSError:
-        return {}
-    for line in reversed(lines):
+        return []
+    records = []
+    for line in lines:
         try:
             record = json.loads(line)
         except ValueError:
             continue
         if isinstance(record, dict):
-            return record
-    return {}
+            records.append(record)
+    return records
 
 
 def locked_files() -> frozenset[LockedFile]:

@@ -16,11 +16,13 @@ from fisher_jax.host.machine import count_cores
 from launch import folder
 from launch.folder import log_path
 from launch.processes import Job, Pool, stopping_on_signals
-from launch.table import runs_table, summary
+from launch.table import running_line, runs_table, summary
 from launch.work import Work
 
 _POLL_SECONDS = 0.05
 _SHOW_SECONDS = 0.5
+# Between two lines on what runs, where there is no live table.
+LINE_SECONDS = 30.0
 # Without it each process takes three quarters of a GPU's memory.
 _MEMORY = "XLA_PYTHON_CLIENT_MEM_FRACTION"
 
@@ -93,6 +95,7 @@ def run_locally(work: Work, pool: Pool, console: Console) -> None:
 
 def _loop(work: Work, pool: Pool, console: Console, live: Live) -> None:
     next_show = 0.0
+    next_line = time.monotonic() + LINE_SECONDS
     while True:
         ended = pool.ended()
         for name, code in ended.items():
@@ -112,6 +115,10 @@ def _loop(work: Work, pool: Pool, console: Console, live: Live) -> None:
             _look(work, pool)
             _show(work, console, live)
             next_show = time.monotonic() + _SHOW_SECONDS
+        if time.monotonic() >= next_line:
+            if line := running_line(work.states):
+                _say(console, line)
+            next_line = time.monotonic() + LINE_SECONDS
         elsewhere = any(s.state == folder.RUNNING for s in work.states.values())
         if not pool.running and not work.ready() and not elsewhere:
             return

@@ -25,7 +25,7 @@ from launch import folder
 from launch.definition import PlannedRun
 from launch.folder import RunState
 from launch.processes import ROOT
-from launch.table import runs_table, summary
+from launch.table import running_line, runs_table, summary
 from launch.work import Work
 
 # One controller serves a whole cluster, and asks of its users not to poll it.
@@ -111,6 +111,8 @@ def _round(
         live.update(runs_table(work.names, shown, rows), refresh=True)
     elif fresh:
         console.print(summary(work.names, shown))
+    elif line := running_line(shown):
+        console.print(line)
     return bool(fresh or active)
 
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from rich.table import Table
 from rich.text import Text
 
+from fisher_jax.host.output import clock
 from launch import folder
 from launch.folder import RunState
 
@@ -23,14 +24,16 @@ _FIRST = (folder.RUNNING, folder.FAILED, folder.DIVERGED, folder.INTERRUPTED)
 def runs_table(
     names: Sequence[str], states: Mapping[str, RunState], rows: int | None = None
 ) -> Table:
-    """Returns a row for each run: state, epoch, Tr(F), reason of a failure.
+    """Returns a row for each run: state, epoch, time left, Tr(F), why it failed.
 
     Args:
         names: in order.
         states: by name.
         rows: at most so many, those that need attention first; None: all.
     """
-    table = Table("run", "state", "epoch", "Tr(F)", "", caption=summary(names, states))
+    table = Table(
+        "run", "state", "epoch", "left", "Tr(F)", "", caption=summary(names, states)
+    )
     shown = set(names)
     if rows is not None and len(names) > rows:
         urgent = [name for name in names if states[name].state in _FIRST]
@@ -43,6 +46,14 @@ def runs_table(
     return table
 
 
+def running_line(states: Mapping[str, RunState]) -> str:
+    """Returns "a: epoch 12/60, 3:20 left; b: starting" for what runs; at most four."""
+    running = [(n, s) for n, s in states.items() if s.state == folder.RUNNING]
+    parts = [f"{name}: {state.progress}" for name, state in running[:4]]
+    more = [f"and {len(running) - 4} more"] if len(running) > 4 else []
+    return "; ".join([*parts, *more])
+
+
 def summary(names: Sequence[str], states: Mapping[str, RunState]) -> str:
     """Returns "24 runs: 3 done, 2 running, 19 queued"."""
     counts = Counter(states[name].state for name in names)
@@ -50,14 +61,18 @@ def summary(names: Sequence[str], states: Mapping[str, RunState]) -> str:
     return f"{len(names)} runs: {', '.join(parts)}"
 
 
-def _row(name: str, state: RunState) -> tuple[str, Text, str, str, str]:
+def _row(name: str, state: RunState) -> tuple[str, Text, str, str, str, str]:
     reason = state.reason if state.state == folder.FAILED else ""
     if reason and state.failures > 1:
         reason += f" ({state.failures} times)"
+    of = "" if state.num_epochs is None else f"/{state.num_epochs:g}"
+    is_known = state.state == folder.RUNNING and state.seconds_left is not None
+    left = clock(state.seconds_left or 0) if is_known else ""
     return (
         name,
         Text(state.state, style=_STYLES.get(state.state, "")),
-        "–" if state.epoch is None else f"{state.epoch:g}",
+        "–" if state.epoch is None else f"{state.epoch:g}{of}",
+        left,
         "–" if state.fisher_trace is None else f"{state.fisher_trace:.4g}",
         reason,
     )

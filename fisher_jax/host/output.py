@@ -6,6 +6,13 @@ import sys
 from typing import TextIO
 
 
+def clock(seconds: float) -> str:
+    """Returns "3:20" or "2:03:20"."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
 def keep_writing() -> None:
     """Replaces standard output and error; for programs, before they print anything.
 

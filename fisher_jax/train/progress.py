@@ -17,6 +17,7 @@ from rich.progress import (
 from rich.table import Column, Table
 from rich.text import Text
 
+from fisher_jax.host.output import clock
 from fisher_jax.train.records import Record
 from fisher_jax.train.speed import Work
 
@@ -80,6 +81,7 @@ class Display:
         self._total = total_steps
         self._steps_per_epoch = steps_per_epoch
         self._latest = "waiting for the first step"
+        self._recorded_speed: float | None = None
         self._started = time.monotonic()
         self._first_step: int | None = None
         self._next_refresh = 0.0
@@ -130,6 +132,7 @@ class Display:
         """Shows the numbers of a record: in the bar, or as a line."""
         self._latest = describe(record)
         speed = record.get("time/steps_per_second")
+        self._recorded_speed = speed
         if self._work is not None and speed:
             self._latest += f"  {self._work.describe(speed)}"
         steps_done = int(record["step"] or 0)
@@ -137,7 +140,7 @@ class Display:
             self._refresh(steps_done)
             return
         left = self._seconds_left(steps_done)
-        ending = f"  {_clock(left)} left" if left is not None else ""
+        ending = f"  {clock(left)} left" if left is not None else ""
         epochs = self._total // self._steps_per_epoch
         self._console.print(
             f"epoch {record['epoch']:g}/{epochs}  {self._latest}"
@@ -157,6 +160,9 @@ class Display:
         self._progress.refresh()
 
     def _speed(self, steps_done: int) -> str:
+        """That of the latest record, which is without measuring; before, of all."""
+        if self._recorded_speed:
+            return f"{self._recorded_speed:.1f} steps/s"
         if self._first_step is None or steps_done <= self._first_step:
             return ""
         seconds = time.monotonic() - self._started
@@ -194,9 +200,3 @@ def describe(record: Record) -> str:
         if value is not None:
             parts.append(f"{label} {value:.4g}" + (f" ± {error:.2g}" if error else ""))
     return "  ".join(parts)
-
-
-def _clock(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

@@ -1,6 +1,7 @@
 """Sweeps: what a file defines, what searches choose, how runs stand, real runs."""
 
 import fcntl
+import io
 import json
 import os
 import signal
@@ -13,7 +14,7 @@ from rich.console import Console
 
 from experiments.sweeps import Search
 from fisher_jax.errors import UserError
-from launch import folder, selection
+from launch import folder, local, selection
 from launch.definition import (
     PlannedRun,
     fingerprint,
@@ -24,7 +25,7 @@ from launch.folder import RunState
 from launch.local import environments
 from launch.slurm import SlurmOptions, submit
 from launch.sweep import main
-from launch.table import runs_table
+from launch.table import running_line, runs_table
 from launch.work import Work, command_of
 from tests.command import ROOT, records
 from tests.compilation import quickly
@@ -470,6 +471,47 @@ def test_a_step_on_slurm_gets_the_cores_of_its_job(tmp_path, monkeypatch):
     assert "#SBATCH --cpus-per-task=3" in lines
     (step,) = [line for line in lines if line.startswith("srun ")]
     assert "--cpus-per-task=3" in step.split()
+
+
+def test_a_running_run_says_its_epoch_and_the_time_left(tmp_path):
+    run = tmp_path / "a"
+    run.mkdir()
+    config = {"config": {"train": {"num_epochs": 60}}}
+    (run / "config.json").write_text(json.dumps(config))
+    rows = [{"step": e, "epoch": e, "time": 30 + 5.0 * e} for e in (0, 6, 12)]
+    (run / "metrics.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    state = folder.read_state(run, frozenset())
+    assert (state.num_epochs, state.seconds_left) == (60, 48 * 5.0)
+    states = {"a": state._replace(state=folder.RUNNING)}
+    states |= {f"b{i}": RunState(folder.RUNNING) for i in range(4)}
+    line = running_line(states | {"c": RunState(folder.DONE, 60)})
+    assert line == (
+        "a: epoch 12/60, 4:00 left; b0: starting; b1: starting; b2: starting; "
+        "and 1 more"
+    )
+    console = Console(width=120)
+    with console.capture() as capture:
+        console.print(runs_table(["a"], states))
+    assert "12/60" in capture.get()
+    assert "4:00" in capture.get()
+
+
+def test_a_redirected_sweep_says_how_its_runs_get_on(tmp_path, monkeypatch):
+    definition = load_definition(experiment(tmp_path, GRID))
+    out = tmp_path / "out"
+    folder.open_folder(out, fingerprint(definition))
+    work = Work(definition, out, only=["*0.1-seed_1"])
+    # A run that takes a second: its records are there from its start.
+    script = "import json, sys, time; print(json.dumps({})); time.sleep(1)"
+    monkeypatch.setattr(work, "prepare", lambda run: [sys.executable, "-c", script])
+    monkeypatch.setattr(local, "LINE_SECONDS", 0.3)
+    monkeypatch.setattr(work, "note_end", lambda name, code: work.states.update(
+        {name: RunState(folder.DONE)}
+    ))  # fmt: skip
+    console = Console(file=io.StringIO(), width=100)
+    local.run_locally(work, local.Pool([{}]), console)
+    lines = console.file.getvalue().splitlines()
+    assert "learning_rate_0.1-seed_1: starting" in lines
 
 
 def test_where_the_screen_is_small_what_needs_attention_is_shown():
