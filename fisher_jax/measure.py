@@ -35,7 +35,7 @@ from fisher_jax.data.device import (
     filled,
     normalised,
 )
-from fisher_jax.trees import highest_precision, inner
+from fisher_jax.trees import Precision, highest_precision, inner
 
 # Batches that may be under way on the device: enough to keep it busy, few enough that
 # those read from disk do not fill its memory.
@@ -47,6 +47,7 @@ class MeasureSettings(NamedTuple):
 
     Attributes:
         estimator_repeats: of every estimator, to tell its error; 0: not told.
+        precision: of the matrix products of Tr(F) and Tr(H); see ``fisher_trace``.
         minibatch_size: B of Tr(F_B).
         chunk_size: examples of Tr(F) in memory at a time, on each device.
         mesh: the devices over which examples are spread; None: the default device.
@@ -59,6 +60,7 @@ class MeasureSettings(NamedTuple):
     chunk_size: int = 128
     mesh: Mesh | None = None
     estimator_repeats: int = 0
+    precision: Precision = "highest"
 
 
 class Splits(NamedTuple):
@@ -171,7 +173,13 @@ def measure_fisher(
     )
     rows = parallel.place_rows(ids[: settings.minibatch_size], settings.mesh)
     minibatch = _minibatch_fisher_trace(
-        logits_fn, params, train, rows, minibatch_key, mesh=settings.mesh
+        logits_fn,
+        params,
+        train,
+        rows,
+        minibatch_key,
+        mesh=settings.mesh,
+        precision=settings.precision,
     )
     return {
         "trace/fisher": float(estimate.mean),
@@ -198,6 +206,7 @@ def measure_hessian(
         ids.size,
         key,
         num_probes=settings.hessian_probes,
+        precision=settings.precision,
     )
     return {
         "trace/hessian": float(estimate.mean),
@@ -308,13 +317,14 @@ def _fisher_trace(
             draw=settings.fisher_draw,
             chunk_size=min(settings.chunk_size, rows.shape[0]),
             axis_name=axis_name,
+            precision=settings.precision,
         )
 
     spread = _spread(estimate, settings.mesh, rows.shape[0])
     return spread(logits_fn, params, split, rows, key)
 
 
-@partial(jax.jit, static_argnames=("mesh",))
+@partial(jax.jit, static_argnames=("mesh", "precision"))
 def _minibatch_fisher_trace(
     logits_fn: OutputsFn,
     params: PyTree,
@@ -323,6 +333,7 @@ def _minibatch_fisher_trace(
     key: Key[Array, ""],
     *,
     mesh: Mesh | None,
+    precision: Precision,
 ) -> Float[Array, ""]:
     def trace(
         logits_fn: OutputsFn,
@@ -334,14 +345,14 @@ def _minibatch_fisher_trace(
     ) -> Float[Array, ""]:
         inputs, _ = examples_at(split, rows)
         return minibatch_fisher_trace(
-            logits_fn, params, inputs, key, axis_name=axis_name
+            logits_fn, params, inputs, key, axis_name=axis_name, precision=precision
         )
 
     spread = _spread(trace, mesh, rows.shape[0])
     return spread(logits_fn, params, split, rows, key)
 
 
-@partial(jax.jit, static_argnames=("num_probes",))
+@partial(jax.jit, static_argnames=("num_probes", "precision"))
 def _loss_hessian_trace(
     logits_fn: OutputsFn,
     params: PyTree,
@@ -351,9 +362,12 @@ def _loss_hessian_trace(
     key: Key[Array, ""],
     *,
     num_probes: int,
+    precision: Precision,
 ) -> Estimate:
     mean_loss = _mean_loss(logits_fn, split, indices, num_valid)
-    return hessian_trace(mean_loss, params, key, num_probes=num_probes)
+    return hessian_trace(
+        mean_loss, params, key, num_probes=num_probes, precision=precision
+    )
 
 
 @jax.jit

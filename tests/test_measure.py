@@ -1,3 +1,5 @@
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -5,6 +7,7 @@ import pytest
 
 from fisher_jax import measure
 from fisher_jax.data.device import DeviceSplit, scored_batches
+from fisher_jax.programs import equations
 
 NUM, CLASSES = 23, 3
 
@@ -153,3 +156,37 @@ def test_without_noise_no_gradients_are_compared():
         gradient_examples=2,
     )  # fmt: skip
     assert probe.clean_ids.size == probe.noisy_ids.size == 0
+
+
+@pytest.mark.parametrize("precision", ["default", "high", "highest"])
+def test_traces_have_the_precision_that_they_are_told(
+    logits_fn, params, split, precision
+):
+    settings = measure.MeasureSettings(
+        hessian_probes=2, minibatch_size=4, precision=precision
+    )
+    ids, key = jnp.arange(4), jax.random.key(0)
+    programs = [
+        jax.make_jaxpr(partial(measure._fisher_trace, settings=settings))(
+            logits_fn, params, split, ids, key
+        ),
+        jax.make_jaxpr(
+            partial(measure._minibatch_fisher_trace, mesh=None, precision=precision)
+        )(logits_fn, params, split, ids, key),
+        jax.make_jaxpr(
+            partial(measure._loss_hessian_trace, num_probes=2, precision=precision)
+        )(logits_fn, params, split, ids, 4, key),
+    ]
+    for program in programs:
+        products = [
+            equation.params["precision"]
+            for equation in equations(program.jaxpr)
+            if equation.primitive.name == "dot_general"
+        ]
+        assert products
+        expected = {
+            "default": {None, (jax.lax.Precision.DEFAULT,) * 2},
+            "high": {(jax.lax.Precision.HIGH,) * 2},
+            "highest": {(jax.lax.Precision.HIGHEST,) * 2},
+        }
+        assert set(products) <= expected[precision]

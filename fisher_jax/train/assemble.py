@@ -158,6 +158,7 @@ def _plan(
             estimator_repeats=config.measure.estimator_repeats,
             minibatch_size=config.train.batch_size,
             chunk_size=config.measure.chunk_size,
+            precision=config.measure.precision,
             mesh=mesh,
         ),
         measure_key=keys[1],

@@ -303,6 +303,11 @@ class Measure(Section):
         "rademacher: precise late in training, too. importance: more so. labels: "
         "the paper's.",
     )
+    precision: Literal["default", "high", "highest"] = key(
+        "highest",
+        "Of the matrix products of Tr(F) and Tr(H). highest: float32. default: as in "
+        "training, faster on TPUs and GPUs; see the theory page.",
+    )
     hessian_probes: NonNegative = key(
         0, "Gaussian probes for Tr(H), the paper takes 30; 0: off."
     )
