@@ -270,3 +270,13 @@ def check_count(name: str, value: int | None, *, least: int = 1) -> None:
         raise TypeError(f"{name}: expected a Python integer, got {described(value)}")
     if value < least:
         raise ValueError(f"{name}: expected at least {least}, got {value}")
+
+
+def like(vector: Float[Array, " n"], params: PyTree) -> PyTree:
+    """A flat vector in the shapes of params, in its own dtype."""
+    leaves, structure = jax.tree.flatten(params)
+    parts, first = [], 0
+    for leaf in leaves:
+        parts.append(vector[first : first + leaf.size].reshape(leaf.shape))
+        first += leaf.size
+    return jax.tree.unflatten(structure, parts)

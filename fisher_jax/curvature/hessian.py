@@ -353,37 +353,40 @@ def lanczos(
     size, dtype = start.size, start.dtype
     rounding = 1e3 * jnp.finfo(dtype).eps
 
-    def orthogonal(vector: Array, basis: Array) -> Array:
-        # Twice is enough (Kahan).
-        for _ in range(2):
-            vector = vector - (basis @ vector) @ basis
-        return vector
+    def projected(vector: Array, basis: Array) -> Array:
+        return vector - (basis @ vector) @ basis
 
     def step(
-        state: tuple[Array, Array, Array], index: Int[Array, ""]
-    ) -> tuple[tuple[Array, Array, Array], tuple[Array, Array]]:
-        basis, vector, largest = state
+        state: tuple[Array, Array, Array, Array], index: Int[Array, ""]
+    ) -> tuple[tuple[Array, Array, Array, Array], tuple[Array, Array]]:
+        basis, vector, largest, before = state
         basis = basis.at[index].set(vector)
         image = product(vector)
         alpha = jnp.vdot(vector, image)
-        rest = orthogonal(image, basis)
+        # Twice is enough (Kahan): once by the recurrence, then by all vectors.
+        rest = image - alpha * vector - before * basis[index - 1]
+        rest = projected(rest, basis)
         beta = jnp.linalg.norm(rest)
         largest = jnp.maximum(largest, jnp.maximum(jnp.abs(alpha), beta))
         is_exhausted = beta <= rounding * largest
-        fresh = jax.random.normal(jax.random.fold_in(key, index), (size,), dtype)
-        fresh = orthogonal(fresh, basis)
-        length = jnp.linalg.norm(fresh)
-        # With as many steps as dimensions there is nothing left at the end.
-        fresh = fresh / jnp.where(length > 0, length, 1)
-        following = jnp.where(is_exhausted, fresh, rest / jnp.where(beta > 0, beta, 1))
+
+        def restart() -> Array:
+            fresh = jax.random.normal(jax.random.fold_in(key, index), (size,), dtype)
+            fresh = axes.vary_like(fresh, rest)
+            fresh = projected(projected(fresh, basis), basis)
+            length = jnp.linalg.norm(fresh)
+            # With as many steps as dimensions there is nothing left at the end.
+            return fresh / jnp.where(length > 0, length, 1)
+
+        following = jax.lax.cond(is_exhausted, restart, lambda: rest / beta)
         beta = jnp.where(is_exhausted, 0, beta)
-        return (basis, following, largest), (alpha, beta)
+        return (basis, following, largest, beta), (alpha, beta)
 
     zeros = axes.vary_like(jnp.zeros((steps, size), dtype), start)
     first = start / jnp.linalg.norm(start)
     none = jnp.zeros_like(first[0])
-    (basis, _, _), (alphas, betas) = jax.lax.scan(
-        step, (zeros, first, none), jnp.arange(steps)
+    (basis, *_), (alphas, betas) = jax.lax.scan(
+        step, (zeros, first, none, none), jnp.arange(steps)
     )
     beside = jnp.diag(betas[:-1], 1)
     return basis, jnp.diag(alphas) + beside + beside.T

@@ -189,7 +189,7 @@ def eigenpairs(
     values = jnp.sum(ritz * images, axis=1)
     residuals = jnp.linalg.norm(images - values[:, None] * ritz, axis=1)
     order = jnp.argsort(-values)
-    vectors = jax.vmap(lambda v: _like(v, params))(ritz[order])
+    vectors = jax.vmap(lambda v: trees.like(v, params))(ritz[order])
     return Eigenpairs(values[order], vectors, residuals[order])
 
 
@@ -247,13 +247,3 @@ def spectral_density(
     nodes, weights = jax.lax.map(one_probe, keys)
     weights = weights / jnp.sum(weights)
     return SpectralDensity(nodes.ravel(), weights.ravel())
-
-
-def _like(vector: Float[Array, " n"], params: PyTree) -> PyTree:
-    """A flat vector in the shapes of params, in its own dtype."""
-    leaves, structure = jax.tree.flatten(params)
-    parts, first = [], 0
-    for leaf in leaves:
-        parts.append(vector[first : first + leaf.size].reshape(leaf.shape))
-        first += leaf.size
-    return jax.tree.unflatten(structure, parts)

@@ -277,3 +277,42 @@ def test_wrong_arguments_are_named():
         curvature.over_batches(lambda b: b, [jnp.ones(3)])
     with pytest.raises(ValueError, match="target_sem"):
         curvature.over_batches(lambda b: b, [], target_sem=0.0)
+
+
+def low_rank_loss(size):
+    """A quadratic whose Hessian has eight large eigenvalues, and that Hessian."""
+    random = np.random.default_rng(0)
+    basis = np.linalg.qr(random.normal(size=(size, size)))[0]
+    values = np.where(np.arange(size) < 8, 10.0, 1e-3)
+    matrix = (basis * values) @ basis.T
+    return lambda p: 0.5 * flat(p) @ jnp.asarray(matrix) @ flat(p), matrix
+
+
+def test_xdiag_is_unbiased_and_beats_hutchinson_where_few_eigenvalues_matter():
+    params = {"a": jnp.ones((4, 5)), "b": jnp.ones(12)}
+    loss, matrix = low_rank_loss(32)
+
+    def diagonals(method, num_probes):
+        def one(key):
+            return curvature.hessian_diagonal(
+                loss, params, key, num_probes=num_probes, method=method
+            )
+
+        found = jit(lambda k: jax.lax.map(one, k))(jax.random.split(KEY, 300))
+        assert jax.tree.structure(found.sem) == jax.tree.structure(params)
+        return np.asarray(jax.vmap(flat)(found.mean))
+
+    few, many = diagonals("xdiag", 8), diagonals("xdiag", 24)
+    error = few.std(axis=0, ddof=1) / np.sqrt(len(few))
+    assert np.all(abs(few.mean(axis=0) - np.diag(matrix)) < 5 * error)
+    hutchinson = diagonals("hutchinson", 24)
+    assert many.std(axis=0).max() < 0.01 * hutchinson.std(axis=0).min()
+
+
+def test_xdiag_says_how_many_products_it_takes():
+    loss, _ = low_rank_loss(32)
+    for number in (2, 7, 34):
+        with pytest.raises(ValueError, match="an even number from 4 on and at most"):
+            curvature.hessian_diagonal(
+                loss, jnp.ones(32), KEY, num_probes=number, method="xdiag"
+            )
