@@ -1,27 +1,7 @@
 """Figure 9: the training accuracy of figure 7's runs."""
 
-from functools import partial
+from fisher_jax.report.shapes.early import early_item
 
-from fisher_jax.report.claims import Claim
-from fisher_jax.report.item import FigurePart, Item
-from fisher_jax.report.shapes.early import CAPTION, draw_early, most_fit
-
-ITEM = Item(
-    name="Figure 9",
-    title="Early Tr(F) against training accuracy, by batch size",
-    place="appendix A.1",
-    experiments=("fig07",),
-    figure=FigurePart(
-        partial(
-            draw_early,
-            varied="batch_size",
-            letter="S",
-            quantity="best_train_accuracy",
-            label="best training accuracy, %",
-        ),
-        CAPTION,
-        "Scatter of early Tr(F) against best training accuracy, a colour for "
-        "each batch size.",
-    ),
-    claims=(Claim("Most runs reach a training accuracy of about 99%.", most_fit),),
+ITEM = early_item(
+    "Figure 9", "appendix A.1", "fig07", varied="batch_size", split="training"
 )

@@ -1,6 +1,7 @@
 """Early Tr(F) against accuracy, a point for each value of a hyperparameter."""
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -10,8 +11,10 @@ from matplotlib.axes import Axes
 from fisher_jax.report import canvas
 from fisher_jax.report.canvas import Drawing
 from fisher_jax.report.choose import Setting, final_stage, pairs, settings_of
+from fisher_jax.report.claims import Claim
 from fisher_jax.report.collect import Runs
 from fisher_jax.report.decide import Decision, mostly
+from fisher_jax.report.item import FigurePart, Item
 from fisher_jax.report.names import position
 from fisher_jax.report.rules import (
     FITTED,
@@ -26,6 +29,7 @@ CAPTION = (
     "markers: means with one standard deviation over seeds; small: single runs, "
     "over which Pearson's r and Spearman's ρ are taken."
 )
+_NAMES = {"learning_rate": ("learning rate", "η"), "batch_size": ("batch size", "S")}
 _DATASETS = ("imagenet2012", "cifar10", "cifar100")  # the paper's order of panels
 
 
@@ -34,6 +38,56 @@ class Point(NamedTuple):
 
     trace: float
     accuracy: float
+
+
+def early_item(
+    name: str,
+    place: str,
+    experiment: str,
+    *,
+    varied: str,
+    split: str,
+    published: Mapping[str, Sequence[Point]] | None = None,
+) -> Item:
+    """Returns the item of early Tr(F) against the best accuracy of a split.
+
+    Args:
+        varied: "learning_rate" or "batch_size".
+        split: "test", whose claim is a correlation, or "training".
+        published: the paper's points by data set, by eye.
+    """
+    word, letter = _NAMES[varied]
+    is_test = split == "test"
+    draw = partial(
+        draw_early,
+        varied=varied,
+        letter=letter,
+        quantity="best_test_accuracy" if is_test else "best_train_accuracy",
+        label=f"best {split} accuracy, %",
+        published=published,
+    )
+    by_eye = " Hollow: the paper's points, read by eye." if published else ""
+    alt = (
+        f"Scatter of early Tr(F) against best {split} accuracy, a colour for each "
+        f"{word}."
+    )
+    claim = (
+        Claim(
+            f"Across {word}s, a smaller early Tr(F) goes with better accuracy.",
+            partial(early_goes_with_better, varied=varied),
+        )
+        if is_test
+        else Claim("Most runs reach a training accuracy of about 99%.", most_fit)
+    )
+    return Item(
+        name=name,
+        title=f"Early Tr(F) against {split} accuracy, by {word}",
+        place=place,
+        experiments=(experiment,),
+        published=published,
+        figure=FigurePart(draw, CAPTION + by_eye, alt),
+        claims=(claim,),
+    )
 
 
 def draw_early(

@@ -1,14 +1,17 @@
 """Right labels learnt and wrong ones memorised, a curve for each coefficient of FP."""
 
+from functools import partial
+
 import numpy as np
 import pandas as pd
 
 from fisher_jax.report import canvas
 from fisher_jax.report.canvas import Drawing
 from fisher_jax.report.choose import Setting, accuracy_metric, settings_of
-from fisher_jax.report.claims import Rule
+from fisher_jax.report.claims import Claim, Rule
 from fisher_jax.report.collect import Runs
 from fisher_jax.report.decide import Decision, ratio_below
+from fisher_jax.report.item import FigurePart, Item
 from fisher_jax.report.names import position
 from fisher_jax.report.rules import by_seed, chosen_runs
 from fisher_jax.report.shapes.coefficients import (
@@ -57,6 +60,28 @@ def at_papers_noise(rule: Rule) -> Rule:
 
 def _model(setting: Setting) -> str:
     return str(setting.runs["model"].iloc[0])
+
+
+def memorisation_item(
+    name: str,
+    title: str,
+    place: str,
+    experiments: tuple[str, ...],
+    *,
+    is_second: bool,
+) -> Item:
+    """Returns the item of the first network, or of the second."""
+    rule = at_papers_noise(partial(ratio_falls, is_second=is_second))
+    claim = "FP lowers the gradient norm of noisy examples more than of clean ones."
+    draw = partial(draw_memorisation, is_second=is_second)
+    return Item(
+        name=name,
+        title=title,
+        place=place,
+        experiments=experiments,
+        figure=FigurePart(draw, CAPTION, ALT),
+        claims=(Claim(claim, rule),),
+    )
 
 
 def draw_memorisation(

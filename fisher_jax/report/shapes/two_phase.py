@@ -1,6 +1,7 @@
 """High or low regularisation in the first epochs only: bars and histograms."""
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -11,8 +12,15 @@ from matplotlib.ticker import MaxNLocator
 from fisher_jax.report import canvas
 from fisher_jax.report.canvas import Drawing
 from fisher_jax.report.choose import final_stage
+from fisher_jax.report.claims import Claim
 from fisher_jax.report.collect import Runs
-from fisher_jax.report.phases import varied_settings
+from fisher_jax.report.item import FigurePart, Item
+from fisher_jax.report.phases import (
+    ends_flatter,
+    ends_more_accurate,
+    phase_one_ends_flatter,
+    varied_settings,
+)
 from fisher_jax.report.rules import last_of
 from fisher_jax.report.statistics import summarise
 
@@ -36,6 +44,48 @@ class TwoPhase(NamedTuple):
     early_trace: float
     final_hessian_trace: tuple[float, float]
     accuracy: float
+
+
+def two_phase_item(
+    name: str,
+    place: str,
+    experiment: str,
+    *,
+    varied: str,
+    high: str,
+    dataset: str,
+    published: Mapping[str, TwoPhase],
+) -> Item:
+    """Returns the item of runs whose first phases differ in ``varied``.
+
+    Args:
+        high: the regularising first phase, as its claims name it.
+        published: by "high" and "low", of the paper's runs on ``dataset``.
+    """
+    word = varied.replace("_", " ")
+    claims = (
+        ("phase one with a smaller Tr(F)", phase_one_ends_flatter),
+        ("in flatter minima (smaller Tr(H))", ends_flatter),
+        ("in better accuracy", ends_more_accurate),
+    )
+    return Item(
+        name=name,
+        title=f"Final Tr(H) and accuracy by the first epochs' {word}",
+        place=place,
+        experiments=(experiment,),
+        published=published,
+        figure=FigurePart(
+            partial(
+                draw_two_phase, varied=varied, dataset=dataset, published=published
+            ),
+            CAPTION.format(word=word),
+            ALT,
+        ),
+        claims=tuple(
+            Claim(f"{high} ends {what}.", partial(rule, varied=varied))
+            for what, rule in claims
+        ),
+    )
 
 
 def draw_two_phase(
