@@ -27,7 +27,7 @@ Expected time: --estimate tells; small: 180 runs of 15 s each on two CPU cores.
 from collections.abc import Mapping
 
 from experiments import methods
-from experiments.settings import DIGITS, Setting, digits, settings
+from experiments.settings import DIGITS, TrainingSetting, digits, settings
 from experiments.sweeps import (
     Changes,
     Search,
@@ -87,7 +87,7 @@ def get_runs(arg: str = "", winners: Winners | None = None) -> list[SweepRun]:
     return runs
 
 
-def _plain(setting: Setting, noise: float, winners: Winners | None) -> SweepRun:
+def _plain(setting: TrainingSetting, noise: float, winners: Winners | None) -> SweepRun:
     eta_star = taken(winners, setting.eta_search, setting.eta_star)
     run = setting.run("baseline", eta_star if noise else eta_star / setting.slower)
     changes: Changes = {"dataset.label_noise": noise}
@@ -96,7 +96,7 @@ def _plain(setting: Setting, noise: float, winners: Winners | None) -> SweepRun:
     return run._replace(config=changed(run.config, changes), group={"noise": noise})
 
 
-def _small(noise: float) -> Setting:
+def _small(noise: float) -> TrainingSetting:
     """The digits of the other small forms: few ones, or more with wrong labels."""
     if not noise:
         return DIGITS

@@ -24,7 +24,7 @@ from experiments.settings import (
     SIMPLE_CNN,
     VGG11,
     WRESNET,
-    Setting,
+    TrainingSetting,
 )
 from experiments.sweeps import (
     SweepRun,
@@ -53,7 +53,7 @@ def get_runs(arg: str = "", winners: Winners | None = None) -> list[SweepRun]:
 
 
 def _setting_runs(
-    setting: Setting, onsets: tuple[int, ...], winners: Winners | None
+    setting: TrainingSetting, onsets: tuple[int, ...], winners: Winners | None
 ) -> list[SweepRun]:
     eta_star = taken(winners, setting.eta_search, setting.eta_star)
     slow = eta_star / setting.slower

@@ -28,7 +28,7 @@ from experiments.sweeps import Search, SweepRun, changed, log_spaced
 Grid = tuple[float, ...]
 
 
-class Setting(NamedTuple):
+class TrainingSetting(NamedTuple):
     """A data set with a network, and what is tuned on it.
 
     Attributes:
@@ -90,23 +90,23 @@ def _plain(get_config: Callable[[str], ConfigDict]) -> Callable[[], ConfigDict]:
     return lambda: get_config("baseline")
 
 
-TINY_IMAGENET = Setting(
+TINY_IMAGENET = TrainingSetting(
     "tinyimagenet_wresnet", _plain(tinyimagenet_fp.get_config),
     tinyimagenet_fp.ETA_STAR, 30, LEARNING_RATES, _TINY_COEFFICIENTS,
 )  # fmt: skip
-DENSENET = Setting(
+DENSENET = TrainingSetting(
     "cifar100_densenet", _plain(cifar100_densenet_fp.get_config),
     cifar100_densenet_fp.ETA_STAR, 10, LEARNING_RATES, COEFFICIENTS,
 )  # fmt: skip
-VGG11 = Setting(
+VGG11 = TrainingSetting(
     "cifar100_vgg11", _plain(cifar100_vgg11_fp.get_config),
     cifar100_vgg11_fp.ETA_STAR, 10, LEARNING_RATES, COEFFICIENTS,
 )  # fmt: skip
-WRESNET = Setting(
+WRESNET = TrainingSetting(
     "cifar100_wresnet", _plain(cifar100_wresnet_fp.get_config),
     cifar100_wresnet_fp.ETA_STAR, 10, LEARNING_RATES, COEFFICIENTS,
 )  # fmt: skip
-SIMPLE_CNN = Setting(
+SIMPLE_CNN = TrainingSetting(
     "cifar10_simplecnn", _plain(cifar10_simplecnn_fp.get_config),
     cifar10_simplecnn_fp.ETA_STAR, 10, LEARNING_RATES, COEFFICIENTS,
 )  # fmt: skip
@@ -135,7 +135,7 @@ def digits(num_train: int = 200, num_epochs: int = 150) -> ConfigDict:
     return config
 
 
-DIGITS = Setting(
+DIGITS = TrainingSetting(
     "digits_simplecnn", digits, 0.03, 10, log_spaced(3e-3, 3e-1, 5),
     {
         "gp_x": (0.1, 0.3, 1.0, 3.0, 10.0),
@@ -168,7 +168,7 @@ def cifar10_part() -> ConfigDict:
 
 
 MEDIUM_SEEDS = (0, 1, 2, 3, 4)
-CIFAR10_PART = Setting(
+CIFAR10_PART = TrainingSetting(
     "cifar10_simplecnn", cifar10_part, 0.01, 3, log_spaced(1e-3, 1e-1, 5),
     {
         "gp_x": (0.03, 0.1, 0.3, 1.0, 3.0),
@@ -180,11 +180,11 @@ CIFAR10_PART = Setting(
 MEDIUM = (CIFAR10_PART,)
 
 
-def settings(arg: str) -> tuple[Setting, ...]:
+def settings(arg: str) -> tuple[TrainingSetting, ...]:
     """Returns the paper's settings, or those of a smaller form."""
     return {"small": SMALL, "medium": MEDIUM}.get(arg, PAPER)
 
 
-def simple_cnn(arg: str) -> Setting:
+def simple_cnn(arg: str) -> TrainingSetting:
     """Returns SimpleCNN's setting on CIFAR-10, in the form that ``arg`` names."""
     return {"small": DIGITS, "medium": CIFAR10_PART}.get(arg, SIMPLE_CNN)

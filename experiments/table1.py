@@ -24,7 +24,7 @@ Expected time: --estimate tells; small: 43 runs of 10 to 20 s each on two CPU co
 Open: how many seeds; here 3, other than the search's.
 """
 
-from experiments.settings import Setting, settings
+from experiments.settings import TrainingSetting, settings
 from experiments.sweeps import (
     SweepRun,
     Winners,
@@ -45,7 +45,7 @@ def get_runs(arg: str = "", winners: Winners | None = None) -> list[SweepRun]:
     return [run for setting in settings(arg) for run in setting_runs(setting, winners)]
 
 
-def setting_runs(setting: Setting, winners: Winners | None) -> list[SweepRun]:
+def setting_runs(setting: TrainingSetting, winners: Winners | None) -> list[SweepRun]:
     """Returns one setting's runs: the search of eta*, those of alpha, final runs."""
     plain = setting.run("eta_star", setting.eta_star)
     runs = candidates(plain, setting.eta_search, setting.learning_rates)

@@ -24,7 +24,7 @@ uses digits, whose 8x8 pixels a shift by up to 4 nearly destroys: it shows the f
 the size of the effect.
 """
 
-from experiments.settings import Setting, settings
+from experiments.settings import TrainingSetting, settings
 from experiments.sweeps import (
     Search,
     SweepRun,
@@ -45,7 +45,7 @@ def get_runs(arg: str = "", winners: Winners | None = None) -> list[SweepRun]:
     return [run for setting in settings(arg) for run in _setting_runs(setting, winners)]
 
 
-def _setting_runs(setting: Setting, winners: Winners | None) -> list[SweepRun]:
+def _setting_runs(setting: TrainingSetting, winners: Winners | None) -> list[SweepRun]:
     plain = _augmented(setting, "eta_star", setting.eta_star)
     runs = candidates(plain, setting.eta_search, setting.learning_rates)
     eta_star = winner(winners, setting.eta_search, setting.eta_star)
@@ -59,7 +59,7 @@ def _setting_runs(setting: Setting, winners: Winners | None) -> list[SweepRun]:
     return runs + searched(fp, search, grid, setting.seeds, winners)
 
 
-def _augmented(setting: Setting, method: str, learning_rate: float) -> SweepRun:
+def _augmented(setting: TrainingSetting, method: str, learning_rate: float) -> SweepRun:
     run = setting.run(method, learning_rate)
     return run._replace(config=changed(run.config, {"dataset.augment": "standard"}))
 

@@ -41,7 +41,7 @@ from experiments.settings import (
     DIGITS,
     VGG11,
     WRESNET,
-    Setting,
+    TrainingSetting,
     digits,
 )
 from experiments.sweeps import (
@@ -98,7 +98,10 @@ def get_runs(arg: str = "", winners: Winners | None = None) -> list[SweepRun]:
 
 
 def _method_runs(
-    setting: Setting, run: SweepRun, grid: tuple[float, ...], winners: Winners | None
+    setting: TrainingSetting,
+    run: SweepRun,
+    grid: tuple[float, ...],
+    winners: Winners | None,
 ) -> list[SweepRun]:
     key = "mixup.beta" if run.method == "mixup" else "penalty.coefficient"
     search = Search(f"{setting.name}/noise_{run.group['noise']:g}/{run.method}", key)
@@ -108,7 +111,7 @@ def _method_runs(
 
 
 def _noisy(
-    setting: Setting, method: str, learning_rate: float, noise: float
+    setting: TrainingSetting, method: str, learning_rate: float, noise: float
 ) -> SweepRun:
     config = changed(
         setting.get_config(),
@@ -123,7 +126,7 @@ def _noisy(
     return SweepRun(config, setting.name, method, {"noise": noise})
 
 
-def _settings(arg: str) -> tuple[Setting, ...]:
+def _settings(arg: str) -> tuple[TrainingSetting, ...]:
     if arg == "medium":
         return (CIFAR10_PART,)
     if arg != "small":

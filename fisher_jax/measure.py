@@ -80,7 +80,7 @@ class Probe(NamedTuple):
     noisy_ids: Int[np.ndarray, " G"]
 
 
-class Scores(NamedTuple):
+class SplitScores(NamedTuple):
     """Mean loss and accuracies of a split; nan where there is no such example."""
 
     loss: float
@@ -119,15 +119,15 @@ def choose_probe(
 
 def score(
     logits_fn: OutputsFn, params: PyTree, batches: Iterable[ScoredBatch]
-) -> Scores:
-    """Scores all valid examples of the batches."""
+) -> SplitScores:
+    """SplitScores all valid examples of the batches."""
     sums: list[_Sums] = []
     for batch in batches:
         sums.append(_score_batch(logits_fn, params, *batch))
         jax.block_until_ready(sums[-_BATCHES_UNDER_WAY:][0])
     totals = np.sum(np.array(jax.device_get(sums), np.float64), axis=0)
     loss, examples, correct, noisy_examples, noisy_correct = totals.tolist()
-    return Scores(
+    return SplitScores(
         loss=loss / examples,
         accuracy=correct / examples,
         clean_accuracy=_ratio(correct - noisy_correct, examples - noisy_examples),
@@ -263,7 +263,9 @@ def online_fisher(
     return {"trace/fisher_online": num_examples * penalty_sum / penalty_count}
 
 
-def _score_split(logits_fn: OutputsFn, params: PyTree, split: ScoredBatches) -> Scores:
+def _score_split(
+    logits_fn: OutputsFn, params: PyTree, split: ScoredBatches
+) -> SplitScores:
     # A signal may break this off: what reads the batches must not go on reading.
     with closing(split()) as batches:
         return score(logits_fn, params, batches)

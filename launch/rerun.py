@@ -34,7 +34,7 @@ with needs_extra("train"):
 _TIMES = ("time", "seconds_per_epoch")
 
 
-class Difference(NamedTuple):
+class Change(NamedTuple):
     """One value that is not as it was; ``step`` is None in result.json."""
 
     step: int | None
@@ -68,7 +68,7 @@ class Comparison(NamedTuple):
 
     values: int
     records: int
-    differences: list[Difference]
+    differences: list[Change]
     missing: str | None
 
 
@@ -148,13 +148,13 @@ def compare(run: Path, again: Path) -> Comparison:
     digits = archived.get("digits")
     results = [read_json(directory / "result.json") for directory in (run, again)]
     values = [
-        (Difference(r["step"], name, value, by_step[r["step"]].get(name)), digits)
+        (Change(r["step"], name, value, by_step[r["step"]].get(name)), digits)
         for r in there
         for name, value in _without_times(r)
     ]
     # Results are short: they have never been rounded.
     values += [
-        (Difference(None, name, value, results[1].get(name)), None)
+        (Change(None, name, value, results[1].get(name)), None)
         for name, value in _without_times(results[0])
     ]
     differences = [v for v, digits in values if v.then != _rounded(v.now, digits)]

@@ -25,7 +25,7 @@ _ROOT = "tiny-imagenet-200"
 _REMEDY = f"download it again from {URL}"
 
 
-class Entry(NamedTuple):
+class ImageFile(NamedTuple):
     """One image: where it is in the archive, and its word-net id.
 
     Attributes:
@@ -50,8 +50,8 @@ class Archive(NamedTuple):
 
     path: Path
     wnids: tuple[str, ...]
-    train: tuple[Entry, ...]
-    validation: tuple[Entry, ...]
+    train: tuple[ImageFile, ...]
+    validation: tuple[ImageFile, ...]
 
 
 def open_archive(path: Path) -> Archive:
@@ -84,8 +84,8 @@ def open_archive(path: Path) -> Archive:
 
 
 def read_images(
-    archive: Archive, entries: Sequence[Entry], size: int
-) -> Iterator[tuple[Entry, bytes]]:
+    archive: Archive, entries: Sequence[ImageFile], size: int
+) -> Iterator[tuple[ImageFile, bytes]]:
     """Yields images as files of RGB images of ``size`` × ``size`` pixels.
 
     At 32 each pixel is the mean of 2×2 pixels (area resampling), rounded, and stored
@@ -143,16 +143,16 @@ def _lines(path: Path, file: zipfile.ZipFile, name: str) -> list[str]:
     return [line.rstrip() for line in lines if line.strip()]
 
 
-def _train_entries(path: Path, file: zipfile.ZipFile, wnid: str) -> list[Entry]:
+def _train_entries(path: Path, file: zipfile.ZipFile, wnid: str) -> list[ImageFile]:
     """Returns a class's training images, listed beside their bounding boxes."""
     lines = _lines(path, file, f"train/{wnid}/{wnid}_boxes.txt")
     names = [line.split("\t")[0] for line in lines]
-    return [Entry(f"{_ROOT}/train/{wnid}/images/{name}", wnid) for name in names]
+    return [ImageFile(f"{_ROOT}/train/{wnid}/images/{name}", wnid) for name in names]
 
 
 def _validation_entries(
     path: Path, file: zipfile.ZipFile, wnids: Sequence[str]
-) -> list[Entry]:
+) -> list[ImageFile]:
     """Returns the validation images with the classes that their list gives them."""
     known = set(wnids)
     entries = []
@@ -164,7 +164,7 @@ def _validation_entries(
                 f"{path}: val/val_annotations.txt gives {name} in line {number} the "
                 f"class {wnid!r}, which is not in wnids.txt; {_REMEDY}"
             )
-        entries.append(Entry(f"{_ROOT}/val/images/{name}", wnid))
+        entries.append(ImageFile(f"{_ROOT}/val/images/{name}", wnid))
     return entries
 
 
@@ -290,7 +290,7 @@ class TinyImagenet(tfds.core.GeneratorBasedBuilder):
         }
 
     def _generate_examples(
-        self, archive: Archive, entries: Sequence[Entry]
+        self, archive: Archive, entries: Sequence[ImageFile]
     ) -> Iterator[Any]:
         for entry, encoded in read_images(archive, entries, self.builder_config.size):
             name = Path(entry.member).name

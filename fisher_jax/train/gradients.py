@@ -79,7 +79,7 @@ class Network(NamedTuple):
         return self.apply_fn(variables, inputs, train=False)
 
 
-class Scores(NamedTuple):
+class BatchScores(NamedTuple):
     """Of the whole batch.
 
     Attributes:
@@ -114,7 +114,7 @@ def loss_gradient(
     examples: Examples,
     settings: StepSettings,
     axis_name: axes.AxisName,
-) -> tuple[Scores, PyTree]:
+) -> tuple[BatchScores, PyTree]:
     """Returns the scores of the whole batch and the gradient that its loss gives.
 
     That of the mean loss; or what SAM or the gradient-norm penalty make of it, who look
@@ -132,10 +132,10 @@ def loss_gradient(
         correct = jnp.sum(jnp.argmax(logits, axis=-1) == part.labels)
         return jnp.sum(losses) / batch, (correct / batch, batch_stats)
 
-    def whole_loss(params: PyTree) -> tuple[Float[Array, ""], Scores]:
+    def whole_loss(params: PyTree) -> tuple[Float[Array, ""], BatchScores]:
         loss, (accuracy, batch_stats) = summed_loss(params, examples)
         loss, accuracy = axes.total((loss, accuracy), axis_name)
-        return loss, Scores(loss, accuracy, batch_stats)
+        return loss, BatchScores(loss, accuracy, batch_stats)
 
     if settings.sam_radius:
         (_, scores), gradient = baselines.sam_gradient(
@@ -164,7 +164,7 @@ def loss_gradient(
         # Networks with batch norm are refused, so that there are no statistics.
         (loss, (accuracy, batch_stats)), gradient = loops.sum_slices(one_part, parts)
     loss, accuracy, gradient = axes.total((loss, accuracy, gradient), axis_name)
-    return Scores(loss, accuracy, batch_stats), gradient
+    return BatchScores(loss, accuracy, batch_stats), gradient
 
 
 def penalised_examples(

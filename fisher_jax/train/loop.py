@@ -28,7 +28,7 @@ from fisher_jax.train.feed import Feed, TrainingBatch
 from fisher_jax.train.progress import Display
 from fisher_jax.train.records import Record, append_record, finite_or_none
 from fisher_jax.train.signals import StopNow, StopSignals
-from fisher_jax.train.speed import StepTrace, Work, count_flops, on_cpu, peak_flops
+from fisher_jax.train.speed import StepTrace, StepWork, count_flops, on_cpu, peak_flops
 from fisher_jax.train.step import (
     QUANTITIES,
     StepMetrics,
@@ -168,7 +168,7 @@ def take_step(
     return run.train_step(state, inputs, labels, update_penalty=update_penalty)
 
 
-def work_of_a_step(run: Run, state: TrainState) -> Work:
+def work_of_a_step(run: Run, state: TrainState) -> StepWork:
     """What a step does on average, once the penalty is switched on; for the log."""
     rows = parallel.split_over_devices(run.mesh)
     inputs = jax.ShapeDtypeStruct(run.batch_shape, jnp.float32, sharding=rows)
@@ -193,7 +193,7 @@ def work_of_a_step(run: Run, state: TrainState) -> Work:
         with_update = flops(True)
         assert with_update is not None
         total += (with_update - total) / run.schedule.penalty_every
-    return Work(run.batch_shape[0], total, peak_flops())
+    return StepWork(run.batch_shape[0], total, peak_flops())
 
 
 def is_update(schedule: Schedule, step: int) -> bool:

@@ -19,7 +19,7 @@ from rich.text import Text
 
 from fisher_jax.host.output import clock
 from fisher_jax.train.records import Record
-from fisher_jax.train.speed import Work
+from fisher_jax.train.speed import StepWork
 
 
 def print_header(
@@ -66,7 +66,7 @@ class Display:
         console: Console,
         total_steps: int,
         steps_per_epoch: int,
-        work: Work | None = None,
+        work: StepWork | None = None,
     ):
         """Shows nothing yet.
 

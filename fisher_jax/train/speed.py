@@ -27,7 +27,7 @@ PEAK_TFLOPS = {
 }
 
 
-class Work(NamedTuple):
+class StepWork(NamedTuple):
     """What one step does, on average over a cycle of penalty updates.
 
     Attributes:

@@ -21,7 +21,7 @@ from jaxtyping import Array, Bool, Float, Int, Key, PyTree
 from fisher_jax.axes import AxisName
 from fisher_jax.penalties import add_penalty
 from fisher_jax.train import gradients
-from fisher_jax.train.gradients import Examples, Scores, StepSettings
+from fisher_jax.train.gradients import BatchScores, Examples, StepSettings
 
 # What may be the first that is not finite, in the order in which a step meets them.
 QUANTITIES = (
@@ -220,7 +220,7 @@ def compile_train_step(
 
 def _on_devices(
     mesh: Mesh | None, settings: StepSettings, update_penalty: bool, num_penalised: int
-) -> Callable[..., tuple[TrainState, Scores, PyTree]]:
+) -> Callable[..., tuple[TrainState, BatchScores, PyTree]]:
     """Returns ``_take_step`` for one device, or under shard_map for all of a mesh."""
     step = partial(_take_step, settings=settings, update_penalty=update_penalty)
     if mesh is None or mesh.size == 1:
@@ -250,7 +250,7 @@ def _take_step(
     update_penalty: bool,
     axis_name: AxisName = None,
     penalty_axis_name: AxisName = None,
-) -> tuple[TrainState, Scores, PyTree]:
+) -> tuple[TrainState, BatchScores, PyTree]:
     """The new state, the scores of the batch and the gradient of its loss.
 
     Each device sees its share of the examples and takes the same step.

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from fisher_jax.train.speed import Work, count_flops, on_cpu
+from fisher_jax.train.speed import StepWork, count_flops, on_cpu
 
 
 @jax.jit
@@ -22,9 +22,9 @@ def test_operations_are_counted_as_written():
 @pytest.mark.parametrize(
     ("work", "text"),
     [
-        (Work(128, None, 1e12), "1280 examples/s"),
-        (Work(128, 2e9, None), "1280 examples/s  0.02 TFLOP/s"),
-        (Work(128, 2e9, 1e12), "1280 examples/s  0.02 TFLOP/s (2.0% of peak)"),
+        (StepWork(128, None, 1e12), "1280 examples/s"),
+        (StepWork(128, 2e9, None), "1280 examples/s  0.02 TFLOP/s"),
+        (StepWork(128, 2e9, 1e12), "1280 examples/s  0.02 TFLOP/s (2.0% of peak)"),
     ],
 )
 def test_what_the_log_says(work, text):

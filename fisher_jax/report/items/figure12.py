@@ -17,19 +17,19 @@ from fisher_jax.report.shapes.coefficients import SPREAD, draw_coefficients
 from fisher_jax.report.shapes.memorisation import at_papers_noise, noisy_settings
 
 METRIC = "gradient/cosine"
-METHODS = ("fp", "gp_r")
+PENALISED = ("fp", "gp_r")
 EARLY = 0.1  # of the epochs; how long the early phase is, the paper does not say
 
 
 def _draw(rows: pd.DataFrame, runs: Runs) -> Drawing | str:
-    settings = noisy_settings(rows, METHODS)
+    settings = noisy_settings(rows, PENALISED)
     if not settings:
         return "no runs with 25% noisy labels"
-    figure, all_axes = canvas.new_figure(len(settings), len(METHODS), height=2.1)
+    figure, all_axes = canvas.new_figure(len(settings), len(PENALISED), height=2.1)
     coefficients = pd.concat([setting.runs["coefficient"] for setting in settings])
     colours = canvas.coefficient_colours(figure, all_axes, list(coefficients.dropna()))
     for setting, line in zip(settings, all_axes, strict=True):
-        for method, axes in zip(METHODS, line, strict=True):
+        for method, axes in zip(PENALISED, line, strict=True):
             shown = setting.runs["method"].isin((method, *REFERENCES))
             axes.axhline(0, color="#BBBBBB", linewidth=0.7, zorder=0)
             draw_coefficients(
@@ -93,7 +93,7 @@ ITEM = Item(
     ),
     claims=tuple(
         claim
-        for method in METHODS
+        for method in PENALISED
         for claim in (
             Claim(
                 f"{method_label(method)}: in the early phase (the first tenth) the "
