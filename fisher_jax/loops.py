@@ -10,6 +10,7 @@ compile once and hold one iteration's memory.
 """
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, TypeVar
 
 import jax
@@ -26,7 +27,7 @@ _R = TypeVar("_R")
 
 
 def loop_body(function: _F) -> _F:
-    """``function`` as it should stand in the body of a loop on this backend.
+    """``function`` as it should stand in the body of a loop.
 
     On CPU its convolutions are brought into XLA's fast dimension order, everywhere
     equal subexpressions are merged: XLA merges them too, but in a loop only after it
@@ -34,12 +35,16 @@ def loop_body(function: _F) -> _F:
     are the same up to rounding. Apply it to what the body computes, after
     differentiation: derivatives of a canonical convolution are not canonical.
     """
-    canonical = jax.default_backend() == "cpu"
 
     def rule(equation: JaxprEqn, operands: Sequence[Any]) -> list[Any] | None:
-        if canonical and equation.primitive is conv_general_dilated_p:
-            return [_canonical_convolution(*operands, **equation.params)]
-        return None
+        if equation.primitive is not conv_general_dilated_p:
+            return None
+        convolution = jax.lax.platform_dependent(
+            *operands,
+            cpu=partial(_canonical_convolution, **equation.params),
+            default=partial(conv_general_dilated_p.bind, **equation.params),
+        )
+        return [convolution]
 
     def rewritten(*args: Any) -> Any:
         program, shapes = jax.make_jaxpr(function, return_shape=True)(*args)
@@ -72,12 +77,17 @@ def _canonical_convolution(
     return jax.lax.transpose(out, tuple(int(i) for i in np.argsort(out_order)))
 
 
-def one_example_at_a_time() -> bool:
-    """Whether ``example_by_example`` loops: on one CPU device.
+def on_one_cpu(function: Callable[..., _R], *args: Any, cpu: Callable[..., _R]) -> _R:
+    """``cpu(*args)`` in programs for one CPU device, else ``function(*args)``.
 
-    With several, the loop would gather the examples of all devices on each.
+    It is the platform for which a program is lowered that decides, not that of the
+    machine which traces it: programs compiled ahead of time are as those of a device.
+    With several CPU devices loops over examples would gather those of all devices.
     """
-    return jax.default_backend() == "cpu" and jax.device_count() == 1
+    if jax.device_count() > 1:
+        return function(*args)
+    chosen: _R = jax.lax.platform_dependent(*args, cpu=cpu, default=function)
+    return chosen
 
 
 def example_by_example(function: _F) -> _F:
@@ -87,21 +97,24 @@ def example_by_example(function: _F) -> _F:
     examples do not fit in its caches. Call it under ``vmap`` only: derivatives are
     those of the loop.
     """
-    if not one_example_at_a_time():
-        return function
     looped = jax.custom_batching.custom_vmap(function)
 
     @looped.def_vmap
     def rule(size: int, batched: Sequence[bool], *args: Array) -> tuple[Any, Any]:
         del size
 
-        def one(rows: Sequence[Array]) -> Any:
-            row = iter(rows)
-            merged = (next(row) if b else a for a, b in zip(args, batched, strict=True))
-            return function(*merged)
+        def one_by_one(*args: Array) -> Any:
+            def one(rows: Sequence[Array]) -> Any:
+                row = iter(rows)
+                both = zip(args, batched, strict=True)
+                return function(*(next(row) if b else a for a, b in both))
 
-        rows = [a for a, b in zip(args, batched, strict=True) if b]
-        results = jax.lax.map(one, rows)
+            return jax.lax.map(
+                one, [a for a, b in zip(args, batched, strict=True) if b]
+            )
+
+        together = jax.vmap(function, [0 if b else None for b in batched])
+        results = on_one_cpu(together, *args, cpu=one_by_one)
         return results, jax.tree.map(lambda _: True, results)
 
     return looped  # type: ignore[return-value]

@@ -417,6 +417,26 @@ def _squared_gradient_norm(
     return loops.example_by_example(norm)(other, cotangent)
 
 
+def bytes_of_norm(site: Site) -> int:
+    """What a site's squared norm holds for an example: products of pairs, or dW."""
+    equation, position = site.equation, site.operand
+    (result,) = (_aval(v) for v in equation.outvars)
+    if not _is_product(equation, position):
+        elements = 2 * result.size  # cotangents in the order of rows, and their sums
+    elif _is_convolution(equation):
+        kernel = _aval(equation.invars[1])
+        columns = kernel.shape[equation.params["dimension_numbers"][1][0]]
+        positions, window = result.size // columns, kernel.size // columns
+        elements = min(kernel.size, 2 * positions**2 + positions * window)
+    else:
+        own, other = (_aval(equation.invars[p]) for p in (position, 1 - position))
+        contracted = equation.params["dimension_numbers"][0][1 - position]
+        positions = other.size // math.prod(other.shape[d] for d in contracted)
+        elements = min(own.size, 2 * positions**2)
+    held: int = elements * max(result.dtype.itemsize, 4)
+    return held
+
+
 def _kernel_gradient(equation: JaxprEqn, lhs: Array, cotangent: Array) -> Array:
     """The gradient of a convolution's kernel."""
     kernel = _aval(equation.invars[1])
@@ -438,10 +458,20 @@ def _window_gradient(
 ) -> Float[Array, "G W*K N"]:
     """Σ_t patch_t δ_tᵀ, the gradient of a kernel as matrices, one per group."""
     views, delta = _convolution_factors(equation, image, cotangent)
-    if loops.one_example_at_a_time():
-        # One product over the patches of one example, which fit in the cache.
-        return jnp.einsum("tgk,tgn->gkn", _patches(views), delta)
-    # Patches of the whole batch would be as many times its size as the window.
+    return loops.on_one_cpu(_product_by_view, views, delta, cpu=_product_of_patches)
+
+
+def _product_of_patches(
+    views: list[Float[Array, "T G K"]], delta: Float[Array, "T G N"]
+) -> Float[Array, "G W*K N"]:
+    """One product: the patches of one example fit in a CPU's caches."""
+    return jnp.einsum("tgk,tgn->gkn", _patches(views), delta)
+
+
+def _product_by_view(
+    views: list[Float[Array, "T G K"]], delta: Float[Array, "T G N"]
+) -> Float[Array, "G W*K N"]:
+    """Patches of the whole batch would be as many times its size as the window."""
     products = [jnp.einsum("tgk,tgn->gkn", view, delta) for view in views]
     return jnp.concatenate(products, axis=1)
 

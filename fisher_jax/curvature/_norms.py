@@ -1,7 +1,8 @@
 """Per-example squared norms of gradients."""
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from functools import partial
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -15,13 +16,15 @@ from fisher_jax.curvature.likelihoods import OutputsFn
 # Maps one example's outputs, what comes with the example, and k to a cotangent.
 Cotangent = Callable[[Array, Any, Array], Array]
 
+_R = TypeVar("_R")
+
 # XLA fuses most intermediate values away: these are not all in memory at a time.
 _CACHED_BYTES = 2**25
 _FEWEST_AT_A_TIME = 8
 # Of values and of gradients per example of the parameters that have no site; more on
 # accelerators and several devices, where all examples at once are fastest.
 _HELD_BYTES = 2**28
-_HELD_BYTES_OF_A_DEVICE = 2**32
+_HELD_BYTES_OF_A_DEVICE = 2**29
 
 
 def squared_pullback_norms(
@@ -52,10 +55,10 @@ def squared_pullback_norms(
         cotangent: maps one example's outputs, its part of extra and k to v_ik, in the
             shape of its outputs.
         number: K.
-        chunk_size: examples held in memory at a time; None for ``default_chunk_size``.
+        chunk_size: examples held in memory at a time; None for ``default_chunk_sizes``.
     """
-    if chunk_size is None:
-        chunk_size = default_chunk_size(outputs_fn, params, inputs)
+    sizes = chunk_size and ChunkSizes(chunk_size, chunk_size)
+    sizes = sizes or default_chunk_sizes(outputs_fn, params, inputs)
     # Inside shard_map the gradient of replicated parameters would be summed over
     # devices, each with another example.
     params = axes.vary_like(params, (inputs, extra))
@@ -73,27 +76,52 @@ def squared_pullback_norms(
 
         return loops.map_slices(leaf_norms, jnp.arange(number))
 
-    return loops.map_chunks(jax.vmap(one_example), (inputs, extra), chunk_size)
+    def norms(size: int, *examples: PyTree) -> list[Float[Array, "B K"]]:
+        return loops.map_chunks(jax.vmap(one_example), examples, size)
+
+    return by_chunks(norms, sizes, inputs, extra)
 
 
-def default_chunk_size(outputs_fn: OutputsFn, params: PyTree, inputs: PyTree) -> int:
+class ChunkSizes(NamedTuple):
+    """Examples at a time in programs for one CPU device, and in all others."""
+
+    one_cpu: int
+    others: int
+
+
+def by_chunks(function: Callable[..., _R], sizes: ChunkSizes, *examples: PyTree) -> _R:
+    """``function(size, *examples)`` with the size of the device that it runs on."""
+    batch = trees.batch_size(examples)
+    if loops.levelled(batch, sizes.one_cpu) == loops.levelled(batch, sizes.others):
+        return function(sizes.others, *examples)
+    return loops.on_one_cpu(
+        partial(function, sizes.others),
+        *examples,
+        cpu=partial(function, sizes.one_cpu),
+    )
+
+
+def default_chunk_sizes(
+    outputs_fn: OutputsFn, params: PyTree, inputs: PyTree
+) -> ChunkSizes:
     """How many examples at a time are fast and fit.
 
     On one CPU device those whose intermediate values about fit in its caches: on
     SimpleCNN's 128 examples that takes three quarters of the time of all at once.
-    Everywhere so few that what is held for each of them fits in memory.
+    Everywhere so few that what is held for each of them fits in memory: its values, the
+    gradients of parameters without a site, and what the norm of one site takes.
     """
     leaves = jax.tree.leaves(params)
     program = programs.flatten(outputs_fn, params, _first(inputs))
-    tapped = {site.leaf for site in _layers.find_sites(program, len(leaves))}
+    sites = _layers.find_sites(program, len(leaves))
+    tapped = {site.leaf for site in sites}
     held = sum(_bytes(leaf) for k, leaf in enumerate(leaves) if k not in tapped)
+    held += max((_layers.bytes_of_norm(site) for site in sites), default=0)
     results: list[Any] = [v.aval for e in program.jaxpr.eqns for v in e.outvars]
     values = sum(_bytes(v) for v in results if isinstance(v, ShapedArray))
-    if not loops.one_example_at_a_time():
-        fitting = _HELD_BYTES_OF_A_DEVICE // max(values + held, 1)
-        return max(1, fitting) * jax.device_count()
     cached = max(_FEWEST_AT_A_TIME, _CACHED_BYTES // max(values, 1))
-    return min(cached, max(1, _HELD_BYTES // max(values + held, 1)))
+    fitting = _that_fit(values + held)
+    return ChunkSizes(min(cached, fitting.one_cpu), fitting.others)
 
 
 def _bytes(array: Any) -> int:
@@ -119,12 +147,16 @@ class _TappedNetwork(NamedTuple):
     rest: dict[int, Array]
 
 
-def gradients_that_fit(params: PyTree) -> int:
+def gradients_that_fit(params: PyTree) -> ChunkSizes:
     """How many gradients fit in the memory that may be held."""
-    own = sum(_bytes(leaf) for leaf in jax.tree.leaves(params))
-    if loops.one_example_at_a_time():
-        return max(1, _HELD_BYTES // own)
-    return max(1, _HELD_BYTES_OF_A_DEVICE // own) * jax.device_count()
+    return _that_fit(sum(_bytes(leaf) for leaf in jax.tree.leaves(params)))
+
+
+def _that_fit(own: int) -> ChunkSizes:
+    return ChunkSizes(
+        max(1, _HELD_BYTES // max(own, 1)),
+        max(1, _HELD_BYTES_OF_A_DEVICE // max(own, 1)) * jax.device_count(),
+    )
 
 
 def pullback_of_one(

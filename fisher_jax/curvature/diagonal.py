@@ -179,8 +179,13 @@ def _sums_of_squares(
         each = jax.vmap(one_example)(chunk)
         return jax.tree.map(lambda a: jnp.tensordot(weights.astype(dtype), a, 1), each)
 
-    chunk_size = problem.chunk_size or _norms.gradients_that_fit(problem.params)
-    sums = loops.sum_chunks(one_chunk, (problem.inputs, extra), chunk_size)
+    def own_sums(size: int, *examples: PyTree) -> PyTree:
+        return loops.sum_chunks(one_chunk, examples, size)
+
+    sizes = _norms.gradients_that_fit(problem.params)
+    if problem.chunk_size:
+        sizes = _norms.ChunkSizes(problem.chunk_size, problem.chunk_size)
+    sums = _norms.by_chunks(own_sums, sizes, problem.inputs, extra)
     means, spreads = axes.total(sums, problem.axis_name)
     return means, spreads
 
