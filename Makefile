@@ -7,7 +7,7 @@ VERSION := $(shell $(PYTHON) -c 'import sys; print("%d%d" % sys.version_info[:2]
 CONSTRAINTS := constraints/$(if $(filter 311,$(VERSION)),py311,py312).txt
 STAMP := $(VENV)/.installed-py$(VERSION)
 
-.PHONY: help install demo bench bench-loop bench-report bench-stream test test-all test-faults test-slurm test-browser test-trackers test-compat small lint format docs docs-serve clean
+.PHONY: help install demo bench bench-loop bench-report bench-stream bench-tpu test test-accelerators test-all test-faults test-slurm test-browser test-trackers test-compat small lint format docs docs-serve clean
 .DEFAULT_GOAL := help
 
 help:
@@ -19,11 +19,13 @@ help:
 	@echo "make test-faults   kills, damaged files, full disks, ...: half an hour"
 	@echo "make test-browser  the report's page in a real Chromium (apt-get install chromium)"
 	@echo "make test-trackers  runs in W&B (offline) and MLflow, killed and continued"
+	@echo "make test-accelerators  the steps compiled for TPUs and GPUs, which it needs not"
 	@echo "make test-compat  Python 3.11 to 3.13, lowest and newest dependencies (noxfile.py)"
 	@echo "make small     every figure and table in small, into runs/small, results, report"
 	@echo "make lint      ruff and mypy alone"
 	@echo "make docs      the site with executed tutorials, into build/docs/site"
 	@echo "make bench     measurements of speed; DATA_DIR=... adds CIFAR-10"
+	@echo "make bench-tpu  what the TPU compiler says of a run; CONFIG=... TOPOLOGY=..."
 
 install: $(STAMP)
 
@@ -69,6 +71,23 @@ test-browser test-trackers: install
 	  --constraint $(CONSTRAINTS) --editable '.[test,browser,wandb,mlflow]'
 	$(BIN)/python -m pytest -m slow -n 0 -rs \
 	  $(if $(filter test-browser,$@),tests/report/test_page_in_browser.py,tests/train/test_trackers.py)
+
+# The compilers alone; no TPU or GPU is needed. Minutes long.
+COMPILERS = '.[test,tpu]' $$($(BIN)/python -c 'import jax; v = jax.__version__; \
+  print(f"jax-cuda12-plugin=={v} jax-cuda12-pjrt=={v}")')
+test-accelerators: install
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check \
+	  --constraint $(CONSTRAINTS) --editable $(COMPILERS)
+	JAX_PLATFORMS=cpu $(BIN)/python -m pytest -m slow -n 0 -rs tests/launch/test_topology.py
+
+# Times, memory and ratios by the TPU compiler's estimate; needs no TPU.
+CONFIG ?= experiments/cifar10_simplecnn_fp.py
+TOPOLOGY ?= v5e:1
+bench-tpu: install
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check \
+	  --constraint $(CONSTRAINTS) --editable '.[test,tpu]'
+	@$(BIN)/python -m launch.sweep --config=$(CONFIG) --estimate \
+	  --topology=$(TOPOLOGY) --config.measure.precision=default
 
 # The same command continues. SMALL="table1 fig03" picks some of them.
 SMALL ?= fig01 table1 table2 table3 fig02 fig03 fig06 fig07 fig14 fig15 fig16 fig17 \

@@ -123,7 +123,7 @@ def score(
     """SplitScores all valid examples of the batches."""
     sums: list[_Sums] = []
     for batch in batches:
-        sums.append(_score_batch(logits_fn, params, *batch))
+        sums.append(score_batch(logits_fn, params, *batch))
         jax.block_until_ready(sums[-_BATCHES_UNDER_WAY:][0])
     totals = np.sum(np.array(jax.device_get(sums), np.float64), axis=0)
     loss, examples, correct, noisy_examples, noisy_correct = totals.tolist()
@@ -168,7 +168,7 @@ def measure_fisher(
     """
     estimate_key, minibatch_key = jax.random.split(key)
     rows = parallel.place_rows(ids, settings.mesh)
-    estimate = _fisher_trace(
+    estimate = estimate_fisher(
         logits_fn, params, train, rows, estimate_key, settings=settings
     )
     rows = parallel.place_rows(ids[: settings.minibatch_size], settings.mesh)
@@ -198,7 +198,7 @@ def measure_hessian(
 ) -> dict[str, float]:
     """Returns Tr(H) of the mean training loss, by Gaussian probes as in App. B."""
     padded = filled(ids, parallel.round_up(ids.size, settings.mesh))
-    estimate = _loss_hessian_trace(
+    estimate = estimate_hessian(
         logits_fn,
         params,
         train,
@@ -293,7 +293,7 @@ def _spread(function: Callable[..., Any], mesh: Mesh | None, size: int) -> Any:
 
 
 @partial(jax.jit, static_argnames=("settings",))
-def _fisher_trace(
+def estimate_fisher(
     logits_fn: OutputsFn,
     params: PyTree,
     split: DeviceSplit,
@@ -302,6 +302,8 @@ def _fisher_trace(
     *,
     settings: MeasureSettings,
 ) -> Estimate:
+    """Tr(F) of rows of a split that lies on every device; each takes its share."""
+
     def estimate(
         logits_fn: OutputsFn,
         params: PyTree,
@@ -355,7 +357,7 @@ def _minibatch_fisher_trace(
 
 
 @partial(jax.jit, static_argnames=("num_probes", "precision"))
-def _loss_hessian_trace(
+def estimate_hessian(
     logits_fn: OutputsFn,
     params: PyTree,
     split: DeviceSplit,
@@ -366,6 +368,7 @@ def _loss_hessian_trace(
     num_probes: int,
     precision: Precision,
 ) -> Estimate:
+    """Tr(H) of the mean loss of the first ``num_valid`` of the rows."""
     mean_loss = _mean_loss(logits_fn, split, indices, num_valid)
     return hessian_trace(
         mean_loss, params, key, num_probes=num_probes, precision=precision
@@ -402,12 +405,13 @@ def _mean_loss(
 
 
 @jax.jit
-def _score_batch(
+def score_batch(
     logits_fn: OutputsFn,
     params: PyTree,
     examples: DeviceSplit,
     num_valid: Int[Array, ""] | int,
 ) -> _Sums:
+    """The sums of one batch, over its first ``num_valid`` examples."""
     labels = examples.labels
     logits = logits_fn(params, normalised(examples))
     is_valid = jnp.arange(labels.shape[0]) < num_valid

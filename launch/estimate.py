@@ -25,6 +25,7 @@ from fisher_jax.train.config import (
 from fisher_jax.train.cost import RunCost
 from fisher_jax.train.keys import Config
 from launch.definition import PlannedRun, load_definition
+from launch.topology import print_programs
 
 
 class Device(NamedTuple):
@@ -70,8 +71,11 @@ def print_estimate(
     path: str,
     overrides: Sequence[tuple[str, str]],
     utilisation: float,
+    topology: str | None = None,
 ) -> int:
     """Prints the cost of a file's sweep, or of its configuration if it has none.
+
+    With a topology: what the programs of each kind of run take there instead.
 
     Raises:
         UserError: the configuration or the utilisation cannot be used.
@@ -80,6 +84,8 @@ def print_estimate(
         raise UserError(f"--utilisation must be in (0, 1], got {utilisation:g}")
     # On GPUs XLA does not count the convolutions that it leaves to cuDNN.
     jax.config.update("jax_platforms", "cpu")
+    if topology:
+        return _print_topology(console, topology, path, overrides)
     lines = _lines(path, overrides, console)
     table = Table(
         "runs of", "runs", "parameters", "GFLOP a step", "with penalty update",
@@ -114,6 +120,21 @@ def print_estimate(
         "compiled here, not run. Small networks reach less."
     )
     return 0
+
+
+def _print_topology(
+    console: Console, topology: str, path: str, overrides: Sequence[tuple[str, str]]
+) -> int:
+    """Compiles each different program once, for devices that are not at hand."""
+    seen: set[str] = set()
+    misfits = 0
+    for label, config in _configs(path, overrides):
+        key = cost.program_key(config) + repr(config.measure)
+        if key not in seen:
+            seen.add(key)
+            console.print(f"Compiling {label} for {topology}")
+            misfits += print_programs(console, topology, config)
+    return 1 if misfits else 0
 
 
 def _lines(

@@ -56,8 +56,14 @@ def main(argv: Sequence[str]) -> int:
             from launch.estimate import print_estimate
 
             return print_estimate(
-                console, options.config, overrides, options.utilisation
+                console,
+                options.config,
+                overrides,
+                options.utilisation,
+                options.topology,
             )
+        if options.topology:
+            raise UserError("--topology is for --estimate")
         return _run(console, options, overrides)
     except (UserError, OSError) as error:
         print(f"error: {one_line(error)}", file=sys.stderr)
@@ -84,6 +90,8 @@ def _parser() -> Parser:
         help="parameters, FLOPs, memory, device-hours; runs nothing")  # fmt: skip
     add("--utilisation", type=float, default=0.3,
         help="share of a device's peak that --estimate assumes (0.3)")  # fmt: skip
+    add("--topology", metavar="SLICE", help="with --estimate: compile for it, as "
+        "v5e:4x4 or h100:8, and print what its compiler says")  # fmt: skip
     slurm = parser.add_argument_group("Slurm")
     for name, example in _SLURM_TEXTS.items():
         slurm.add_argument(f"--{name}", help=f"as {example}")

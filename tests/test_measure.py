@@ -167,14 +167,14 @@ def test_traces_have_the_precision_that_they_are_told(
     )
     ids, key = jnp.arange(4), jax.random.key(0)
     programs = [
-        jax.make_jaxpr(partial(measure._fisher_trace, settings=settings))(
+        jax.make_jaxpr(partial(measure.estimate_fisher, settings=settings))(
             logits_fn, params, split, ids, key
         ),
         jax.make_jaxpr(
             partial(measure._minibatch_fisher_trace, mesh=None, precision=precision)
         )(logits_fn, params, split, ids, key),
         jax.make_jaxpr(
-            partial(measure._loss_hessian_trace, num_probes=2, precision=precision)
+            partial(measure.estimate_hessian, num_probes=2, precision=precision)
         )(logits_fn, params, split, ids, 4, key),
     ]
     for program in programs:

@@ -151,16 +151,7 @@ def _plan(
         eval_apply=eval_apply,
         reestimation_batches=config.eval.reestimate_batch_norm,
         feed=_feed(config, data, mesh, keys[0]),
-        measure_settings=measure.MeasureSettings(
-            fisher_estimator=config.measure.fisher_estimator,
-            fisher_draw=config.measure.fisher_draw,
-            hessian_probes=config.measure.hessian_probes,
-            estimator_repeats=config.measure.estimator_repeats,
-            minibatch_size=config.train.batch_size,
-            chunk_size=config.measure.chunk_size,
-            precision=config.measure.precision,
-            mesh=mesh,
-        ),
+        measure_settings=measure_settings(config, mesh),
         measure_key=keys[1],
     )
 
@@ -202,6 +193,20 @@ def step_settings(config: Config) -> StepSettings:
         config.penalty.radius if is_gradient_norm else 0.0,
         config.penalty.coefficient if is_gradient_norm else 0.0,
         config.train.microbatches,
+    )
+
+
+def measure_settings(config: Config, mesh: Mesh) -> measure.MeasureSettings:
+    """Returns how Tr(F) and Tr(H) are estimated along a run."""
+    return measure.MeasureSettings(
+        fisher_estimator=config.measure.fisher_estimator,
+        fisher_draw=config.measure.fisher_draw,
+        hessian_probes=config.measure.hessian_probes,
+        estimator_repeats=config.measure.estimator_repeats,
+        minibatch_size=config.train.batch_size,
+        chunk_size=config.measure.chunk_size,
+        precision=config.measure.precision,
+        mesh=mesh,
     )
 
 

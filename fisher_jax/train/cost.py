@@ -4,18 +4,23 @@ FLOPs are those of the mathematics and hold for any device; bytes and memory are
 of the program compiled for the device at hand, and near to what others will need.
 """
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import Mesh, Sharding
 
+from fisher_jax import measure, parallel
 from fisher_jax.data.batches import steps_per_epoch
+from fisher_jax.data.device import DeviceSplit
 from fisher_jax.errors import UserError
 from fisher_jax.train.assemble import (
     load_data,
     make_model,
     make_optimizer,
+    measure_settings,
     step_settings,
 )
 from fisher_jax.train.gradients import PENALTIES
@@ -146,19 +151,108 @@ def step_programs(config: Config) -> tuple[int, float, Program, Program | None]:
     )
 
 
-def lower_step(config: Config, *, update_penalty: bool) -> jax.stages.Lowered:
+def lower_step(
+    config: Config, *, update_penalty: bool, mesh: Mesh | None = None
+) -> jax.stages.Lowered:
     """Returns the training step, traced and ready to be compiled.
+
+    Args:
+        mesh: devices that need not be at hand; None for one like this machine's.
 
     Raises:
         UserError: the model does not fit the images.
     """
     state, inputs, labels = _shapes(config)
+    if mesh is not None:
+        state = _on(parallel.replicated(mesh), state)
+        inputs, labels = _on(parallel.split_over_devices(mesh), (inputs, labels))
     step = jax.jit(
-        partial(train_step, settings=step_settings(config)),
+        partial(train_step, settings=step_settings(config), mesh=mesh),
         static_argnames=("update_penalty",),
         donate_argnums=0,
     )
     return step.lower(state, inputs, labels, update_penalty=update_penalty)
+
+
+def lower_programs(
+    config: Config, mesh: Mesh
+) -> dict[str, Callable[[], jax.stages.Lowered]]:
+    """What a run compiles, for devices that need not be at hand.
+
+    Returns:
+        "plain step", "evaluation", and where the configuration has them "step with an
+        update", "Tr(F)" and "Tr(H)": each traced when it is called.
+
+    Raises:
+        UserError: the model does not fit the images, or the devices not the batch.
+    """
+    if config.train.batch_size % mesh.size:
+        raise UserError(
+            f"train.batch_size={config.train.batch_size} is not divided by {mesh.size} "
+            "devices"
+        )
+    data, model = data_size(config), make_model(config, data_size(config).num_classes)
+    same = partial(_on, parallel.replicated(mesh))
+    share = partial(_on, parallel.split_over_devices(mesh))
+    state = same(_shapes(config)[0])
+    logits_fn = jax.tree_util.Partial(make_eval_apply(model), state.batch_stats)
+    key, integer = state.key, same(jax.ShapeDtypeStruct((), jnp.int32))
+
+    def split(size: int, place: Callable[[Any], Any]) -> DeviceSplit:
+        pixels = jax.ShapeDtypeStruct((size, *data.image_shape), jnp.uint8)
+        labels = jax.ShapeDtypeStruct((size,), jnp.int32)
+        channels = jax.ShapeDtypeStruct(data.image_shape[-1:], jnp.float32)
+        flags = jax.ShapeDtypeStruct((size,), jnp.bool_)
+        return DeviceSplit(*place((pixels, labels, flags)), *same((channels, channels)))
+
+    def rows(size: int) -> Any:
+        place = same if size % mesh.size else share
+        return place(jax.ShapeDtypeStruct((size,), jnp.int32))
+
+    measured, settings = config.measure, measure_settings(config, mesh)
+    num_train = min(config.dataset.num_train or data.num_train, data.num_train)
+    if config.dataset.name == "imagenet2012":  # read from disk: only probes are held
+        num_train = max(measured.fisher_examples, measured.hessian_examples)
+    programs: dict[str, Callable[[], jax.stages.Lowered]] = {
+        "plain step": partial(lower_step, config, update_penalty=False, mesh=mesh)
+    }
+    if PENALTIES[config.penalty.name] is not None:
+        programs["step with an update"] = partial(
+            lower_step, config, update_penalty=True, mesh=mesh
+        )
+    if measured.fisher_examples:
+        programs["Tr(F)"] = lambda: measure.estimate_fisher.lower(
+            logits_fn,
+            state.params,
+            split(num_train, same),
+            rows(min(measured.fisher_examples, num_train)),
+            key,
+            settings=settings,
+        )
+    if measured.hessian_probes:
+        programs["Tr(H)"] = lambda: measure.estimate_hessian.lower(
+            logits_fn,
+            state.params,
+            split(num_train, same),
+            rows(parallel.round_up(measured.hessian_examples, mesh)),
+            integer,
+            key,
+            num_probes=measured.hessian_probes,
+            precision=measured.precision,
+        )
+    scored = parallel.round_up(measured.batch_size, mesh)
+    programs["evaluation"] = lambda: measure.score_batch.lower(
+        logits_fn, state.params, split(scored, share), integer
+    )
+    return programs
+
+
+def _on(sharding: Sharding, tree: Any) -> Any:
+    """Shapes on devices."""
+    return jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
+        tree,
+    )
 
 
 def _shapes(config: Config) -> tuple[Any, Any, Any]:

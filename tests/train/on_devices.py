@@ -248,7 +248,7 @@ def what_is_sent(mesh, split):
     for size in (48, 43):
         ids = parallel.place_rows(np.arange(size, dtype=np.int32), mesh)
         logits_fn = jax.tree_util.Partial(make_eval_apply(model), {})
-        compiled = measure._fisher_trace.lower(
+        compiled = measure.estimate_fisher.lower(
             logits_fn, params, split, ids, key, settings=measure_settings
         ).compile()
         found[f"Tr(F) of {size}"] = collectives(compiled)
