@@ -341,6 +341,11 @@ def minibatch_fisher_trace(
     It is the value of the Fisher Penalty (Jastrzebski et al. 2021, section 4, eq. 5),
     and E[B · Tr(F_B)] = Tr(F): see ``fisher_trace(estimator="minibatch")``.
 
+    >>> network = lambda params, x: x @ params["w"]
+    >>> params, x = {"w": jnp.zeros((1, 2))}, jnp.array([[1.0], [2.0]])
+    >>> minibatch_fisher_trace(network, params, x, jax.random.key(0)).round(3)
+    Array(1.125, dtype=float32)
+
     Args:
         outputs_fn: maps params and inputs [B, ...] to outputs, as logits [B, ..., C].
         params: pytree of floating-point arrays.
@@ -398,6 +403,11 @@ def layer_fisher_traces(
     axis_name: axes.AxisName = None,
 ) -> PyTree:
     """Tr(F) of each parameter array: the traces of the diagonal blocks of F.
+
+    >>> network = lambda params, x: x @ params["w"]
+    >>> params, x = {"w": jnp.zeros((1, 2))}, jnp.array([[1.0], [2.0]])
+    >>> layer_fisher_traces(network, params, x, estimator="exact")["w"].round(3)
+    Array(1.25, dtype=float32)
 
     Args:
         outputs_fn: maps params and inputs [B, ...] to outputs, as logits [B, ..., C].
@@ -473,6 +483,12 @@ def fisher_vector_product(
     axis_name: axes.AxisName = None,
 ) -> PyTree:
     """F vector = (1/B) Σ_i J_iᵀ A_i J_i vector, without sampling.
+
+    >>> network = lambda params, x: x @ params["w"]
+    >>> params, x = {"w": jnp.zeros((1, 2))}, jnp.array([[1.0], [2.0]])
+    >>> vector = {"w": jnp.array([[1.0, -1.0]])}
+    >>> fisher_vector_product(network, params, x, vector)["w"].round(3)
+    Array([[ 1.25, -1.25]], dtype=float32)
 
     Args:
         outputs_fn: maps params and inputs [B, ...] to outputs, as logits [B, ..., C].

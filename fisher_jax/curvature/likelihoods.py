@@ -470,6 +470,10 @@ def sample_labels(key: PRNGKeyArray, logits: Float[Array, "*B C"]) -> Int[Array,
     ``minibatch_fisher_trace`` and ``layer_fisher_traces(draw="labels")`` with one draw.
     It is ``Categorical().sample`` with its arguments checked.
 
+    >>> logits = jnp.array([[0.0, 100.0], [100.0, 0.0]])
+    >>> sample_labels(jax.random.key(0), logits)
+    Array([1, 0], dtype=int32)
+
     Args:
         key: a PRNG key, typed or legacy.
         logits: [..., C], any floating-point dtype; taken in at least float32.

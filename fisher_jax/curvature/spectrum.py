@@ -103,6 +103,12 @@ def fisher_operator(
 ) -> Operator:
     """vector -> F vector, ``fisher_vector_product`` of the rest.
 
+    >>> network = lambda params, x: x @ params["w"]
+    >>> params, x = {"w": jnp.zeros((1, 2))}, jnp.array([[1.0], [2.0]])
+    >>> product = fisher_operator(network, params, x)
+    >>> product({"w": jnp.array([[1.0, -1.0]])})["w"].round(3)
+    Array([[ 1.25, -1.25]], dtype=float32)
+
     Args:
         outputs_fn: maps params and inputs [B, ...] to outputs, as logits [B, ..., C].
         params: pytree of floating-point arrays.

@@ -167,6 +167,12 @@ def single_example_fisher_penalty(
     so B times larger than ``fisher_penalty``. ``outputs_fn`` sees inputs [1, ...]. Else
     as ``fisher_penalty``; inside shard_map take the first example yourself.
 
+    >>> network = lambda params, x: x @ params["w"]
+    >>> params, x = {"w": jnp.zeros((1, 2))}, jnp.array([[1.0], [2.0]])
+    >>> key = jax.random.key(0)
+    >>> single_example_fisher_penalty(network, params, x, key).round(3)
+    Array(0.5, dtype=float32)
+
     Args:
         outputs_fn: maps params and inputs [1, ...] to outputs, as logits [1, ..., C].
         params: pytree of floating-point arrays.
@@ -212,6 +218,11 @@ def gradient_penalty(
     axis_name: axes.AxisName = None,
 ) -> Float[Array, ""]:
     """‖(1/B) Σ_i g(x_i, y_i)‖² with the true labels: GP of Jastrzebski et al. 2021.
+
+    >>> network = lambda params, x: x @ params["w"]
+    >>> params, x = {"w": jnp.zeros((1, 2))}, jnp.array([[1.0], [2.0]])
+    >>> gradient_penalty(network, params, x, jnp.array([0, 1])).round(3)
+    Array(0.125, dtype=float32)
 
     Args:
         outputs_fn: maps params and inputs [B, ...] to outputs, as logits [B, ..., C].
@@ -271,6 +282,11 @@ def random_label_penalty(
 
     GP_r of Jastrzebski et al. 2021, who print the derivative in x; it is in θ.
 
+    >>> network = lambda params, x: x @ params["w"]
+    >>> params, x = {"w": jnp.zeros((1, 2))}, jnp.array([[1.0], [2.0]])
+    >>> random_label_penalty(network, params, x, jax.random.key(0)).shape
+    ()
+
     Args:
         outputs_fn: maps params and inputs [B, ...] to outputs, as logits [B, ..., C].
         params: pytree of floating-point arrays.
@@ -327,6 +343,11 @@ def input_gradient_penalty(
     The paper leaves the reduction open; this is the mean over examples. Where examples
     interact it is the gradient of the sum of losses in x_i. The derivative in params is
     (2/B) d/dε ∇_θ Σ_i ℓ(x_i + ε u_i, y_i) with u_i = ∂ℓ_i/∂x_i, about two gradients.
+
+    >>> network = lambda params, x: x @ params["w"]
+    >>> params, x = {"w": jnp.zeros((1, 2))}, jnp.array([[1.0], [2.0]])
+    >>> input_gradient_penalty(network, params, x, jnp.array([0, 1])).shape
+    ()
 
     Args:
         outputs_fn: maps params and inputs [B, ...] to outputs, as logits [B, ..., C].

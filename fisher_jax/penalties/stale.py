@@ -77,6 +77,9 @@ def add_penalty(
     params do. Inside ``jax.shard_map`` pass ``axis_name`` to the penalty, and to
     ``update`` the gradient of the whole batch: what is kept is replicated.
 
+    >>> [bool(is_penalty_update(step, 2, 3)) for step in range(7)]
+    [False, False, True, False, False, True, False]
+
     Args:
         coefficient: α: a number, a scalar array, or a schedule, which maps the number
             of the step, counted from 0, to one. For one that a compiled program takes
