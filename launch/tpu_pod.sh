@@ -24,6 +24,9 @@
 #   --results=DIR      where fetch copies to, default the same path here
 #   --dry_run          prints every command and runs none
 #
+# Whether a run fits a slice, and what it sends there, needs no slice:
+#   python -m launch.sweep --config=... --estimate --topology=v5e:2x4
+#
 # Step by step:
 #   1. gcloud auth login; gcloud config set project PROJECT; enable tpu.googleapis.com.
 #   2. launch/tpu_pod.sh --name=fp --zone=us-west4-a create copy install
@@ -129,8 +132,7 @@ install() {
 command -v python3.11 || true) && if [ -z \"\$python\" ]; then sudo apt-get update -q && \
 sudo apt-get install -yq python3.11-venv && python=python3.11; fi && \
 \$python -m venv .venv && .venv/bin/pip install -q -e '.[train,tpu]' -c \
-constraints/\$(basename \"\$python\" | sed 's/python3[.]/py3/').txt -f \
-https://storage.googleapis.com/jax-releases/libtpu_releases.html"
+constraints/\$(basename \"\$python\" | sed 's/python3[.]/py3/').txt"
 }
 
 start() {
