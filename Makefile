@@ -124,6 +124,7 @@ bench: $(BENCH_STAMP) bench-loop
 # sets, adds CIFAR-10.
 bench-loop: install
 	$(BIN)/python -m benchmarks.loop_overhead $(DATA_DIR)
+	$(BIN)/python -m benchmarks.spectra
 
 # How fast photographs are decoded and cropped for training, beside Pillow alone.
 bench-stream: install

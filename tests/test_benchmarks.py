@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from benchmarks import accuracy, draws, naive_jax, networks, report, summary
+from benchmarks import accuracy, draws, naive_jax, networks, report, spectra, summary
 from benchmarks.cost import compile_program
 from benchmarks.timing import Effort, take_turns
 from fisher_jax.curvature import fisher_trace, hessian_trace, squared_gradient_norms
@@ -217,3 +217,13 @@ def test_report_is_written(peers, tmp_path):
     assert len(record["targets"]) > 8
     assert "| ours, exact |" in (tmp_path / "results.md").read_text()
     assert benchmark.results.notes
+
+
+@pytest.mark.slow
+def test_the_densitys_peer_has_the_same_value(monkeypatch):
+    monkeypatch.setattr(spectra, "NUM_PROBES", 2)
+    monkeypatch.setattr(spectra, "NUM_STEPS", 8)
+    rows = spectra.of_hessian(networks.mlp(8, 12, (7,)), Effort(0.1, 2, 2))
+    assert [row.limit for row in rows] == [None, 1.1, None]
+    with pytest.raises(AssertionError, match="differs from ours"):
+        spectra.check("x", 1.0, 1.1)
