@@ -141,7 +141,7 @@ def measure_memory(data_dir: Path, num_epochs: int) -> tuple[float, float]:
 
 
 def _encoded(stream) -> list[bytes]:
-    from fisher_jax.data.records import read_in_order
+    from fisher_jax.data.record_files import read_in_order
 
     return [
         example.encoded

@@ -44,7 +44,7 @@ from experiments.sweeps import (
 
 NOISE = (0.0, 0.25, 0.5)
 SEEDS = (1, 2, 3, 4, 5)
-METHODS: Mapping[str, Changes] = {
+CHANGES: Mapping[str, Changes] = {
     "fp": methods.PENALTIES["fp"],
     "rfp": methods.PENALTIES["rfp"],
     "gp_r": methods.PENALTIES["gp_r"],
@@ -77,7 +77,7 @@ def get_runs(arg: str = "", winners: Winners | None = None) -> list[SweepRun]:
         for setting in (_small(noise),) if arg == "small" else settings(arg):
             plain = _plain(setting, noise, winners)
             runs += over_seeds(plain, seeds=SEEDS)
-            for method, changes in METHODS.items():
+            for method, changes in CHANGES.items():
                 run = plain._replace(
                     method=method, config=changed(plain.config, changes)
                 )

@@ -20,7 +20,7 @@ from typing import Any
 from fisher_jax.errors import UserError, one_line
 from fisher_jax.host.output import keep_writing
 from fisher_jax.host.paths import path_argument
-from launch.command_line import Parser, positive
+from launch.parser import Parser, positive
 
 _COPIED = ("run.json", "result.json")
 Record = dict[str, Any]

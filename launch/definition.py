@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 from experiments.sweeps import FORMS, Search, SweepRun, Winners, differences
 from fisher_jax.errors import UserError, one_line
-from fisher_jax.report.names import PENALTY_METHODS
+from fisher_jax.report.names import METHOD_OF_PENALTY
 from fisher_jax.run_files import flatten
 from fisher_jax.train.config import (
     check_config,
@@ -215,7 +215,7 @@ def _unlabelled(
     if config["mixup.beta"] or config["sam.radius"]:
         method = "mixup" if config["mixup.beta"] else "sam"
     elif penalty[0] != "none":
-        method = PENALTY_METHODS.get(penalty, penalty[0])
+        method = METHOD_OF_PENALTY.get(penalty, penalty[0])
     labels = {
         "experiment": experiment,
         "form": arg if arg in FORMS else "",

@@ -16,7 +16,7 @@ from fisher_jax.host.machine import count_cores
 from fisher_jax.host.output import clock, keep_writing
 from fisher_jax.host.paths import path_argument
 from launch import folder
-from launch.command_line import Parser
+from launch.parser import Parser
 from launch.processes import Job, StopRequested, main_command, run_side_by_side
 
 with needs_extra("train"):
@@ -31,7 +31,7 @@ with needs_extra("train"):
 
 CONFIG = "experiments/digits_fp.py"
 _LINE_SECONDS = 15.0  # between two lines on what runs, where there is no live table
-METHODS = {
+VARIANTS = {
     "baseline": "no penalty",
     "fp": "FP (paper)",
     "rfp": "RFP (ours)",
@@ -56,10 +56,10 @@ def main(directory: Path) -> int:
             main_command(f"{CONFIG}:{name}", directory / name),
             directory / f"{name}.log",
         )
-        for name in METHODS
+        for name in VARIANTS
     }
     has_accelerators = count_accelerators()[1] > 0
-    at_a_time = None if has_accelerators else min(len(METHODS), count_cores())
+    at_a_time = None if has_accelerators else min(len(VARIANTS), count_cores())
     next_line = time.monotonic() + _LINE_SECONDS
     with Live(console=console, auto_refresh=False, transient=True) as live:
 
@@ -79,11 +79,11 @@ def main(directory: Path) -> int:
         log = jobs[name].log
         last = log.read_text(errors="replace").strip().splitlines()[-1:]
         console.print(f"error: {name} failed: {''.join(last)} (see {log})")
-    runs = {name: read_run(directory / name) for name in METHODS if name not in failed}
+    runs = {name: read_run(directory / name) for name in VARIANTS if name not in failed}
     if runs:
         console.print(result_table(runs))
         figure_path = directory / "demo.png"
-        shown = {METHODS[name]: [run] for name, run in runs.items()}
+        shown = {VARIANTS[name]: [run] for name, run in runs.items()}
         title = "Digits with 25% of the training labels replaced at random"
         if (figure := draw_runs(shown, METRICS, title)) is not None:
             save_figure(figure, figure_path)
@@ -115,7 +115,7 @@ def progress_table(directory: Path, states: dict[str, str]) -> Table:
         latest = records[-1] if records else {}
         left = folder.read_state(directory / name, locked).seconds_left
         table.add_row(
-            METHODS[name],
+            VARIANTS[name],
             state,
             _number(latest.get("epoch"), "g"),
             "" if left is None else clock(left),
@@ -142,7 +142,7 @@ def result_table(runs: dict[str, RunFiles]) -> Table:
         result = run.result
         seconds = run.records[-1]["time"] if run.records else None
         table.add_row(
-            METHODS[name],
+            VARIANTS[name],
             _percent(result.get("test_accuracy")),
             _percent(result.get("final_train_clean_accuracy")),
             _percent(result.get("final_train_noisy_accuracy")),

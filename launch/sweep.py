@@ -25,7 +25,7 @@ from fisher_jax.errors import UserError, needs_extra, one_line
 from fisher_jax.host.output import keep_writing
 from fisher_jax.host.paths import path_argument
 from launch import folder
-from launch.command_line import Parser, positive
+from launch.parser import Parser, positive
 
 with needs_extra("train"):
     from rich.console import Console
@@ -141,7 +141,7 @@ def _run(
 ) -> int:
     from fisher_jax.train.config import split_path
     from launch.definition import fingerprint, first_difference, grown, load_definition
-    from launch.selection import read_selection
+    from launch.winners import read_selection
     from launch.work import Work, command_of, wanted_names
 
     definition = load_definition(options.config, overrides)
@@ -213,7 +213,7 @@ def _slurm_options(options: argparse.Namespace) -> "SlurmOptions":
 
 def _conclude(console: Console, work: "Work") -> int:
     """Says how the sweep stands at its end."""
-    from launch.selection import edge_warnings
+    from launch.winners import edge_warnings
 
     work.update(work.names)
     left = [name for name in work.names if work.states[name].state not in folder.ENDED]

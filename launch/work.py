@@ -8,7 +8,7 @@ from typing import Any
 from fisher_jax.errors import UserError
 from fisher_jax.run_files import flatten
 from fisher_jax.train.config import split_path
-from launch import folder, selection
+from launch import folder, winners
 from launch.definition import Definition, PlannedRun
 from launch.folder import RunState
 from launch.processes import main_command
@@ -106,14 +106,14 @@ class Work:
 
     def _plan(self) -> None:
         """Asks the definition for the runs that the winners allow."""
-        planned = self.definition.plan(selection.winners_of(self.selection))
-        self._searches = selection.searches(planned)
+        planned = self.definition.plan(winners.winners_of(self.selection))
+        self._searches = winners.searches(planned)
         self.runs = {run.name: run for run in planned if _matches(run.name, self._only)}
         self.names += [name for name in self.runs if name not in self.names]
 
     def _forget_outgrown(self) -> None:
         """Takes back what searches chose whose grid has grown since."""
-        candidates = selection.searches(self.definition.plan(None))
+        candidates = winners.searches(self.definition.plan(None))
         for name, runs in candidates.items():
             entry = self.selection.get(name, {})
             known = {one.get("run") for one in entry.get("candidates", [])}
@@ -129,7 +129,7 @@ class Work:
             self.changes.append(f"{what}; {kept}")
             return
         moved: list[str] = []
-        for run in self.definition.plan(selection.winners_of(self.selection)):
+        for run in self.definition.plan(winners.winners_of(self.selection)):
             directory = self.out / run.name
             if not (directory / "config.json").exists() or run.search is not None:
                 continue
@@ -147,11 +147,11 @@ class Work:
         for name, candidates in self._searches.items():
             if name in self.selection or name in self.problems:
                 continue
-            results = selection.read_results(self.out, candidates)
+            results = winners.read_results(self.out, candidates)
             if results is None:
                 continue
             try:
-                self.selection[name] = selection.choose(candidates, results)
+                self.selection[name] = winners.choose(candidates, results)
             except UserError as error:
                 self.problems[name] = str(error)
                 continue

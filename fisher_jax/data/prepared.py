@@ -22,7 +22,7 @@ from jaxtyping import UInt8
 
 from fisher_jax.data.image_set import ImageSet, Source
 from fisher_jax.data.packaged import PACKAGED
-from fisher_jax.data.records import (
+from fisher_jax.data.record_files import (
     REMEDY,
     Example,
     Shard,

@@ -18,7 +18,7 @@ from fisher_jax.data.crops import needs_words
 from fisher_jax.data.image_set import ImageSet
 from fisher_jax.data.prepared import open_prepared
 from fisher_jax.data.random_bits import random_bits
-from fisher_jax.data.records import Shard, check_label
+from fisher_jax.data.record_files import Shard, check_label
 from fisher_jax.data.stream_reading import (
     ROWS_PER_CHUNK,
     Batch,

@@ -18,7 +18,7 @@ from jaxtyping import Bool, Int32, Int64, UInt8
 from fisher_jax.data.batches import batch_indices
 from fisher_jax.data.crops import NUM_WORDS, crop_pixels, needs_words
 from fisher_jax.data.random_bits import random_words
-from fisher_jax.data.records import (
+from fisher_jax.data.record_files import (
     Example,
     Shard,
     check_label,

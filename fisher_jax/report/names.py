@@ -53,7 +53,7 @@ SETTINGS = (
 )
 
 # From penalty.name and penalty.draw.
-PENALTY_METHODS = {
+METHOD_OF_PENALTY = {
     ("fisher", "labels"): "fp",
     ("fisher", "rademacher"): "rfp",
     ("fisher_single", "labels"): "fp_single",
@@ -82,7 +82,7 @@ def method_of(config: Mapping[str, Any], variant: str = "") -> str:
     penalty = str(config.get("penalty.name", "none"))
     if penalty != "none" and config.get("penalty.coefficient") != 0:
         draw = str(config.get("penalty.draw", "labels"))
-        return PENALTY_METHODS.get((penalty, draw), penalty)
+        return METHOD_OF_PENALTY.get((penalty, draw), penalty)
     return "eta_star" if variant == "eta_star" else "baseline"
 
 

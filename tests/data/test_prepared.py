@@ -83,7 +83,7 @@ def test_equal_to_tfds(tmp_path, image_format, shape):
 
 
 def test_records_are_read_in_many_pieces(tmp_path, monkeypatch):
-    monkeypatch.setattr("fisher_jax.data.records._RECORDS_PER_READ", 4)
+    monkeypatch.setattr("fisher_jax.data.record_files._RECORDS_PER_READ", 4)
     monkeypatch.setattr("fisher_jax.data.prepared._RECORDS_PER_TASK", 3)
     monkeypatch.setattr("fisher_jax.data.prepared._PIXELS_WORTH_THREADS", 1)
     written = write_set(tmp_path, sizes={"train": (7, 1, 9), "test": (5,)})

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fisher_jax.data import records
+from fisher_jax.data import record_files
 from fisher_jax.data.batches import batch_indices
 from fisher_jax.data.device import channel_statistics
 from fisher_jax.data.selection import add_label_noise, draw_labels, split_examples
@@ -353,7 +353,7 @@ def test_a_file_that_may_not_be_read_on_the_way(public_dir, unprivileged):
 def test_flipped_bytes_are_found_by_their_record(copied_set):
     path = file_of(copied_set, 4)
     content = bytearray(path.read_bytes())
-    record = records.read_one(open_stream("tiny", copied_set).train.shards[4], 2)
+    record = record_files.read_one(open_stream("tiny", copied_set).train.shards[4], 2)
     start = content.find(record.encoded[900:930])
     assert start > 0
     content[start : start + 5] = bytes(5)
@@ -412,14 +412,14 @@ def test_more_files_than_are_kept_open(copied_set, monkeypatch):
     monkeypatch.setattr(
         records,
         "_shared_reader",
-        functools.lru_cache(maxsize=2)(records._shared_reader.__wrapped__),
+        functools.lru_cache(maxsize=2)(record_files._shared_reader.__wrapped__),
     )
     stream = open_stream("tiny", copied_set)
     ids = np.random.default_rng(0).permutation(24)
     images = read_images(stream.train, ids, size=SIZE)
     in_turn = read_images(stream.train, np.arange(24), size=SIZE)
     np.testing.assert_array_equal(images.images, in_turn.images[ids])
-    assert records._shared_reader.cache_info().currsize == 2
+    assert record_files._shared_reader.cache_info().currsize == 2
 
 
 def grain_threads() -> list[threading.Thread]:

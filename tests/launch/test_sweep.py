@@ -14,7 +14,7 @@ from rich.console import Console
 
 from experiments.sweeps import Search
 from fisher_jax.errors import UserError
-from launch import folder, local, selection
+from launch import folder, local, winners
 from launch.definition import (
     PlannedRun,
     fingerprint,
@@ -174,23 +174,23 @@ def results_of(*scores, by="best_validation_accuracy"):
 def test_the_highest_validation_accuracy_wins(scores, value, at_edge):
     runs = candidates_of(1.0, 2.0, 3.0)
     results = dict(zip((r.name for r in runs), results_of(*scores), strict=True))
-    entry = selection.choose(runs, results)
+    entry = winners.choose(runs, results)
     assert (entry["value"], entry["at_edge"]) == (value, at_edge)
     assert [c["score"] for c in entry["candidates"]] == list(scores)
-    assert bool(selection.edge_warnings({"s": entry})) is at_edge
+    assert bool(winners.edge_warnings({"s": entry})) is at_edge
 
 
 def test_without_a_validation_split_test_accuracy_decides_and_says_so():
     runs = candidates_of(1.0, 2.0)
     scores = results_of(0.5, 0.4, by="best_test_accuracy")
-    entry = selection.choose(runs, dict(zip(("run_1.0", "run_2.0"), scores)))  # noqa: B905
+    entry = winners.choose(runs, dict(zip(("run_1.0", "run_2.0"), scores)))  # noqa: B905
     assert (entry["by"], entry["value"]) == ("best_test_accuracy", 1.0)
 
 
 def test_nothing_is_chosen_among_diverged_runs():
     runs = candidates_of(1.0, 2.0)
     with pytest.raises(UserError, match="all 2 runs diverged"):
-        selection.choose(runs, {run.name: {"status": "diverged"} for run in runs})
+        winners.choose(runs, {run.name: {"status": "diverged"} for run in runs})
 
 
 def test_final_runs_appear_with_the_winner_and_wait_for_their_start(tmp_path):

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from fisher_jax import parallel
-from fisher_jax.data import records
+from fisher_jax.data import record_files
 from fisher_jax.data.selection import add_label_noise
 from fisher_jax.errors import DataError, UserError
 from fisher_jax.train import assemble, loop
@@ -114,7 +114,7 @@ def test_a_damaged_file_loses_no_step(plan, data_dir, undisturbed, tmp_path):
     (path, *_) = sorted(Path(data_dir).rglob("photos-train*"))
     content = path.read_bytes()
     path.write_bytes(content[:1000])
-    records._shared_reader.cache_clear()
+    record_files._shared_reader.cache_clear()
     try:
         with pytest.raises(DataError, match=f"{path}"):
             go_on(plan, tmp_path)
@@ -129,7 +129,7 @@ def test_a_damaged_test_split_loses_no_step(plan, data_dir, undisturbed, tmp_pat
     (path,) = Path(data_dir).rglob("photos-test*")
     content = path.read_bytes()
     path.write_bytes(content[:1000])
-    records._shared_reader.cache_clear()
+    record_files._shared_reader.cache_clear()
     try:
         with pytest.raises(DataError, match=f"{path}"):
             go_on(plan, tmp_path)

@@ -3,7 +3,7 @@
 from functools import partial
 
 from fisher_jax.report.item import FigurePart, Item
-from fisher_jax.report.shapes.methods import ALT, CAPTION, draw_methods
+from fisher_jax.report.shapes.by_method import ALT, CAPTION, draw_methods
 from fisher_jax.report.tables import ROOT_REASON
 
 ITEM = Item(
