@@ -143,14 +143,20 @@ def sum_slices(function: Callable[[Any], _R], slices: PyTree) -> _R:
     if jax.tree.leaves(slices)[0].shape[0] == 1:
         return function(jax.tree.map(lambda a: a[0], slices))
     first = jax.tree.map(lambda a: a[0], slices)
-    shapes = jax.eval_shape(function, first)
+    traced, shapes = jax.make_jaxpr(function, return_shape=True)(first)
     zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
+    # What the function closes over may differ between devices where no slice does.
+    leaves, structure = jax.tree.flatten(axes.vary_like(zeros, slices))
+    own = [
+        axes.vary(leaf, sorted(result.mat.varying))
+        for leaf, result in zip(leaves, traced.out_avals, strict=True)
+    ]
     body = loop_body(function)
 
     def add(total: PyTree, one: Any) -> tuple[PyTree, None]:
         return jax.tree.map(jnp.add, total, body(one)), None
 
-    total: _R = jax.lax.scan(add, axes.vary_like(zeros, slices), slices)[0]
+    total: _R = jax.lax.scan(add, jax.tree.unflatten(structure, own), slices)[0]
     return total
 
 

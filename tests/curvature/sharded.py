@@ -128,6 +128,43 @@ def check_quantities(mesh, split):
         forgotten(*sharded)
 
 
+def check_diagonals(mesh, split):
+    """Of a network whose parameters are used twice, so that no norm is tapped."""
+    random = np.random.default_rng(0)
+    params = {
+        "rows": jnp.asarray(random.normal(size=(5, 2))),
+        "kernel": jnp.asarray(random.normal(size=(2, 2))),
+    }
+    tokens = jnp.asarray(random.integers(0, 5, (BATCH, 3)))
+    key = jax.random.key(3)
+
+    def tied(p, x):
+        return jnp.tanh(p["rows"][x] @ p["kernel"]) @ p["rows"].T
+
+    for chunk_size in (None, 1):
+
+        def diagonals(p, x, axis_name=None, chunk_size=chunk_size):
+            of = functools.partial(
+                curvature.fisher_diagonal,
+                *(tied, p, x, key),
+                chunk_size=chunk_size,
+                axis_name=axis_name,
+            )
+            return of(estimator="exact").mean, of(num_draws=3)
+
+        mapped = jax.shard_map(
+            functools.partial(diagonals, axis_name=mesh.axis_names),
+            mesh=mesh,
+            in_specs=(P(), split),
+            out_specs=P(),
+        )
+        compare(
+            f"diagonals {chunk_size}",
+            jax.jit(mapped)(params, tokens),
+            jax.jit(diagonals)(params, tokens),
+        )
+
+
 def check_convolutions(mesh, split):
     # XLA's partitioner is wrong on JAX's own rule for their kernels; see _layers.py.
     for name in ("conv_pool", "conv_weight_norm"):
@@ -202,6 +239,7 @@ def main():
     mesh = jax.make_mesh((2, 2), ("rows", "columns"), axis_types=(AxisType.Auto,) * 2)
     split = P(("rows", "columns"))
     check_quantities(mesh, split)
+    check_diagonals(mesh, split)
     check_convolutions(mesh, split)
     check_explicit_axes(split)
     print("done 0")
