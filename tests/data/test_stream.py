@@ -410,7 +410,7 @@ def test_a_set_prepared_again_is_read_anew(tmp_path):
 
 def test_more_files_than_are_kept_open(copied_set, monkeypatch):
     monkeypatch.setattr(
-        records,
+        record_files,
         "_shared_reader",
         functools.lru_cache(maxsize=2)(record_files._shared_reader.__wrapped__),
     )
