@@ -27,6 +27,9 @@ _R = TypeVar("_R")
 
 MAX_PROGRAMS = 128  # functions whose programs are kept; the oldest goes first
 MANY = 5  # programs of one place in the code, after which a warning is due
+MAX_DEPTH = 3  # objects within objects whose arrays and numbers are looked at
+# What is reached by an attribute and holds nothing that a network reads.
+_NO_STATE = types.ModuleType, type, types.FunctionType, types.MethodType
 # Keyword-only arguments that are arrays; all others are options.
 _ARRAYS = ("mask",)
 # An option that, where it is on, looks at the values of arrays: nothing is compiled.
@@ -166,8 +169,8 @@ def _surroundings(network: Callable[..., Any]) -> list[Any]:
     """What a function reads besides its arguments, arrays one by one.
 
     The contents of its closure and the globals that it names, attributes of objects
-    among them, and those of functions of the same file that it reaches by them. What is
-    deeper, as the attributes of an object's objects, is not seen.
+    among them, and those of functions of the same file that it reaches by them. Of an
+    object's objects the arrays and floats are seen, to a depth of MAX_DEPTH.
     """
     found: list[Any] = []
     seen = {id(network)}
@@ -200,9 +203,22 @@ def _inside(value: Any, file: str | None) -> list[Any]:
         return list(_named(function)) if is_read else []
     if isinstance(value, np.ndarray | jax.Array):
         return []
-    # Of an object's attributes only arrays and numbers: no objects in objects.
-    leaves = jax.tree.leaves(getattr(value, "__dict__", None))
-    return [leaf for leaf in leaves if not hasattr(leaf, "__dict__")]
+    # Of objects in objects arrays and numbers, down to MAX_DEPTH.
+    return _attributes(value, MAX_DEPTH)
+
+
+def _attributes(value: Any, depth: int) -> list[Any]:
+    found = []
+    for leaf in jax.tree.leaves(getattr(value, "__dict__", None)):
+        if isinstance(leaf, jax.Array | np.ndarray) or not hasattr(leaf, "__dict__"):
+            found.append(leaf)
+        elif depth and not isinstance(leaf, _NO_STATE):
+            found += [
+                inner
+                for inner in _attributes(leaf, depth - 1)
+                if isinstance(inner, jax.Array | np.ndarray | float)
+            ]
+    return found
 
 
 def _named(function: types.FunctionType) -> Iterator[Any]:

@@ -111,6 +111,24 @@ def test_the_attributes_of_a_methods_object_are_read_anew():
     assert trace(model.network) != before
 
 
+def test_the_attributes_of_an_object_in_an_object_are_read_anew():
+    class Holder:
+        pass
+
+    model = Holder()
+    model.inner = Holder()
+    for change in (jnp.full(3, 2.0), np.full(3, 3.0), 4.0):
+        model.inner.scale = jnp.ones(3)
+
+        def network(params, inputs):
+            return model.inner.scale * (inputs @ params["w"])
+
+        before = trace(network)
+        assert trace(network) == before
+        model.inner.scale = change
+        assert trace(network) != before
+
+
 def test_arrays_of_a_partial_are_arguments():
     model = Traced()
 
