@@ -13,10 +13,15 @@ Rule = Callable[[Setting, Runs], Decision | None]
 
 
 class Claim(NamedTuple):
-    """A sentence and the rule that decides it in one setting; None: nothing there."""
+    """A sentence and the rule that decides it in one setting; None: nothing there.
+
+    Attributes:
+        noise: the share of noisy labels of the settings that it is of; None: of all.
+    """
 
     text: str
     rule: Rule
+    noise: float | None = None
 
 
 class Finding(NamedTuple):
@@ -47,13 +52,17 @@ class Verdict(NamedTuple):
 def verdict_on(claim: Claim, rows: pd.DataFrame, runs: Runs) -> Verdict:
     """Decides a claim in every setting of the rows, and over all of them."""
     settings = settings_of(rows, by_noise=True) if len(rows) else []
-    decided = [(setting.title, _decide(claim, setting, runs)) for setting in settings]
+    decided = [
+        (setting.title, decide_claim(claim, setting, runs)) for setting in settings
+    ]
     findings = tuple(Finding(title, d) for title, d in decided if d is not None)
     return Verdict(claim.text, together(f.decision for f in findings), findings)
 
 
-def _decide(claim: Claim, setting: Setting, runs: Runs) -> Decision | None:
-    """What the rule says; with one seed it decides nothing, whatever it counts."""
+def decide_claim(claim: Claim, setting: Setting, runs: Runs) -> Decision | None:
+    """Returns what the rule says of a setting; with one seed nothing is decided."""
+    if claim.noise is not None and not (setting.runs["noise"] == claim.noise).all():
+        return None
     decision = claim.rule(setting, runs)
     if decision is None or final_stage(setting.runs)["seed"].nunique() > 1:
         return decision

@@ -14,6 +14,13 @@ from fisher_jax.report.claims import Claim
 from fisher_jax.report.collect import Runs
 from fisher_jax.report.tables import Table
 
+# For the caption of what also shows √Tr(F).
+ROOT_REASON = (
+    "The paper's section 4 prints values of another order than its section 3 and than "
+    "mean squared gradient norms of these networks; they look like norms, not squared "
+    "norms. We compute Tr(F) as defined and give its square root for comparison."
+)
+
 
 class FigurePart(NamedTuple):
     """How an item is drawn.

@@ -5,11 +5,10 @@ undecided where the comparison is not a fair one: what lost was tuned to the edg
 grid, a method without a penalty underfits, what won has lost runs to divergence.
 """
 
-from collections.abc import Callable, Hashable
+from collections.abc import Hashable
 
 import numpy as np
 import pandas as pd
-from scipy import stats
 
 from fisher_jax.report.choose import (
     REFERENCES,
@@ -29,25 +28,26 @@ from fisher_jax.report.decide import (
     alike,
     along_training,
     larger,
+    mostly,
     ratio_below,
 )
 from fisher_jax.report.names import method_label
+from fisher_jax.report.phases import with_phases
+from fisher_jax.report.values import (
+    LETTERS,
+    by_seed,
+    chosen_runs,
+    extremes,
+    highest_of,
+    is_second_network,
+    last_of,
+    rank_correlation,
+    still_rises,
+    with_ratio,
+)
 
 FITTED = 98.5  # training accuracy in %: the paper's runs reach "~99% and above"
 CONVERGED = 1e-2  # training loss: the paper's converged runs are "at or below"
-LETTERS = {"learning_rate": "η", "batch_size": "S"}
-
-
-def by_seed(runs: pd.DataFrame, values: pd.Series) -> dict[Hashable, float]:
-    """Returns values by their run's seed, the mean where a seed has several.
-
-    Runs without a seed count by themselves.
-    """
-    keys = [
-        f"run {index}" if pd.isna(seed) else f"seed {seed:g}"
-        for index, seed in runs["seed"].items()
-    ]
-    return dict(values.astype(float).groupby(keys).mean())
 
 
 def peak_is_lower(
@@ -158,25 +158,6 @@ def correlated(
     return across_settings(first, second, settings, seeds, sign)
 
 
-def extremes(
-    setting: Setting, varied: str, first: str
-) -> tuple[tuple[str, pd.DataFrame], tuple[str, pd.DataFrame]] | None:
-    """Returns the runs at both ends of a column, each with its name, or None.
-
-    Args:
-        first: the end that comes first: "smallest" or "largest".
-    """
-    rows = final_stage(setting.runs)
-    values = sorted(set(rows[varied].dropna()), reverse=first == "largest")
-    if len(values) < 2:
-        return None
-    one, other = (
-        (f"{LETTERS[varied]} {value:.3g}", rows[rows[varied] == value])
-        for value in (values[0], values[-1])
-    )
-    return one, other
-
-
 def follows(setting: Setting, runs: Runs, *, x: str, y: str) -> Decision | None:
     """Decides whether one metric follows another along training.
 
@@ -188,19 +169,159 @@ def follows(setting: Setting, runs: Runs, *, x: str, y: str) -> Decision | None:
     return along_training(by_seed(rows, pd.Series(found, index=rows.index)), 1)
 
 
-def rank_correlation(metrics: pd.DataFrame, x: str, y: str) -> float:
-    """Returns Spearman's ρ over a run's records; nan below three, or if one is flat."""
-    if x not in metrics or y not in metrics:
-        return np.nan
-    both = metrics[[x, y]].dropna()
-    if len(both) < 3 or both[x].nunique() < 2 or both[y].nunique() < 2:
-        return np.nan
-    return float(stats.spearmanr(both[x], both[y]).statistic)
+def early_goes_with_better(
+    setting: Setting, runs: Runs, *, varied: str
+) -> Decision | None:
+    """Decides whether a smaller early Tr(F) goes with a better best test accuracy.
+
+    Not where a value's runs underfit: their Tr(F) is small at ε because they are slow.
+    """
+    x, y = "early_fisher_trace", "best_test_accuracy"
+    decision = correlated(setting, runs, x=x, y=y, varied=varied, sign=-1)
+    why = underfitting_value(final_stage(setting.runs), varied)
+    return None if decision is None else withheld(decision, why)
 
 
-def chosen_runs(setting: Setting, method: str) -> pd.DataFrame:
-    """Returns a method's runs at its best strength, as a table's cell has them."""
-    return for_cell(setting.runs[setting.runs["method"] == method]).runs
+def most_fit(
+    setting: Setting,
+    runs: Runs,
+    *,
+    quantity: str,
+    methods: tuple[str, ...] | None = None,
+) -> Decision | None:
+    """Decides whether most runs reach the paper's "~99% and above".
+
+    Args:
+        quantity: the training accuracy that is compared.
+        methods: whose runs count, each at its best strength; None: all runs.
+    """
+    rows = setting.runs
+    if methods is not None:
+        rows = pd.concat([chosen_runs(setting, method) for method in methods])
+    percent = 100 * rows[quantity].astype(float).dropna()
+    fits = {index: bool(value >= FITTED) for index, value in percent.items()}
+    return mostly(fits, name=f"runs at {FITTED:g}% or more") if fits else None
+
+
+def peak_is_higher(
+    setting: Setting, runs: Runs, *, varied: str, higher: str
+) -> Decision | None:
+    """Decides whether Tr(F) of single steps peaks higher at one end of ``varied``.
+
+    All steps count, those of the first epoch too. Undecided where a run is too short to
+    hold the peak that could change the answer.
+
+    Args:
+        higher: the end claimed to peak higher: "smallest" or "largest".
+    """
+    both = extremes(setting, varied, higher)
+    if both is None:
+        return None
+    peaks = [by_seed(rows, highest_of(rows, runs, "trace/fisher")) for _, rows in both]
+    names = f"peak with {both[1][0]}", f"that with {both[0][0]}"
+    decision = ratio_below(peaks[1], peaks[0], 1.0, names=names)
+    name, rows = both[1] if decision.status == HOLDS else both[0]
+    is_short = still_rises(rows, runs, "trace/fisher")
+    why = "too short a run: its Tr(F) still rises at the end" if is_short else ""
+    return withheld(decision, why, name)
+
+
+def ratio_falls(setting: Setting, runs: Runs, *, is_second: bool) -> Decision | None:
+    """Decides whether FP lowers ‖g_n‖ / ‖g_c‖, its geometric mean along training."""
+    if is_second_network(setting) != is_second:
+        return None
+    sides = []
+    for chosen in (chosen_runs(setting, method) for method in ("fp", "baseline")):
+        metrics = with_ratio(chosen, runs).metrics
+        means = {
+            index: np.exp(np.log(metrics[index]["gradient/ratio"]).mean())
+            for index in chosen.index
+            if "gradient/ratio" in metrics[index]
+        }
+        kept = chosen.loc[list(means)]
+        sides.append(by_seed(kept, pd.Series(means, dtype=float)))
+    if not all(sides):
+        return None
+    names = "‖g_n‖ / ‖g_c‖ with FP", "that without"
+    return ratio_below(sides[0], sides[1], 1.0, names=names)
+
+
+def phase_one_ends_flatter(
+    setting: Setting, runs: Runs, *, varied: str
+) -> Decision | None:
+    """Decides whether a HIGH phase one ends with a smaller Tr(F) than a LOW one.
+
+    None where another key was varied, or one of the two has no run.
+    """
+    phased = with_phases(final_stage(setting.runs), runs.table)
+    first = phased[phased["phase"] == 1]
+    if phased["varied"].iloc[0] != varied or set(first["start"]) != {"high", "low"}:
+        return None
+    traces = last_of(first, runs, "trace/fisher")
+    high, low = (
+        by_seed(first[first["start"] == start], traces[first["start"] == start])
+        for start in ("high", "low")
+    )
+    return ratio_below(high, low, 1.0, names=("HIGH", "LOW"))
+
+
+def ends_flatter(setting: Setting, runs: Runs, *, varied: str) -> Decision | None:
+    """Decides whether Tr(H) at the best test accuracy is smaller after a HIGH phase.
+
+    As ``ends_more_accurate``.
+    """
+    both = _continued(setting, runs, varied, "hessian_trace_at_best_test")
+    if both is None:
+        return None
+    high, low, why = both
+    decision = ratio_below(high, low, 1.0, names=("after HIGH", "after LOW"))
+    return withheld(decision, why)
+
+
+def ends_more_accurate(setting: Setting, runs: Runs, *, varied: str) -> Decision | None:
+    """Decides whether the best test accuracy is larger after a HIGH phase one.
+
+    Continuations of one first phase share its chance, so that they count once, by
+    their mean. Undecided where they have not converged, as the paper's have. None
+    where another key was varied, or one of the two has no run.
+    """
+    both = _continued(setting, runs, varied, "best_test_accuracy")
+    if both is None:
+        return None
+    high, low, why = both
+    percent = ({seed: 100 * value for seed, value in s.items()} for s in (high, low))
+    decision = larger(*percent, names=("after HIGH", "after LOW"))
+    return withheld(decision, why)
+
+
+def _continued(
+    setting: Setting, runs: Runs, varied: str, quantity: str
+) -> tuple[dict[Hashable, float], dict[Hashable, float], str] | None:
+    """A quantity after HIGH and after LOW by first phase, and what did not converge."""
+    phased = with_phases(final_stage(setting.runs), runs.table)
+    second = phased[phased["phase"] == 2]
+    if phased["varied"].iloc[0] != varied or set(second["start"]) != {"high", "low"}:
+        return None
+    groups = [second[second["start"] == start] for start in ("high", "low")]
+    high, low = (_by_first_phase(group, runs.table, quantity) for group in groups)
+    losses = (unconverged(last_of(group, runs, "train/loss")) for group in groups)
+    reasons = [
+        f"after {start}: {why}"
+        for start, why in zip(("HIGH", "LOW"), losses, strict=True)
+        if why
+    ]
+    return high, low, "; ".join(reasons)
+
+
+def _by_first_phase(
+    rows: pd.DataFrame, table: pd.DataFrame, quantity: str
+) -> dict[Hashable, float]:
+    """The mean over the continuations of a first phase, by its seed."""
+    seeds = [
+        init if pd.isna(parent) else f"seed {table.loc[parent, 'seed']:g}"
+        for parent, init in zip(rows["parent"], rows["init_from"], strict=True)
+    ]
+    return dict(rows[quantity].astype(float).groupby(seeds).mean())
 
 
 def edge_of_grid(rows: pd.DataFrame, chosen: pd.DataFrame) -> str:
@@ -244,40 +365,6 @@ def divergence(rows: pd.DataFrame) -> str:
     """Says how many of the runs diverged, which no mean shows."""
     count = int((rows["status"] == DIVERGED).sum())
     return f"{count} of {len(rows)} runs diverged" if count else ""
-
-
-def last_of(rows: pd.DataFrame, runs: Runs, name: str) -> pd.Series:
-    """Returns the last record of a metric in each row's run, nan without one."""
-    return _of_records(rows, runs, name, lambda values: values.iloc[-1])
-
-
-def lowest_of(rows: pd.DataFrame, runs: Runs, name: str) -> pd.Series:
-    """Returns the lowest record of a metric in each row's run, nan without one."""
-    return _of_records(rows, runs, name, lambda values: values.min())
-
-
-def highest_of(
-    rows: pd.DataFrame, runs: Runs, name: str, *, after_epoch: float = 0
-) -> pd.Series:
-    """Returns the highest record of a metric in each row's run, nan without one."""
-    return _of_records(rows, runs, name, lambda values: values.max(), after_epoch)
-
-
-def _of_records(
-    rows: pd.DataFrame,
-    runs: Runs,
-    name: str,
-    value: Callable[[pd.Series], float],
-    after_epoch: float = 0,
-) -> pd.Series:
-    found = {}
-    for index in rows.index:
-        metrics = runs.metrics[index]
-        recorded = pd.Series(dtype=float)
-        if name in metrics:
-            recorded = metrics.loc[metrics["epoch"] >= after_epoch, name].dropna()
-        found[index] = value(recorded) if len(recorded) else np.nan
-    return pd.Series(found, dtype=float)
 
 
 def withheld(decision: Decision, why: str, name: str = "") -> Decision:

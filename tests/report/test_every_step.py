@@ -6,7 +6,7 @@ import pytest
 
 from fisher_jax.report.choose import Setting
 from fisher_jax.report.collect import Runs
-from fisher_jax.report.shapes.every_step import peak_is_higher
+from fisher_jax.report.rules import peak_is_higher
 
 STEPS = np.arange(100)
 PEAKED = 100 * np.exp(-(((STEPS - 50) / 20) ** 2)) + 1

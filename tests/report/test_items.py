@@ -95,7 +95,7 @@ def test_the_papers_items_stand_first_and_in_its_order():
 def test_a_new_file_is_a_new_item(tmp_path, monkeypatch):
     items = importlib.import_module("fisher_jax.report.items")
     text = (ROOT / "fisher_jax/report/items/table2.py").read_text()
-    renamed = text.replace('name="Table 2"', 'name="Table 22"')
+    renamed = text.replace('"Table 2"', '"Table 22"')
     (tmp_path / "table22.py").write_text(renamed)
     monkeypatch.setattr(items, "__path__", [*items.__path__, str(tmp_path)])
     assert list(all_items())[len(PAPERS_TABLES)] == "table22"

@@ -6,11 +6,11 @@ import pytest
 
 from fisher_jax.report.choose import Setting
 from fisher_jax.report.collect import Runs
-from fisher_jax.report.phases import (
+from fisher_jax.report.phases import with_phases
+from fisher_jax.report.rules import (
     ends_flatter,
     ends_more_accurate,
     phase_one_ends_flatter,
-    with_phases,
 )
 
 RATE = {"varied": "learning_rate"}

@@ -7,21 +7,18 @@ import pytest
 from fisher_jax.report.choose import Setting
 from fisher_jax.report.collect import Runs
 from fisher_jax.report.rules import (
-    by_seed,
     correlated,
     edge_of_grid,
     end_alike,
     follows,
     generalises_better,
-    highest_of,
-    last_of,
     method_is_higher,
     peak_is_lower,
-    rank_correlation,
     reaches,
     unconverged,
     underfitting_value,
 )
+from fisher_jax.report.values import by_seed, highest_of, last_of, rank_correlation
 
 DEFAULTS = {
     "stage": "final",

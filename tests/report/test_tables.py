@@ -12,7 +12,8 @@ from fisher_jax.report import render
 from fisher_jax.report.build import item_rows
 from fisher_jax.report.collect import load_runs
 from fisher_jax.report.item import all_items
-from fisher_jax.report.tables import PENALTY_METHODS, Row, Table
+from fisher_jax.report.shapes.method_table import PENALTY_METHODS
+from fisher_jax.report.tables import Row, Table
 
 ITEMS = all_items()
 VGG = SETTINGS["cifar100_vgg11"]

@@ -23,9 +23,10 @@ from fisher_jax.report.decide import LEVEL, Difference, difference, holm
 from fisher_jax.report.item import FigurePart, Item, TablePart
 from fisher_jax.report.names import METHODS, method_label, position
 from fisher_jax.report.render import MINUS, summary_text
-from fisher_jax.report.rules import by_seed, generalises_better
+from fisher_jax.report.rules import generalises_better
 from fisher_jax.report.statistics import summarise
 from fisher_jax.report.tables import Row, Table
+from fisher_jax.report.values import by_seed
 
 COLLAPSE = 5.0  # percentage points below no penalty
 

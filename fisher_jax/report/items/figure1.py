@@ -14,9 +14,8 @@ from fisher_jax.report.choose import (
 from fisher_jax.report.claims import Claim
 from fisher_jax.report.collect import Runs
 from fisher_jax.report.decide import Decision, larger, ratio_below
-from fisher_jax.report.item import FigurePart, Item
-from fisher_jax.report.rules import by_seed, extremes
-from fisher_jax.report.tables import ROOT_REASON
+from fisher_jax.report.item import ROOT_REASON, FigurePart, Item
+from fisher_jax.report.values import by_seed, extremes
 
 
 def _draw(rows: pd.DataFrame, runs: Runs) -> Drawing:

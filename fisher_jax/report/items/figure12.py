@@ -12,9 +12,9 @@ from fisher_jax.report.collect import Runs
 from fisher_jax.report.decide import Decision, across_settings, below
 from fisher_jax.report.item import FigurePart, Item
 from fisher_jax.report.names import method_label
-from fisher_jax.report.rules import by_seed, chosen_runs
 from fisher_jax.report.shapes.coefficients import SPREAD, draw_coefficients
-from fisher_jax.report.shapes.memorisation import at_papers_noise, noisy_settings
+from fisher_jax.report.shapes.memorisation import NOISE, noisy_settings
+from fisher_jax.report.values import by_seed, chosen_runs
 
 METRIC = "gradient/cosine"
 PENALISED = ("fp", "gp_r")
@@ -98,11 +98,13 @@ ITEM = Item(
             Claim(
                 f"{method_label(method)}: in the early phase (the first tenth) the "
                 "cosine is negative.",
-                at_papers_noise(partial(_is_negative, method=method)),
+                partial(_is_negative, method=method),
+                NOISE,
             ),
             Claim(
                 f"{method_label(method)}: the stronger, the more negative it is.",
-                at_papers_noise(partial(_falls_with_strength, method=method)),
+                partial(_falls_with_strength, method=method),
+                NOISE,
             ),
         )
     ),

@@ -15,14 +15,9 @@ from fisher_jax.report.claims import Claim, Rule
 from fisher_jax.report.collect import Runs
 from fisher_jax.report.decide import Decision, above, larger
 from fisher_jax.report.item import FigurePart, Item
-from fisher_jax.report.rules import (
-    LETTERS,
-    by_seed,
-    lowest_of,
-    unconverged,
-    withheld,
-)
+from fisher_jax.report.rules import unconverged, withheld
 from fisher_jax.report.statistics import summarise
+from fisher_jax.report.values import LETTERS, by_seed, lowest_of
 
 FIRST_EPOCH = 10  # "after the first 10 epochs"
 # Best test accuracy in %, by batch size and by learning rate.

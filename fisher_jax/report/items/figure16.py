@@ -4,14 +4,13 @@ from fisher_jax.report.choose import Setting
 from fisher_jax.report.claims import Claim
 from fisher_jax.report.collect import Runs
 from fisher_jax.report.decide import Decision
-from fisher_jax.report.item import FigurePart, Item
+from fisher_jax.report.item import ROOT_REASON, FigurePart, Item
 from fisher_jax.report.rules import end_alike
 from fisher_jax.report.shapes.coefficients import (
     STRENGTH_ALT,
     STRENGTH_CAPTION,
     draw_strengths,
 )
-from fisher_jax.report.tables import ROOT_REASON
 
 WITHIN = 1.0  # percentage points; the paper: "both approximately 80%"
 

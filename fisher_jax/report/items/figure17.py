@@ -7,7 +7,7 @@ from fisher_jax.report.choose import Setting
 from fisher_jax.report.claims import Claim
 from fisher_jax.report.collect import Runs
 from fisher_jax.report.decide import Decision
-from fisher_jax.report.item import FigurePart, Item
+from fisher_jax.report.item import ROOT_REASON, FigurePart, Item
 from fisher_jax.report.rules import end_alike
 from fisher_jax.report.shapes.coefficients import (
     HOLLOW_CAPTION,
@@ -16,7 +16,6 @@ from fisher_jax.report.shapes.coefficients import (
     PenaltyResult,
     draw_strengths,
 )
-from fisher_jax.report.tables import ROOT_REASON
 
 PUBLISHED = {
     "FP exact": PenaltyResult(79.7, 24.16),

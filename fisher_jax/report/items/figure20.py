@@ -3,7 +3,7 @@
 from functools import partial
 
 from fisher_jax.report.claims import Claim
-from fisher_jax.report.item import FigurePart, Item
+from fisher_jax.report.item import ROOT_REASON, FigurePart, Item
 from fisher_jax.report.rules import generalises_better, peak_is_lower
 from fisher_jax.report.shapes.coefficients import (
     HOLLOW_CAPTION,
@@ -12,7 +12,6 @@ from fisher_jax.report.shapes.coefficients import (
     PenaltyResult,
     draw_strengths,
 )
-from fisher_jax.report.tables import ROOT_REASON
 
 # With the usual batch η* reaches 76.94.
 PUBLISHED = {

@@ -1,5 +1,7 @@
 """Accuracy and Tr(F) along training, a line for each method."""
 
+from functools import partial
+
 import pandas as pd
 from matplotlib.axes import Axes
 
@@ -13,6 +15,7 @@ from fisher_jax.report.choose import (
     settings_of,
 )
 from fisher_jax.report.collect import Runs
+from fisher_jax.report.item import ROOT_REASON, FigurePart, Item
 from fisher_jax.report.names import method_label
 
 DECAY = 0.8  # over about five epochs; open in the paper
@@ -28,6 +31,20 @@ ALT = (
 # Figure 10's; figure 4 has the others (appendix A.2).
 _SECOND_NETWORKS = ("densenet", "simple_cnn")
 _SHOWN = ("eta_star", "baseline", "fp", "gp_x", "rfp")
+
+
+def by_method_item(
+    name: str, title: str, place: str, experiments: tuple[str, ...], *, is_second: bool
+) -> Item:
+    """Returns the item of the first networks, or of the second."""
+    draw = partial(draw_methods, is_second=is_second)
+    return Item(
+        name=name,
+        title=title,
+        place=place,
+        experiments=experiments,
+        figure=FigurePart(draw, f"{CAPTION} {ROOT_REASON}", ALT),
+    )
 
 
 def draw_methods(rows: pd.DataFrame, runs: Runs, *, is_second: bool) -> Drawing | str:

@@ -13,23 +13,17 @@ from fisher_jax.report.canvas import Drawing
 from fisher_jax.report.choose import Setting, final_stage, pairs, settings_of
 from fisher_jax.report.claims import Claim
 from fisher_jax.report.collect import Runs
-from fisher_jax.report.decide import Decision, mostly
 from fisher_jax.report.item import FigurePart, Item
 from fisher_jax.report.names import position
-from fisher_jax.report.rules import (
-    FITTED,
-    correlated,
-    underfitting_value,
-    withheld,
-)
+from fisher_jax.report.rules import early_goes_with_better, most_fit
 from fisher_jax.report.statistics import correlate, summarise
+from fisher_jax.report.values import LETTERS
 
 CAPTION = (
     "Tr(F) at the first epoch whose training loss is below ε against accuracy. Large "
     "markers: means with one standard deviation over seeds; small: single runs, "
     "over which Pearson's r and Spearman's ρ are taken."
 )
-_NAMES = {"learning_rate": ("learning rate", "η"), "batch_size": ("batch size", "S")}
 _DATASETS = ("imagenet2012", "cifar10", "cifar100")  # the paper's order of panels
 
 
@@ -56,13 +50,13 @@ def early_item(
         split: "test", whose claim is a correlation, or "training".
         published: the paper's points by data set, by eye.
     """
-    word, letter = _NAMES[varied]
+    word = varied.replace("_", " ")
     is_test = split == "test"
+    quantity = "best_test_accuracy" if is_test else "best_train_accuracy"
     draw = partial(
         draw_early,
         varied=varied,
-        letter=letter,
-        quantity="best_test_accuracy" if is_test else "best_train_accuracy",
+        quantity=quantity,
         label=f"best {split} accuracy, %",
         published=published,
     )
@@ -71,14 +65,11 @@ def early_item(
         f"Scatter of early Tr(F) against best {split} accuracy, a colour for each "
         f"{word}."
     )
-    claim = (
-        Claim(
-            f"Across {word}s, a smaller early Tr(F) goes with better accuracy.",
-            partial(early_goes_with_better, varied=varied),
-        )
-        if is_test
-        else Claim("Most runs reach a training accuracy of about 99%.", most_fit)
-    )
+    text = "Most runs reach a training accuracy of about 99%."
+    rule = partial(most_fit, quantity=quantity)
+    if is_test:
+        text = f"Across {word}s, a smaller early Tr(F) goes with better accuracy."
+        rule = partial(early_goes_with_better, varied=varied)
     return Item(
         name=name,
         title=f"Early Tr(F) against {split} accuracy, by {word}",
@@ -86,7 +77,7 @@ def early_item(
         experiments=(experiment,),
         published=published,
         figure=FigurePart(draw, CAPTION + by_eye, alt),
-        claims=(claim,),
+        claims=(Claim(text, rule),),
     )
 
 
@@ -95,7 +86,6 @@ def draw_early(
     runs: Runs,
     *,
     varied: str,
-    letter: str,
     quantity: str,
     label: str,
     published: Mapping[str, Sequence[Point]] | None = None,
@@ -103,7 +93,7 @@ def draw_early(
     """Draws a panel for each setting.
 
     Args:
-        varied: the column whose values the points stand for, ``letter`` in legends.
+        varied: the column whose values the points stand for.
         quantity: the column across, from 0 to 1, drawn in %, ``label`` on the axis.
         published: the paper's points by data set.
     """
@@ -112,7 +102,7 @@ def draw_early(
     figure, all_axes = canvas.new_panels(len(settings), height=2.3)
     notes = list(canvas.notes_of(settings))
     for axes, setting in zip(all_axes, settings, strict=True):
-        _draw_points(axes, setting, varied, letter, quantity)
+        _draw_points(axes, setting, varied, quantity)
         points = (published or {}).get(setting.dataset, ())
         if points and not setting.form:
             axes.plot(
@@ -135,9 +125,7 @@ def _paper_order(setting: Setting) -> tuple[str, int]:
     return setting.form, position(setting.dataset, _DATASETS)[0]
 
 
-def _draw_points(
-    axes: Axes, setting: Setting, varied: str, letter: str, quantity: str
-) -> None:
+def _draw_points(axes: Axes, setting: Setting, varied: str, quantity: str) -> None:
     markers = iter(canvas.MARKERS * 3)
     values = list(setting.runs[varied].dropna())
     for value, colour in canvas.ordered_colours(values).items():
@@ -147,7 +135,7 @@ def _draw_points(
         across, up = summarise(list(x)), summarise(list(100 * y))
         if across is None or up is None:
             continue
-        label = f"{letter} = {value:g} (n = {across.n})"
+        label = f"{LETTERS[varied]} = {value:g} (n = {across.n})"
         axes.plot([], [], marker=marker, ls="none", color=colour, label=label)
         axes.plot(x, 100 * y, marker=marker, ls="none", color=colour, ms=2.2, alpha=0.5)
         spread = {"xerr": np.nan_to_num(across.std), "yerr": np.nan_to_num(up.std)}
@@ -167,24 +155,3 @@ def _finish(axes: Axes, setting: Setting, quantity: str, label: str) -> None:
     canvas.mark_empty(axes, "no run has reached ε\nand ended")
     if x.size:
         axes.legend(loc="best")
-
-
-def early_goes_with_better(
-    setting: Setting, runs: Runs, *, varied: str
-) -> Decision | None:
-    """Decides whether a smaller early Tr(F) goes with a better best test accuracy.
-
-    Not where a value's runs underfit: their Tr(F) is small at ε because they are slow.
-    """
-    x, y = "early_fisher_trace", "best_test_accuracy"
-    decision = correlated(setting, runs, x=x, y=y, varied=varied, sign=-1)
-    why = underfitting_value(final_stage(setting.runs), varied)
-    return None if decision is None else withheld(decision, why)
-
-
-def most_fit(setting: Setting, runs: Runs) -> Decision | None:
-    """Decides whether most runs reach the paper's "~99% and above"."""
-    reached = 100 * setting.runs["best_train_accuracy"].astype(float).dropna()
-    fits = {index: bool(value >= FITTED) for index, value in reached.items()}
-    name = f"runs at {FITTED:g}% or more"
-    return mostly(fits, name=name) if fits else None

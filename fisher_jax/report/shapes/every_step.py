@@ -1,17 +1,19 @@
 """Tr(F) and minibatch accuracy at every step, a curve for each value of a key."""
 
+from functools import partial
 from typing import Any
 
-import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
 from fisher_jax.report import canvas
 from fisher_jax.report.canvas import Drawing
-from fisher_jax.report.choose import Setting, final_stage, settings_of
+from fisher_jax.report.choose import final_stage, settings_of
+from fisher_jax.report.claims import Claim
 from fisher_jax.report.collect import Runs
-from fisher_jax.report.decide import HOLDS, Decision, ratio_below
-from fisher_jax.report.rules import by_seed, extremes, highest_of, withheld
+from fisher_jax.report.item import FigurePart, Item
+from fisher_jax.report.rules import peak_is_higher
+from fisher_jax.report.values import LETTERS
 
 TRACE = "trace/fisher"
 DECAY = 0.95  # over about twenty steps
@@ -22,13 +24,35 @@ CAPTION = (
 )
 
 
-def draw_every_step(
-    rows: pd.DataFrame, runs: Runs, *, varied: str, letter: str
-) -> Drawing:
+def every_step_item(
+    name: str, place: str, experiment: str, *, varied: str, claim: str, higher: str
+) -> Item:
+    """Returns the item of single steps, a curve for each value of ``varied``.
+
+    Args:
+        claim: that Tr(F) peaks higher at the ``higher`` end, "smallest" or "largest".
+    """
+    word = varied.replace("_", " ")
+    alt = (
+        "Tr(F) on the left and minibatch accuracy on the right against the step, a "
+        f"colour for each {word}."
+    )
+    draw = partial(draw_every_step, varied=varied)
+    return Item(
+        name=name,
+        title=f"Tr(F) at every step, by {word}",
+        place=place,
+        experiments=(experiment,),
+        figure=FigurePart(draw, CAPTION, alt),
+        claims=(Claim(claim, partial(peak_is_higher, varied=varied, higher=higher)),),
+    )
+
+
+def draw_every_step(rows: pd.DataFrame, runs: Runs, *, varied: str) -> Drawing:
     """Draws Tr(F) on the left and accuracy on the right, a row for each setting.
 
     Args:
-        varied: the column with a colour for each value, ``letter`` in the legend.
+        varied: the column with a colour for each value.
     """
     rows = final_stage(rows)
     settings = settings_of(rows)
@@ -36,7 +60,7 @@ def draw_every_step(
     for setting, (left, right) in zip(settings, all_axes, strict=True):
         colours = canvas.ordered_colours(list(setting.runs[varied].dropna()))
         for value, group in setting.runs.groupby(varied, sort=True):
-            line = {"color": colours[value], "label": f"{letter} = {value:g}"}
+            line = {"color": colours[value], "label": f"{LETTERS[varied]} = {value:g}"}
             _draw_steps(left, group, runs, TRACE, 1.0, line)
             _draw_steps(right, group, runs, "minibatch/accuracy", 100.0, line)
         canvas.label_axes(left, setting.title, "step", "Tr(F)")
@@ -64,42 +88,3 @@ def _draw_steps(
         group, runs.metrics, name, x="step", factor=factor, decay=DECAY
     )
     canvas.draw_curve(axes, curve, **line)
-
-
-def peak_is_higher(
-    setting: Setting, runs: Runs, *, varied: str, higher: str
-) -> Decision | None:
-    """Decides whether Tr(F) of single steps peaks higher at one end of ``varied``.
-
-    All steps count, those of the first epoch too. Undecided where a run is too short to
-    hold the peak that could change the answer.
-
-    Args:
-        higher: the end claimed to peak higher: "smallest" or "largest".
-    """
-    both = extremes(setting, varied, higher)
-    if both is None:
-        return None
-    peaks = [by_seed(rows, highest_of(rows, runs, TRACE)) for _, rows in both]
-    names = f"peak with {both[1][0]}", f"that with {both[0][0]}"
-    decision = ratio_below(peaks[1], peaks[0], 1.0, names=names)
-    name, rows = both[1] if decision.status == HOLDS else both[0]
-    is_short = still_rises(rows, runs, TRACE)
-    why = "too short a run: its Tr(F) still rises at the end" if is_short else ""
-    return withheld(decision, why, name)
-
-
-def still_rises(rows: pd.DataFrame, runs: Runs, name: str) -> bool:
-    """Returns whether a metric is highest in the last tenth of most of the runs.
-
-    Medians are compared, as single records are noisy.
-    """
-    rising = []
-    for index in rows.index:
-        metrics = runs.metrics[index]
-        values = metrics[name].dropna().to_numpy() if name in metrics else np.empty(0)
-        if values.size:
-            parts = np.array_split(values, min(10, values.size))
-            medians = [np.median(part) for part in parts]
-            rising.append(medians[-1] >= max(medians))
-    return bool(rising) and float(np.mean(rising)) > 0.5

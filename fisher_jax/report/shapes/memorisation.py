@@ -8,17 +8,17 @@ import pandas as pd
 from fisher_jax.report import canvas
 from fisher_jax.report.canvas import Drawing
 from fisher_jax.report.choose import Setting, accuracy_metric, settings_of
-from fisher_jax.report.claims import Claim, Rule
+from fisher_jax.report.claims import Claim
 from fisher_jax.report.collect import Runs
-from fisher_jax.report.decide import Decision, ratio_below
 from fisher_jax.report.item import FigurePart, Item
 from fisher_jax.report.names import position
-from fisher_jax.report.rules import by_seed, chosen_runs
+from fisher_jax.report.rules import ratio_falls
 from fisher_jax.report.shapes.coefficients import (
     SPREAD,
     coefficient_groups,
     draw_coefficients,
 )
+from fisher_jax.report.values import FIRST_NETWORKS, is_second_network, with_ratio
 
 CAPTION = (
     "25% of the labels are noisy. Above: norms of the mean gradient over clean "
@@ -33,9 +33,7 @@ ALT = (
     "paths of clean against noisy training accuracy."
 )
 NOISE = 0.25
-# The first of two networks, or what stands for it; all others are the second.
-_FIRST = ("vgg11", "simple_cnn")
-_ORDER = (*_FIRST, "wide_resnet", "resnet", "densenet")
+_ORDER = (*FIRST_NETWORKS, "wide_resnet", "resnet", "densenet")
 
 
 def noisy_settings(rows: pd.DataFrame, methods: tuple[str, ...]) -> list[Setting]:
@@ -46,16 +44,6 @@ def noisy_settings(rows: pd.DataFrame, methods: tuple[str, ...]) -> list[Setting
     kept = (rows["noise"] == NOISE) & rows["method"].isin((*methods, "baseline"))
     settings = settings_of(rows[kept], by_noise=True) if kept.any() else []
     return sorted(settings, key=lambda s: position(_model(s), _ORDER)[0])
-
-
-def at_papers_noise(rule: Rule) -> Rule:
-    """Returns the rule for settings with 25% noisy labels only, as in the paper."""
-
-    def decide(setting: Setting, runs: Runs) -> Decision | None:
-        is_papers = (setting.runs["noise"] == NOISE).all()
-        return rule(setting, runs) if is_papers else None
-
-    return decide
 
 
 def _model(setting: Setting) -> str:
@@ -71,8 +59,11 @@ def memorisation_item(
     is_second: bool,
 ) -> Item:
     """Returns the item of the first network, or of the second."""
-    rule = at_papers_noise(partial(ratio_falls, is_second=is_second))
-    claim = "FP lowers the gradient norm of noisy examples more than of clean ones."
+    claim = Claim(
+        "FP lowers the gradient norm of noisy examples more than of clean ones.",
+        partial(ratio_falls, is_second=is_second),
+        NOISE,
+    )
     draw = partial(draw_memorisation, is_second=is_second)
     return Item(
         name=name,
@@ -80,7 +71,7 @@ def memorisation_item(
         place=place,
         experiments=experiments,
         figure=FigurePart(draw, CAPTION, ALT),
-        claims=(Claim(claim, rule),),
+        claims=(claim,),
     )
 
 
@@ -93,7 +84,7 @@ def draw_memorisation(
         is_second: of another network than VGG-11, or SimpleCNN in its place.
     """
     settings = noisy_settings(rows, ("fp",))
-    settings = [s for s in settings if (_model(s) not in _FIRST) == is_second]
+    settings = [s for s in settings if is_second_network(s) == is_second]
     if not settings:
         return f"no {'second ' if is_second else ''}network with 25% noisy labels"
     figure, all_axes = canvas.new_figure(2 * len(settings), 3, height=1.7)
@@ -101,7 +92,7 @@ def draw_memorisation(
     colours = canvas.coefficient_colours(figure, all_axes, list(coefficients.dropna()))
     for place, setting in enumerate(settings):
         axes = all_axes[2 * place : 2 * place + 2]
-        _draw_setting(axes, setting, _with_ratio(setting.runs, runs), colours)
+        _draw_setting(axes, setting, with_ratio(setting.runs, runs), colours)
     canvas.legend_below(figure, *all_axes.flat)
     count = sum(len(setting.runs) for setting in settings)
     return Drawing(figure, count, canvas.notes_of(settings))
@@ -152,35 +143,3 @@ def _draw_paths(
             points = line | {"linestyle": "none", "marker": "o", "markersize": 2}
             axes.plot(noisy.mean, clean.mean, **points)
     canvas.label_axes(axes, "", "noisy examples, %", "clean examples, %")
-
-
-def _with_ratio(rows: pd.DataFrame, runs: Runs) -> Runs:
-    """The runs with gradient/ratio, noisy over clean, in a copy of their records."""
-    metrics = dict(runs.metrics)
-    for index in rows.index:
-        frame = metrics[index]
-        if {"gradient/clean_norm", "gradient/noisy_norm"} <= set(frame):
-            clean = frame["gradient/clean_norm"].where(frame["gradient/clean_norm"] > 0)
-            ratio = frame["gradient/noisy_norm"] / clean
-            metrics[index] = frame.assign(**{"gradient/ratio": ratio})
-    return runs._replace(metrics=metrics)
-
-
-def ratio_falls(setting: Setting, runs: Runs, *, is_second: bool) -> Decision | None:
-    """Decides whether FP lowers ‖g_n‖ / ‖g_c‖, its geometric mean along training."""
-    if (_model(setting) not in _FIRST) != is_second:
-        return None
-    sides = []
-    for chosen in (chosen_runs(setting, method) for method in ("fp", "baseline")):
-        metrics = _with_ratio(chosen, runs).metrics
-        means = {
-            index: np.exp(np.log(metrics[index]["gradient/ratio"]).mean())
-            for index in chosen.index
-            if "gradient/ratio" in metrics[index]
-        }
-        kept = chosen.loc[list(means)]
-        sides.append(by_seed(kept, pd.Series(means, dtype=float)))
-    if not all(sides):
-        return None
-    names = "‖g_n‖ / ‖g_c‖ with FP", "that without"
-    return ratio_below(sides[0], sides[1], 1.0, names=names)

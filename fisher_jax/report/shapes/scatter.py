@@ -6,7 +6,7 @@ from matplotlib.axes import Axes
 
 from fisher_jax.report import canvas
 from fisher_jax.report.collect import Runs
-from fisher_jax.report.rules import rank_correlation
+from fisher_jax.report.values import rank_correlation
 
 CAPTION = (
     "ρ is Spearman's rank correlation over the records of a run, its mean over runs "

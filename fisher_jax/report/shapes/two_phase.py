@@ -15,14 +15,14 @@ from fisher_jax.report.choose import final_stage
 from fisher_jax.report.claims import Claim
 from fisher_jax.report.collect import Runs
 from fisher_jax.report.item import FigurePart, Item
-from fisher_jax.report.phases import (
+from fisher_jax.report.phases import varied_settings
+from fisher_jax.report.rules import (
     ends_flatter,
     ends_more_accurate,
     phase_one_ends_flatter,
-    varied_settings,
 )
-from fisher_jax.report.rules import last_of
 from fisher_jax.report.statistics import summarise
+from fisher_jax.report.values import last_of
 
 CAPTION = (
     "Phase one trains with a high or low regularising {word}, phase two continues "

@@ -32,17 +32,17 @@ CNN, RESNET = "cifar10_simple_cnn", "cifar100_wide_resnet"
     ],
 )
 def test_published_values(table, size, last, value):
-    assert len(table.PUBLISHED) == size
-    assert table.PUBLISHED[last].value == value
+    assert len(table.ITEM.published) == size
+    assert table.ITEM.published[last].value == value
 
 
 def test_deviations_are_kept_beside_values():
-    assert table2.PUBLISHED["cifar100_vgg11", "eta_star"].std == 1.2
-    assert table7.PUBLISHED["tiny_imagenet_wide_resnet", "fp"].std == 5.85
+    assert table2.ITEM.published["cifar100_vgg11", "eta_star"].std == 1.2
+    assert table7.ITEM.published["tiny_imagenet_wide_resnet", "fp"].std == 5.85
 
 
 def test_fp_costs_1_09_to_1_69_times_the_baseline_in_the_paper():
-    times = table5.PUBLISHED
+    times = table5.ITEM.published
     settings = {setting for setting, _ in times}
     ratios = [times[s, "fp"].value / times[s, "baseline"].value for s in settings]
     assert [round(min(ratios), 2), round(max(ratios), 2)] == [

@@ -1,0 +1,127 @@
+"""What a rule compares: values of runs, by seed, of their records or of a column."""
+
+from collections.abc import Callable, Hashable
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from fisher_jax.report.choose import Setting, final_stage, for_cell
+from fisher_jax.report.collect import Runs
+
+# The first of two networks, or what stands for it; all others are the second.
+FIRST_NETWORKS = ("vgg11", "simple_cnn")
+LETTERS = {"learning_rate": "η", "batch_size": "S"}
+
+
+def by_seed(runs: pd.DataFrame, values: pd.Series) -> dict[Hashable, float]:
+    """Returns values by their run's seed, the mean where a seed has several.
+
+    Runs without a seed count by themselves.
+    """
+    keys = [
+        f"run {index}" if pd.isna(seed) else f"seed {seed:g}"
+        for index, seed in runs["seed"].items()
+    ]
+    return dict(values.astype(float).groupby(keys).mean())
+
+
+def chosen_runs(setting: Setting, method: str) -> pd.DataFrame:
+    """Returns a method's runs at its best strength, as a table's cell has them."""
+    return for_cell(setting.runs[setting.runs["method"] == method]).runs
+
+
+def extremes(
+    setting: Setting, varied: str, first: str
+) -> tuple[tuple[str, pd.DataFrame], tuple[str, pd.DataFrame]] | None:
+    """Returns the runs at both ends of a column, each with its name, or None.
+
+    Args:
+        first: the end that comes first: "smallest" or "largest".
+    """
+    rows = final_stage(setting.runs)
+    values = sorted(set(rows[varied].dropna()), reverse=first == "largest")
+    if len(values) < 2:
+        return None
+    one, other = (
+        (f"{LETTERS[varied]} {value:.3g}", rows[rows[varied] == value])
+        for value in (values[0], values[-1])
+    )
+    return one, other
+
+
+def last_of(rows: pd.DataFrame, runs: Runs, name: str) -> pd.Series:
+    """Returns the last record of a metric in each row's run, nan without one."""
+    return _of_records(rows, runs, name, lambda values: values.iloc[-1])
+
+
+def lowest_of(rows: pd.DataFrame, runs: Runs, name: str) -> pd.Series:
+    """Returns the lowest record of a metric in each row's run, nan without one."""
+    return _of_records(rows, runs, name, lambda values: values.min())
+
+
+def highest_of(
+    rows: pd.DataFrame, runs: Runs, name: str, *, after_epoch: float = 0
+) -> pd.Series:
+    """Returns the highest record of a metric in each row's run, nan without one."""
+    return _of_records(rows, runs, name, lambda values: values.max(), after_epoch)
+
+
+def _of_records(
+    rows: pd.DataFrame,
+    runs: Runs,
+    name: str,
+    value: Callable[[pd.Series], float],
+    after_epoch: float = 0,
+) -> pd.Series:
+    found = {}
+    for index in rows.index:
+        metrics = runs.metrics[index]
+        recorded = pd.Series(dtype=float)
+        if name in metrics:
+            recorded = metrics.loc[metrics["epoch"] >= after_epoch, name].dropna()
+        found[index] = value(recorded) if len(recorded) else np.nan
+    return pd.Series(found, dtype=float)
+
+
+def rank_correlation(metrics: pd.DataFrame, x: str, y: str) -> float:
+    """Returns Spearman's ρ over a run's records; nan below three, or if one is flat."""
+    if x not in metrics or y not in metrics:
+        return np.nan
+    both = metrics[[x, y]].dropna()
+    if len(both) < 3 or both[x].nunique() < 2 or both[y].nunique() < 2:
+        return np.nan
+    return float(stats.spearmanr(both[x], both[y]).statistic)
+
+
+def still_rises(rows: pd.DataFrame, runs: Runs, name: str) -> bool:
+    """Returns whether a metric is highest in the last tenth of most of the runs.
+
+    Medians are compared, as single records are noisy.
+    """
+    rising = []
+    for index in rows.index:
+        metrics = runs.metrics[index]
+        values = metrics[name].dropna().to_numpy() if name in metrics else np.empty(0)
+        if values.size:
+            parts = np.array_split(values, min(10, values.size))
+            medians = [np.median(part) for part in parts]
+            rising.append(medians[-1] >= max(medians))
+    return bool(rising) and float(np.mean(rising)) > 0.5
+
+
+def with_ratio(rows: pd.DataFrame, runs: Runs) -> Runs:
+    """Returns the runs with gradient/ratio, noisy over clean, in their records."""
+    metrics = dict(runs.metrics)
+    for index in rows.index:
+        frame = metrics[index]
+        if {"gradient/clean_norm", "gradient/noisy_norm"} <= set(frame):
+            clean = frame["gradient/clean_norm"].where(frame["gradient/clean_norm"] > 0)
+            ratio = frame["gradient/noisy_norm"] / clean
+            metrics[index] = frame.assign(**{"gradient/ratio": ratio})
+    return runs._replace(metrics=metrics)
+
+
+def is_second_network(setting: Setting) -> bool:
+    """Whether its network is another than VGG-11, or SimpleCNN in its place."""
+    return str(setting.runs["model"].iloc[0]) not in FIRST_NETWORKS
