@@ -1,3 +1,4 @@
+import dataclasses
 from functools import partial
 
 import jax
@@ -30,17 +31,18 @@ def params():
 def split():
     generator = np.random.default_rng(0)
     return DeviceSplit(
-        images=jnp.asarray(generator.integers(0, 256, (NUM, 2, 2, 2)), jnp.uint8),
+        pixels=jnp.asarray(generator.integers(0, 256, (NUM, 8)), jnp.uint8),
         labels=jnp.asarray(generator.integers(0, CLASSES, NUM), jnp.int32),
         is_noisy=jnp.asarray(generator.random(NUM) < 0.4),
         mean=jnp.array([0.4, 0.5], jnp.float32),
         std=jnp.array([0.2, 0.3], jnp.float32),
+        image_shape=(2, 2, 2),
     )
 
 
 def numpy_losses(split, params):
     """Per-example loss and correctness, from the definitions, in float64."""
-    images = np.asarray(split.images, np.float64) / 255
+    images = np.asarray(split.pixels, np.float64).reshape(NUM, 2, 2, 2) / 255
     inputs = (images - np.asarray(split.mean)) / np.asarray(split.std)
     logits = 2.0 * inputs.reshape(NUM, -1) @ np.asarray(params["w"], np.float64)
     shifted = logits - logits.max(1, keepdims=True)
@@ -74,7 +76,7 @@ def test_a_subset_is_scored_alone(logits_fn, params, split):
 
 
 def test_without_noisy_examples_their_accuracy_is_undefined(logits_fn, params, split):
-    clean = split._replace(is_noisy=jnp.zeros(NUM, bool))
+    clean = dataclasses.replace(split, is_noisy=jnp.zeros(NUM, bool))
     scores = measure.score(logits_fn, params, scored_batches(clean, batch_size=10))
     assert np.isnan(scores.noisy_accuracy)
     assert scores.clean_accuracy == scores.accuracy

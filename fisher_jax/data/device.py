@@ -4,6 +4,7 @@ The order is normalise, then augment: the zeros that a crop pads with are then t
 mean colour of the training set, not black.
 """
 
+import dataclasses
 from collections.abc import Callable, Generator
 from fractions import Fraction
 from typing import NamedTuple
@@ -128,20 +129,36 @@ def augment(
     raise DataError(f"dataset.augment={mode!r} must be one of none, flip, standard")
 
 
-class DeviceSplit(NamedTuple):
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class DeviceSplit:
     """One split, or a batch of one, in device memory, decoded, as bytes.
 
     Attributes:
+        pixels: [N, H, W, channels] of a batch; of a split that batches are gathered
+            from [N, H · W · channels], each image one row: a TPU lays out four axes
+            with N innermost, and would turn the whole split around for every batch.
         labels: what is trained on and scored against, noise included.
         is_noisy: whether the label differs from the true class.
         mean, std: per channel, of the training split, for pixels scaled to [0, 1].
+        image_shape: (H, W, channels).
     """
 
-    images: UInt8[Array, "N H W channels"]
+    pixels: UInt8[Array, "N *pixels"]
     labels: Int[Array, " N"]
     is_noisy: Bool[Array, " N"]
     mean: Float[Array, " channels"]
     std: Float[Array, " channels"]
+    image_shape: tuple[int, ...] = dataclasses.field(
+        kw_only=True, metadata={"static": True}
+    )
+
+
+def as_rows(
+    images: UInt8[np.ndarray, "N H W channels"],
+) -> UInt8[np.ndarray, "N bytes"]:
+    """Returns each image as one row of bytes, without a copy."""
+    return images.reshape(len(images), -1)
 
 
 class ScoredBatch(NamedTuple):
@@ -193,15 +210,15 @@ def filled(ids: Int[np.ndarray, " K"], size: int) -> Int[np.ndarray, " B"]:
 
 def normalised(split: DeviceSplit) -> Float[Array, "N H W channels"]:
     """Returns all images, normalised."""
-    return normalise(split.images, split.mean, split.std)
+    return normalise(_as_images(split.pixels, split), split.mean, split.std)
 
 
 def examples_at(
     split: DeviceSplit, indices: Int[Array, " B"]
 ) -> tuple[Float[Array, "B H W channels"], Int[Array, " B"]]:
     """Returns the normalised images and the labels at ``indices``."""
-    inputs = normalise(split.images[indices], split.mean, split.std)
-    return inputs, split.labels[indices]
+    batch = _batch_at(split, indices)
+    return normalised(batch), batch.labels
 
 
 def training_batch(
@@ -225,10 +242,19 @@ def training_batch(
     return inputs, labels
 
 
-@jax.jit
-def _take(split: DeviceSplit, indices: Int[Array, " B"]) -> DeviceSplit:
-    return split._replace(
-        images=split.images[indices],
+def _batch_at(split: DeviceSplit, indices: Int[Array, " B"]) -> DeviceSplit:
+    return dataclasses.replace(
+        split,
+        pixels=_as_images(split.pixels[indices], split),
         labels=split.labels[indices],
         is_noisy=split.is_noisy[indices],
     )
+
+
+def _as_images(
+    pixels: UInt8[Array, "B *pixels"], split: DeviceSplit
+) -> UInt8[Array, "B H W channels"]:
+    return pixels.reshape(-1, *split.image_shape)
+
+
+_take = jax.jit(_batch_at)

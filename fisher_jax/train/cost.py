@@ -4,6 +4,7 @@ FLOPs are those of the mathematics and hold for any device; bytes and memory are
 of the program compiled for the device at hand, and near to what others will need.
 """
 
+import math
 from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
@@ -23,6 +24,7 @@ from fisher_jax.train.assemble import (
     measure_settings,
     step_settings,
 )
+from fisher_jax.train.feed import gather_program
 from fisher_jax.train.gradients import PENALTIES
 from fisher_jax.train.keys import Config
 from fisher_jax.train.step import (
@@ -180,8 +182,9 @@ def lower_programs(
     """What a run compiles, for devices that need not be at hand.
 
     Returns:
-        "plain step", "evaluation", and where the configuration has them "step with an
-        update", "Tr(F)" and "Tr(H)": each traced when it is called.
+        "plain step", "evaluation", and where the configuration has them "batch", of a
+        set in memory, "step with an update", "Tr(F)" and "Tr(H)": each traced when it
+        is called.
 
     Raises:
         UserError: the model does not fit the images, or the devices not the batch.
@@ -198,12 +201,13 @@ def lower_programs(
     logits_fn = jax.tree_util.Partial(make_eval_apply(model), state.batch_stats)
     key, integer = state.key, same(jax.ShapeDtypeStruct((), jnp.int32))
 
-    def split(size: int, place: Callable[[Any], Any]) -> DeviceSplit:
-        pixels = jax.ShapeDtypeStruct((size, *data.image_shape), jnp.uint8)
+    def split(place: Callable[[Any], Any], size: int, *image: int) -> DeviceSplit:
+        pixels = jax.ShapeDtypeStruct((size, *image), jnp.uint8)
         labels = jax.ShapeDtypeStruct((size,), jnp.int32)
         channels = jax.ShapeDtypeStruct(data.image_shape[-1:], jnp.float32)
         flags = jax.ShapeDtypeStruct((size,), jnp.bool_)
-        return DeviceSplit(*place((pixels, labels, flags)), *same((channels, channels)))
+        shapes = (*place((pixels, labels, flags)), *same((channels, channels)))
+        return DeviceSplit(*shapes, image_shape=data.image_shape)
 
     def rows(size: int) -> Any:
         place = same if size % mesh.size else share
@@ -213,9 +217,15 @@ def lower_programs(
     num_train = min(config.dataset.num_train or data.num_train, data.num_train)
     if config.dataset.name == "imagenet2012":  # read from disk: only probes are held
         num_train = max(measured.fisher_examples, measured.hessian_examples)
+    train_split = split(same, num_train, math.prod(data.image_shape))
     programs: dict[str, Callable[[], jax.stages.Lowered]] = {
         "plain step": partial(lower_step, config, update_penalty=False, mesh=mesh)
     }
+    if config.dataset.name != "imagenet2012":
+        gather = gather_program(config.dataset.augment, mesh)
+        programs["batch"] = lambda: gather.lower(
+            train_split, rows(config.train.batch_size), key, integer
+        )
     if PENALTIES[config.penalty.name] is not None:
         programs["step with an update"] = partial(
             lower_step, config, update_penalty=True, mesh=mesh
@@ -224,7 +234,7 @@ def lower_programs(
         programs["Tr(F)"] = lambda: measure.estimate_fisher.lower(
             logits_fn,
             state.params,
-            split(num_train, same),
+            train_split,
             rows(min(measured.fisher_examples, num_train)),
             key,
             settings=settings,
@@ -233,7 +243,7 @@ def lower_programs(
         programs["Tr(H)"] = lambda: measure.estimate_hessian.lower(
             logits_fn,
             state.params,
-            split(num_train, same),
+            train_split,
             rows(parallel.round_up(measured.hessian_examples, mesh)),
             integer,
             key,
@@ -242,7 +252,7 @@ def lower_programs(
         )
     scored = parallel.round_up(measured.batch_size, mesh)
     programs["evaluation"] = lambda: measure.score_batch.lower(
-        logits_fn, state.params, split(scored, share), integer
+        logits_fn, state.params, split(share, scored, *data.image_shape), integer
     )
     return programs
 

@@ -21,6 +21,7 @@ from fisher_jax.data.device import (
     DeviceSplit,
     ScoredBatch,
     ScoredBatches,
+    as_rows,
     channel_statistics,
     normalised,
     scored_batches,
@@ -65,6 +66,13 @@ class Feed(NamedTuple):
     fresh_examples: Callable[[int], tuple[DeviceSplit, Int[np.ndarray, " F"]]]
 
 
+def gather_program(augment: str, mesh: Mesh) -> jax.stages.Wrapped:
+    """`training_batch`, compiled: from a split on every device to a batch over them."""
+    sharding = parallel.split_over_devices(mesh)
+    program = partial(training_batch, mode=augment)
+    return jax.jit(program, out_shardings=(sharding, sharding))
+
+
 def feed_from_memory(
     data: Selection,
     mesh: Mesh,
@@ -96,8 +104,9 @@ def feed_from_memory(
     statistics = channel_statistics(train_images)
 
     def put(images: np.ndarray, labels: np.ndarray, noisy: np.ndarray) -> DeviceSplit:
-        values = (images, labels, noisy, *statistics)
-        return DeviceSplit(*parallel.place(values, parallel.replicated(mesh)))
+        values = (as_rows(images), labels, noisy, *statistics)
+        placed = parallel.place(values, parallel.replicated(mesh))
+        return DeviceSplit(*placed, image_shape=images.shape[1:])
 
     place_rows = partial(parallel.place_rows, mesh=mesh)
     scored = partial(
@@ -111,15 +120,12 @@ def feed_from_memory(
         return partial(scored, put(images, labels, np.zeros(len(labels), bool)))
 
     train = put(train_images, data.labels, data.is_noisy)
-    sharding = parallel.split_over_devices(mesh)
-    make_batch = jax.jit(
-        partial(training_batch, mode=augment), out_shardings=(sharding, sharding)
-    )
+    gather = gather_program(augment, mesh)
 
     def training_batches(start: int, stop: int) -> Generator[TrainingBatch, None, None]:
         for step in range(start, stop):
             rows = batch_indices(seed, step, len(data.labels), batch_size)
-            yield make_batch(train, place_rows(rows), augment_key, np.int32(step))
+            yield gather(train, place_rows(rows), augment_key, np.int32(step))
 
     def fresh_examples(step: int) -> tuple[DeviceSplit, Int[np.ndarray, " F"]]:
         count = probe.fisher_ids.size
@@ -279,8 +285,9 @@ def _read_training_examples(
         size=data.size,
         reading=data.reading,
     )
-    values = (images.images, images.labels, data.is_noisy[rows], *statistics)
-    return DeviceSplit(*parallel.place(values, parallel.replicated(mesh)))
+    values = (as_rows(images.images), images.labels, data.is_noisy[rows], *statistics)
+    placed = parallel.place(values, parallel.replicated(mesh))
+    return DeviceSplit(*placed, image_shape=images.images.shape[1:])
 
 
 def _share() -> Share:
@@ -292,11 +299,12 @@ def _put_batch(
 ) -> DeviceSplit:
     """Puts this process's rows on its devices, as a part of the global batch."""
     sharding = parallel.split_over_devices(mesh)
-    images, labels, is_noisy = (
+    pixels, labels, is_noisy = (
         jax.make_array_from_process_local_data(sharding, rows)
         for rows in (batch.images, batch.labels, batch.is_noisy)
     )
-    return DeviceSplit(images, labels, is_noisy, *statistics)
+    shape = batch.images.shape[1:]
+    return DeviceSplit(pixels, labels, is_noisy, *statistics, image_shape=shape)
 
 
 def _gathered(probe: Probe) -> tuple[Int[np.ndarray, " R"], Probe]:

@@ -52,12 +52,12 @@ def test_collectives_are_counted_by_the_bytes_of_their_results():
     assert topology.collectives(TEXT) == {"all-reduce": 32, "all-gather": 20}
 
 
-def test_a_run_has_five_programs_and_they_are_those_of_its_mesh():
+def test_a_run_has_six_programs_and_they_are_those_of_its_mesh():
     mesh = jax.sharding.Mesh(jax.devices()[:1], (parallel.DATA_AXIS,))
     config = load_config(BASE, [*PENALISED, ("model.name", "simple_cnn")])
     programs = cost.lower_programs(config, mesh)
     assert set(programs) == {
-        "plain step", "step with an update", "Tr(F)", "Tr(H)", "evaluation",
+        "plain step", "batch", "step with an update", "Tr(F)", "Tr(H)", "evaluation",
     }  # fmt: skip
     one = topology.compile_program(programs["evaluation"]())
     # The batch as bytes and its labels, the parameters, and values on top.
@@ -106,3 +106,17 @@ def test_steps_send_what_the_page_on_pods_says(name):
         sent = topology.compile_program(programs[label]()).collectives
         assert set(sent) == {"all-reduce"}
         assert sent["all-reduce"] == pytest.approx(times * size, rel=0.02)
+
+
+@pytest.mark.slow
+@needs_libtpu
+def test_a_batch_leaves_the_other_images_alone():
+    """Held as [N, H, W, channels] the set would be turned around for each batch."""
+    mesh = topology.find_slice("v5e:1").mesh
+    changes = [("dataset.name", "cifar10"), ("model.name", "simple_cnn")]
+    programs = cost.lower_programs(load_config(BASE, changes), mesh)
+    cycles = {
+        label: topology.compile_program(programs[label]()).cycles
+        for label in ("batch", "plain step")
+    }
+    assert 0 < cycles["batch"] < 0.1 * cycles["plain step"]

@@ -86,11 +86,12 @@ def make_split(mesh):
     generator = np.random.default_rng(0)
     return parallel.place(
         DeviceSplit(
-            generator.integers(0, 256, (EXAMPLES, 8, 8, 3), dtype=np.uint8),
+            generator.integers(0, 256, (EXAMPLES, 8 * 8 * 3), dtype=np.uint8),
             generator.integers(0, CLASSES, EXAMPLES).astype(np.int32),
             np.zeros(EXAMPLES, bool),
             np.full(3, 0.5, np.float32),
             np.full(3, 0.25, np.float32),
+            image_shape=(8, 8, 3),
         ),
         parallel.replicated(mesh),
     )
