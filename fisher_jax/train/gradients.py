@@ -5,6 +5,7 @@ once for the cross-entropy; an update of the penalty needs two more, of the grad
 inside its square and of its own gradient, which every device then holds whole.
 """
 
+import inspect
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -211,59 +212,14 @@ def penalty_of_step(
     )
 
 
-class PenalisedBatch(NamedTuple):
-    """What a penalty may look at beside the network."""
-
-    inputs: Float[Array, "B ..."]
-    labels: Int[Array, " B"]
-    key: Key[Array, ""]
-
-
 # The choices of ``penalty.name``; None: no penalty whose gradient is added.
 PENALTIES: Mapping[str, Callable[..., Float[Array, ""]] | None] = {
     "none": None,
-    "fisher": lambda logits_fn, params, batch, settings, options: (
-        penalties.fisher_penalty(
-            logits_fn,
-            params,
-            batch.inputs,
-            batch.key,
-            draw=settings.draw,
-            num_groups=settings.num_groups,
-            method=settings.method,
-            **options,
-        )
-    ),
-    "fisher_single": lambda logits_fn, params, batch, settings, options: (
-        penalties.single_example_fisher_penalty(
-            logits_fn, params, batch.inputs, batch.key, method=settings.method
-        )
-    ),
-    "gradient": lambda logits_fn, params, batch, settings, options: (
-        penalties.gradient_penalty(
-            logits_fn,
-            params,
-            batch.inputs,
-            batch.labels,
-            method=settings.method,
-            **options,
-        )
-    ),
-    "random_label": lambda logits_fn, params, batch, settings, options: (
-        penalties.random_label_penalty(
-            logits_fn,
-            params,
-            batch.inputs,
-            batch.key,
-            method=settings.method,
-            **options,
-        )
-    ),
-    "input_gradient": lambda logits_fn, params, batch, settings, options: (
-        penalties.input_gradient_penalty(
-            logits_fn, params, batch.inputs, batch.labels, **options
-        )
-    ),
+    "fisher": penalties.fisher_penalty,
+    "fisher_single": penalties.single_example_fisher_penalty,
+    "gradient": penalties.gradient_penalty,
+    "random_label": penalties.random_label_penalty,
+    "input_gradient": penalties.input_gradient_penalty,
     "gradient_norm": None,  # changes the gradient itself, in every step
 }
 
@@ -279,12 +235,26 @@ def penalty_function(
 ) -> Callable[[PyTree], Float[Array, ""]]:
     """Returns params -> penalty, the one that ``settings.name`` says.
 
+    It is called with the network and params and, by the names of its parameters, with
+    what it takes of inputs, labels, key, draw, num_groups, method, chunk_size and
+    axis_name.
+
     Raises:
         ValueError: the name is not one of PENALTIES with a function.
     """
     penalty = PENALTIES.get(settings.name)
     if penalty is None:
         raise ValueError(f"no penalty {settings.name!r}, one of {', '.join(PENALTIES)}")
-    batch = PenalisedBatch(inputs, labels, key)
-    options = {"chunk_size": chunk_size, "axis_name": axis_name}
-    return lambda params: penalty(logits_fn, params, batch, settings, options)
+    offered: dict[str, Any] = {
+        "inputs": inputs,
+        "labels": labels,
+        "key": key,
+        "draw": settings.draw,
+        "num_groups": settings.num_groups,
+        "method": settings.method,
+        "chunk_size": chunk_size,
+        "axis_name": axis_name,
+    }
+    names = inspect.signature(penalty).parameters
+    taken = {name: offered[name] for name in names if name in offered}
+    return lambda params: penalty(logits_fn, params, **taken)
