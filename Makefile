@@ -90,8 +90,7 @@ bench-tpu: install
 	  --topology=$(TOPOLOGY) --config.measure.precision=default
 
 # The same command continues. SMALL="table1 fig03" picks some of them.
-SMALL ?= fig01 table1 table2 table3 fig02 fig03 fig06 fig07 fig14 fig15 fig16 fig17 \
-  fig18 fig19 fig20 fig21 beyond_estimators beyond_rfp
+SMALL ?= $(basename $(notdir $(shell grep -l '^get_config, get_sweep = ' experiments/*.py)))
 small: install
 	@for name in $(SMALL); do \
 	  $(BIN)/python -m launch.sweep --config=experiments/$$name.py:small \

@@ -4,14 +4,17 @@ The shapes are those of real runs: accuracy that saturates, Tr(F) that peaks ear
 the lower the larger learning rate or penalty, every configuration key there is.
 """
 
+import importlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+import experiments
 from experiments import base
+from experiments.sweeps import SweepRun
 from fisher_jax.run_files import flatten
 
 VERSIONS = {
@@ -20,6 +23,7 @@ VERSIONS = {
     "jax": "0.10.2",
     "numpy": "2.4.6",
 }
+MAX_CANDIDATES = 30  # of a sweep's searches
 PENALTIES = {
     "fp": {"penalty.name": "fisher"},
     "rfp": {"penalty.name": "fisher", "penalty.draw": "rademacher"},
@@ -165,25 +169,46 @@ class _Curves:
         return row
 
 
-def paper_runs(
-    out: Path, *, num_epochs: int = 20, seeds: Sequence[int] = (0, 1, 2)
-) -> int:
-    """Writes runs of every experiment at the paper's settings; returns how many."""
+def paper_runs(out: Path, *, num_epochs: int = 20, num_seeds: int = 3) -> int:
+    """Writes runs of every experiment at the paper's settings; returns how many.
+
+    Of each setting the first seeds, and of the candidates of searches a few.
+    """
     count = 0
-    for changes in _all_experiments(num_epochs):
-        for seed in seeds:
-            count += 1
-            arguments = {k: v for k, v in changes.items() if k != "config"}
-            repeat = arguments.pop("repeat", 0)
-            config = changes["config"] | {"seed": 100 * repeat + seed}
-            if config.get("train.init_from"):
-                config["train.init_from"] = str(
-                    out / changes["experiment"] / f"{config['train.init_from']}-{seed}"
-                )
-            name = arguments.pop("name", f"run{count}") + f"-{seed}"
-            folder = out / changes["experiment"] / name
-            write_run(folder, changes=config, **arguments)
+    for path in sorted(Path(experiments.__path__[0]).glob("*.py")):
+        module = importlib.import_module(f"experiments.{path.stem}")
+        if not hasattr(module, "get_runs"):
+            continue
+        runs = list(_few(module.get_runs(""), num_seeds))
+        count += len(runs)
+        for run in runs:
+            config = flatten(run.config.to_dict()) | {"train.num_epochs": num_epochs}
+            if start := config["train.init_from"]:
+                folder = out / path.stem
+                config["train.init_from"] = start.replace("OUT", str(folder), 1)
+            write_run(
+                out / path.stem / run.name,
+                experiment=path.stem,
+                changes=config,
+                method=run.method,
+                stage="search" if run.search else "final",
+                group=run.group,
+                every_steps=config["measure.every_steps"],
+                estimators=bool(config["measure.estimator_repeats"]),
+            )
     return count
+
+
+def _few(runs: Sequence[SweepRun], num_seeds: int) -> Iterator[SweepRun]:
+    candidates = [run for run in runs if run.search]
+    yield from candidates[:: 1 + len(candidates) // MAX_CANDIDATES]
+    settings: dict[Any, list[SweepRun]] = {}
+    for run in runs:
+        if not run.search:
+            kind = run.setting, run.method, *run.group.items()
+            settings.setdefault(kind, []).append(run)
+    for of_setting in settings.values():
+        yield from of_setting[:num_seeds]
 
 
 SETTINGS = {
@@ -197,125 +222,6 @@ SETTINGS = {
     },
 }
 CNN = SETTINGS["cifar10_simple_cnn"]
-_RESNET = {"model.name": "resnet", "model.depth": 26}
-
-
-def _all_experiments(num_epochs: int) -> list[dict[str, Any]]:
-    epochs = {"train.num_epochs": num_epochs}
-    runs: list[dict[str, Any]] = []
-
-    def add(experiment: str, config: Mapping[str, Any], **arguments: Any) -> None:
-        merged = epochs | dict(config)
-        runs.append({"experiment": experiment, "config": merged, **arguments})
-
-    for setting in SETTINGS.values():
-        for method in ("eta_star", "baseline", "gp_x", "gp", "fp", "gp_r"):
-            rate = 0.1 if method == "eta_star" else 0.01
-            alpha = {"penalty.coefficient": 0.05} if method in PENALTIES else {}
-            add(
-                "table1",
-                setting | {"optimizer.learning_rate": rate} | alpha,
-                method=method,
-            )
-        for method in ("eta_star", "fp"):
-            alpha = {"penalty.coefficient": 0.05} if method == "fp" else {}
-            more = {"dataset.augment": "standard", "optimizer.learning_rate": 0.1}
-            add("table2", setting | more | alpha, method=method)
-    for name in ("cifar100_vgg11", "cifar100_wide_resnet"):
-        for noise in (0.25, 0.5):
-            more = SETTINGS[name] | {"dataset.label_noise": noise}
-            for method in ("baseline", "mixup", "gp_x", "gp_r"):
-                alpha = {"penalty.coefficient": 0.05} if method in PENALTIES else {}
-                beta = {"mixup.beta": 0.8} if method == "mixup" else {}
-                add("table3", more | alpha | beta, method=method)
-            for alpha in (0.01, 0.03, 0.1, 0.3, 1.0):
-                add(
-                    "table3",
-                    more | {"penalty.coefficient": alpha},
-                    method="fp",
-                    stage="search",
-                )
-            add("table3", more | {"penalty.coefficient": 0.3}, method="fp")
-    for rate in (0.0316, 0.001):
-        add(
-            "fig01",
-            SETTINGS["tiny_imagenet_wide_resnet"] | {"optimizer.learning_rate": rate},
-        )
-    for name, rates, sizes in (
-        ("imagenet2012", (0.001, 0.01, 0.1), ()),
-        ("cifar10", (0.007, 0.01, 0.05), (100, 500, 700)),
-        ("cifar100", (0.001, 0.005, 0.01), (100, 300, 700)),
-    ):
-        data = {"dataset.name": name, **_RESNET, "measure.hessian_probes": 30}
-        for rate in rates:
-            add("fig02", data | {"optimizer.learning_rate": rate})
-        for size in sizes:
-            add(
-                "fig07",
-                data | {"train.batch_size": size, "optimizer.learning_rate": 0.02},
-            )
-    for name in list(SETTINGS)[:4]:
-        for method, rate in (("eta_star", 0.1), ("baseline", 0.01)):
-            add(
-                "fig03",
-                SETTINGS[name] | {"optimizer.learning_rate": rate},
-                method=method,
-            )
-        for start in (1, 2, 4, 8, 16, 32, 64, 128):
-            more = {"penalty.start_epoch": start, "penalty.coefficient": 0.2 / start}
-            add("fig03", SETTINGS[name] | more, method="fp")
-    _two_phase(add)
-    _varied(add)
-    return runs
-
-
-def _two_phase(add: Any) -> None:
-    for name, key, high, low in (
-        ("cifar100", "optimizer.learning_rate", 0.01, 0.001),
-        ("cifar10", "train.batch_size", 100, 500),
-    ):
-        data = {"dataset.name": name, **_RESNET, "measure.hessian_probes": 30}
-        for start, value in (("high", high), ("low", low)):
-            first = f"first-{name}-{start}"
-            add("fig06", data | {key: value, "train.num_epochs": 20}, name=first)
-            for repeat in range(4):
-                more = {key: low, "train.init_from": first}
-                second = f"second-{name}-{start}-{repeat}"
-                add("fig06", data | more, name=second, repeat=repeat)
-
-
-def _varied(add: Any) -> None:
-    hessian = {"measure.hessian_probes": 30}
-    for size in (480, 500, 520, 80, 100, 120):
-        more = {"dataset.name": "cifar10", **_RESNET, **hessian}
-        add("fig14", more | {"train.batch_size": size, "optimizer.learning_rate": 0.02})
-    for rate in (0.0008, 0.001, 0.0012, 0.008, 0.01, 0.012):
-        more = {"dataset.name": "cifar100", **_RESNET, **hessian}
-        add("fig14", more | {"optimizer.learning_rate": rate})
-    for rate in np.geomspace(1e-3, 1e-1, 5):
-        add("fig15", CNN | {"optimizer.learning_rate": float(f"{rate:.4g}")})
-    for alpha in np.geomspace(0.01, 1, 10):
-        for every in (1, 10):
-            more = {"penalty.coefficient": float(alpha), "penalty.update_every": every}
-            add("fig16", CNN | more, method="fp")
-        single = {"penalty.coefficient": float(alpha) / 100, "penalty.update_every": 1}
-        add("fig17", CNN | single, method="fp_single")
-        large = {"train.batch_size": 1280, "penalty.num_examples": 128}
-        large |= {"penalty.coefficient": float(alpha), "penalty.update_every": 1}
-        add("fig20", CNN | large, method="fp")
-    for rate in (0.01, 0.1):
-        add("fig18", CNN | {"optimizer.learning_rate": rate}, every_steps=1)
-    for size in (32, 128, 512):
-        add("fig19", CNN | {"train.batch_size": size}, every_steps=1)
-    add("beyond_estimators", CNN, estimators=True)
-    for model in ("densenet", "resnet", "simple_cnn"):
-        add("fig21", {"dataset.name": "cifar10", "model.name": model, **hessian})
-    for noise in (0.0, 0.25):
-        more = SETTINGS["cifar100_vgg11"] | {"dataset.label_noise": noise}
-        add("beyond_rfp", more, method="baseline")
-        for method in ("fp", "rfp", "gp_r"):
-            for alpha in (0.01, 0.1, 1.0):
-                add("beyond_rfp", more | {"penalty.coefficient": alpha}, method=method)
 
 
 def _nested(flat: Mapping[str, Any]) -> dict[str, Any]:

@@ -23,7 +23,7 @@ PAPERS_TABLES = [key for key in TABLES if ITEMS[key].place]
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs")
-    paper_runs(folder, num_epochs=6, seeds=(0,))
+    paper_runs(folder, num_epochs=6, num_seeds=1)
     return load_runs([folder])
 
 

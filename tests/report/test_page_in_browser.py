@@ -26,7 +26,7 @@ LONG = "a_very_long_name_without_any_space_" * 6 + "<b>bold</b>"
 @pytest.fixture(scope="module")
 def page_url(tmp_path_factory):
     runs = tmp_path_factory.mktemp("runs")
-    paper_runs(runs, num_epochs=6, seeds=(0,))
+    paper_runs(runs, num_epochs=6, num_seeds=1)
     hostile = CNN | {"dataset.name": LONG, "train.num_epochs": 2}
     path = write_run(runs / "hostile", experiment="table1", changes=hostile)
     place = {"experiment": "table1", "method": LONG, "setting": LONG}

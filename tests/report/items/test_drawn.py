@@ -15,7 +15,7 @@ ITEMS = all_items()
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs")
-    paper_runs(folder, num_epochs=6, seeds=(0, 1))
+    paper_runs(folder, num_epochs=6, num_seeds=2)
     return load_runs([folder])
 
 
