@@ -17,7 +17,9 @@ compared in pairs.
 Methods: baseline (none), fp, rfp, gp_r at f = 10; sam (Foret et al. 2021, radius);
 gradient_norm (Zhao et al. 2022, to first order, lambda at r = 0.05), these two at every
 step. Without noise at the baseline's learning rate as in table 1; with noise at eta*
-and without weight decay as in table 3.
+and without weight decay as in table 3. The medium form has no noise, and adds RFP and
+importance draws with the batch in 8 groups, whose gradients are less noisy
+(docs/theory.md).
 
 Published: nothing; see docs/results.md for what came out.
 
@@ -27,7 +29,14 @@ Expected time: --estimate tells; small: 180 runs of 15 s each on two CPU cores.
 from collections.abc import Mapping
 
 from experiments import methods
-from experiments.settings import DIGITS, TrainingSetting, digits, settings
+from experiments.settings import (
+    CIFAR10_PART,
+    DIGITS,
+    MEDIUM_SEEDS,
+    PAPER,
+    TrainingSetting,
+    digits,
+)
 from experiments.sweeps import (
     Changes,
     Search,
@@ -59,6 +68,14 @@ GRIDS: Mapping[str, tuple[float, ...]] = {
     "sam": log_spaced(1e-2, 1e0, 9),
     "gradient_norm": log_spaced(1e-3, 1e0, 9),
 }
+GROUPED: Mapping[str, Changes] = {
+    "rfp_groups": {**CHANGES["rfp"], "penalty.num_groups": 8},
+    "importance_groups": {
+        **CHANGES["rfp"],
+        "penalty.draw": "importance",
+        "penalty.num_groups": 8,
+    },
+}
 FEWER: Mapping[str, tuple[float, ...]] = {
     "fp": (0.003, 0.01, 0.03, 0.1, 0.3, 1.0),
     "rfp": (0.01, 0.03, 0.1, 0.3, 1.0, 3.0),
@@ -66,24 +83,47 @@ FEWER: Mapping[str, tuple[float, ...]] = {
     "sam": (0.01, 0.02, 0.05, 0.1, 0.2, 0.5),
     "gradient_norm": (0.003, 0.01, 0.03, 0.1, 0.3, 1.0),
 }
+_RFP = CIFAR10_PART.coefficients["rfp"]
+MEDIUM_GRIDS: Mapping[str, tuple[float, ...]] = {
+    "fp": CIFAR10_PART.coefficients["fp"],
+    "rfp": _RFP,
+    "gp_r": CIFAR10_PART.coefficients["gp_r"],
+    "sam": FEWER["sam"],
+    "gradient_norm": FEWER["gradient_norm"],
+    "rfp_groups": _RFP,
+    "importance_groups": _RFP,
+}
 
 
 def get_runs(arg: str = "", winners: Winners | None = None) -> list[SweepRun]:
     """Returns the runs that can be defined with these winners."""
     check_arg("beyond_rfp.py", arg)
-    grids = FEWER if arg else GRIDS
-    runs = []
-    for noise in NOISE:
-        for setting in (_small(noise),) if arg == "small" else settings(arg):
-            plain = _plain(setting, noise, winners)
-            runs += over_seeds(plain, seeds=SEEDS)
-            for method, changes in CHANGES.items():
-                run = plain._replace(
-                    method=method, config=changed(plain.config, changes)
-                )
-                key = "sam.radius" if method == "sam" else "penalty.coefficient"
-                search = Search(f"{setting.name}/noise_{noise:g}/{method}", key)
-                runs += searched(run, search, grids[method], SEEDS, winners)
+    if arg == "medium":
+        return _setting_runs(CIFAR10_PART, 0.0, MEDIUM_GRIDS, winners)
+    return [
+        run
+        for noise in NOISE
+        for setting in ((_small(noise),) if arg else PAPER)
+        for run in _setting_runs(setting, noise, FEWER if arg else GRIDS, winners)
+    ]
+
+
+def _setting_runs(
+    setting: TrainingSetting,
+    noise: float,
+    grids: Mapping[str, tuple[float, ...]],
+    winners: Winners | None,
+) -> list[SweepRun]:
+    """One setting's runs at one noise: the plain ones, then search and final runs."""
+    plain = _plain(setting, noise, winners)
+    seeds = MEDIUM_SEEDS if setting is CIFAR10_PART else SEEDS
+    runs = over_seeds(plain, seeds=seeds)
+    for method, grid in grids.items():
+        changes = {**CHANGES, **GROUPED}[method]
+        run = plain._replace(method=method, config=changed(plain.config, changes))
+        key = "sam.radius" if method == "sam" else "penalty.coefficient"
+        search = Search(f"{setting.name}/noise_{noise:g}/{method}", key)
+        runs += searched(run, search, grid, seeds, winners)
     return runs
 
 

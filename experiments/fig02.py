@@ -37,7 +37,7 @@ def get_runs(arg: str = "") -> list[SweepRun]:
         return _runs(small, "digits_resnet8", (0.003, 0.01, 0.03), 4)
     if arg == "medium":
         medium = cifar_resnet26.get_config("medium")
-        return _runs(medium, "cifar10_resnet8", (0.003, 0.01, 0.03), 5)
+        return _runs(medium, "cifar10_resnet8", (0.01, 0.03, 0.1), 5)
     cifar10 = cifar_resnet26.get_config("cifar10")
     cifar100 = cifar_resnet26.get_config("cifar100")
     imagenet = imagenet_resnet18_fixup.get_config()

@@ -98,8 +98,8 @@ MEDIUM = Pair(
     "cifar10_resnet8",
     "medium",
     {"measure.hessian_examples": 1000, "measure.hessian_every_epochs": 8},
-    {"optimizer.learning_rate": 0.03},
-    {"optimizer.learning_rate": 0.003},
+    {"optimizer.learning_rate": 0.1},
+    {"optimizer.learning_rate": 0.01},
     {seed: (seed,) for seed in MEDIUM_SEEDS},
     early_epochs=8,
 )

@@ -35,7 +35,7 @@ def get_runs(arg: str = "") -> list[SweepRun]:
     if arg == "small":
         return _runs("small", "digits_resnet8", (25, 80, 250), 4)
     if arg == "medium":
-        return _runs("medium", "cifar10_resnet8", (50, 200, 500), 5)
+        return _runs("medium", "cifar10_resnet8", (50, 150, 450), 5, 0.05)
     return [
         *_runs("cifar10", "cifar10_resnet26", (100, 500, 700), 32),
         *_runs("cifar100", "cifar100_resnet26", (100, 300, 700), 32),
@@ -43,10 +43,14 @@ def get_runs(arg: str = "") -> list[SweepRun]:
 
 
 def _runs(
-    variant: str, setting: str, sizes: tuple[int, ...], num_seeds: int
+    variant: str,
+    setting: str,
+    sizes: tuple[int, ...],
+    num_seeds: int,
+    learning_rate: float = 0.02,
 ) -> list[SweepRun]:
     config = cifar_resnet26.get_config(variant)
-    config = changed(config, {"optimizer.learning_rate": 0.02})
+    config = changed(config, {"optimizer.learning_rate": learning_rate})
     runs = varied(SweepRun(config, setting, "baseline", {}), "train.batch_size", sizes)
     return over_seeds(*runs, seeds=range(num_seeds))
 

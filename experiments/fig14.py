@@ -39,7 +39,7 @@ from experiments.sweeps import (
 BATCH_SIZES = (480, 500, 520, 80, 100, 120)
 LEARNING_RATES = (0.0008, 0.001, 0.0012, 0.008, 0.01, 0.012)
 SMALL_LEARNING_RATES = (0.0024, 0.003, 0.0036, 0.024, 0.03, 0.036)
-MEDIUM_LEARNING_RATES = (0.0024, 0.003, 0.0036, 0.024, 0.03, 0.036)
+MEDIUM_LEARNING_RATES = (0.008, 0.01, 0.012, 0.08, 0.1, 0.12)
 PAPER = {**cifar_resnet26.UNTIL_250, "measure.hessian_examples": 1000}
 SMALL = {"measure.every_epochs": 5}
 
