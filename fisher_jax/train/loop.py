@@ -24,7 +24,7 @@ from fisher_jax.models.batch_norm import reestimate_batch_stats
 from fisher_jax.penalties import is_penalty_update
 from fisher_jax.train import checkpoints
 from fisher_jax.train.checkpoints import Best, PenaltySum, Snapshot
-from fisher_jax.train.feed import Feed, TrainingBatch
+from fisher_jax.train.feed import Feed
 from fisher_jax.train.progress import Display
 from fisher_jax.train.records import Record, append_record, finite_or_none
 from fisher_jax.train.signals import StopNow, StopSignals
@@ -113,49 +113,36 @@ def train(run: Run, snapshot: Snapshot, session: Session) -> Snapshot:
         UserError: a file could not be written.
         DataError: a file of the data set is damaged; a checkpoint is written.
     """
-    start = int(snapshot.state.step)
+    start, schedule = int(snapshot.state.step), run.schedule
     clock = _Clock(session.records)
     snapshot = _record_if_due(run, snapshot, start, session, clock)
-    batches = run.feed.training_batches(start, run.schedule.total_steps)
-    with closing(batches):
-        return _train_on(run, batches, snapshot, session, clock)
-
-
-def _train_on(
-    run: Run,
-    batches: Iterator[TrainingBatch],
-    snapshot: Snapshot,
-    session: Session,
-    clock: "_Clock",
-) -> Snapshot:
-    """Takes a step for each batch, with all that is due in between."""
-    schedule = run.schedule
     saved_at = time.monotonic()
-    for step in range(int(snapshot.state.step), schedule.total_steps):
-        previous, done = snapshot.metrics, step + 1
-        if session.trace is not None:
-            session.trace.before(step, snapshot.state)
-        with _saving_if_data_is_damaged(session, snapshot, step):
-            inputs, labels = next(batches)
-        state, metrics = take_step(run, snapshot.state, step, inputs, labels)
-        penalties = snapshot.penalties
-        if is_update(schedule, step):
-            penalties = _add(penalties, penalty_value(state))
-        snapshot = Snapshot(state, metrics, penalties, snapshot.best)
-        # This waits for the step before, while the new one is already under way.
-        _check_finite(previous, step - 1)
-        session.display.show_step(done)
-        session.stop.ask_all()
-        with _saving_if_data_is_damaged(session, snapshot, done):
-            snapshot = _record_if_due(run, snapshot, done, session, clock)
-        is_last = done == schedule.total_steps
-        if is_last or session.stop.is_due or _is_save_due(schedule, done, saved_at):
-            _check_finite(metrics, step)
-            checkpoints.save(session.manager, snapshot, done)
-            saved_at = time.monotonic()
-        if session.stop.is_due:
-            checkpoints.finish(session.manager)
-            raise Stopped(done)
+    with closing(run.feed.training_batches(start, schedule.total_steps)) as batches:
+        for step in range(start, schedule.total_steps):
+            previous, done = snapshot.metrics, step + 1
+            if session.trace is not None:
+                session.trace.before(step, snapshot.state)
+            with _saving_if_data_is_damaged(session, snapshot, step):
+                inputs, labels = next(batches)
+            state, metrics = take_step(run, snapshot.state, step, inputs, labels)
+            penalties = snapshot.penalties
+            if is_update(schedule, step):
+                penalties = _add(penalties, penalty_value(state))
+            snapshot = Snapshot(state, metrics, penalties, snapshot.best)
+            # This waits for the step before, while the new one is already under way.
+            _check_finite(previous, step - 1)
+            session.display.show_step(done)
+            session.stop.ask_all()
+            with _saving_if_data_is_damaged(session, snapshot, done):
+                snapshot = _record_if_due(run, snapshot, done, session, clock)
+            is_last = done == schedule.total_steps
+            if is_last or session.stop.is_due or _is_save_due(schedule, done, saved_at):
+                _check_finite(metrics, step)
+                checkpoints.save(session.manager, snapshot, done)
+                saved_at = time.monotonic()
+            if session.stop.is_due:
+                checkpoints.finish(session.manager)
+                raise Stopped(done)
     checkpoints.finish(session.manager)
     return snapshot
 

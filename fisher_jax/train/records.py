@@ -18,21 +18,21 @@ FINISHED = "finished"
 DIVERGED = "diverged"
 
 
-def open_workdir(workdir: str, warn: Callable[[str], None]) -> tuple[Path, IO[str]]:
+def open_workdir(directory: Path, warn: Callable[[str], None]) -> IO[str]:
     """Makes the run directory and locks it for this process.
 
     Args:
-        workdir: the run directory.
+        directory: the run's, its workdir.
         warn: takes a line where the file system has no locks.
 
     Returns:
-        The directory and the open lock file; the lock lasts until it is closed.
+        The open lock file; the lock lasts until it is closed.
 
     Raises:
         UserError: it cannot be made or written, another process runs in it, or its
             name would break checkpoints.
     """
-    directory = Path(workdir)
+    workdir = str(directory)
     check_name(directory, "workdir")
     try:
         directory.mkdir(parents=True, exist_ok=True)
@@ -46,7 +46,7 @@ def open_workdir(workdir: str, warn: Callable[[str], None]) -> tuple[Path, IO[st
             f"the file system of workdir {workdir!r} has no locks: nothing would stop "
             "another process from running in it, too"
         )
-    return directory, lock
+    return lock
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:

@@ -1,8 +1,8 @@
 """A run from configuration to result: ``run`` is what main.py calls."""
 
 import sys
-from collections.abc import Callable, Mapping
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -55,7 +55,7 @@ def run(config: Config, command: CommandLine) -> int:
     stop = StopSignals()
     stop.install()
     try:
-        return _run(config, command, settings, stop)
+        return _run_in_workdir(config, command, settings, stop)
     except UserError as error:
         if jax.process_count() == 1:
             raise
@@ -81,31 +81,17 @@ def _leave_after_loss(why: str) -> NoReturn:
     parallel.leave(EXIT_PREEMPTED)
 
 
-def _run(
+def _run_in_workdir(
     config: Config,
     command: CommandLine,
     settings: Mapping[str, Any],
     stop: StopSignals,
 ) -> int:
+    """Starts or continues what the workdir holds, if it has not ended before."""
     console = Console(
         soft_wrap=True, markup=False, highlight=False, quiet=not parallel.is_first()
     )
-    directory, locks = Path(command.workdir), ExitStack()
-
-    def open_workdir() -> tuple[bool, bool]:
-        """Returns whether this run has been here, and whether it has ended."""
-        _, lock = records.open_workdir(command.workdir, _warner(console))
-        locks.enter_context(lock)
-        is_known = records.check_same_config(
-            directory, flat_config(config), flat_config(Config())
-        )
-        has_ended = (directory / "result.json").exists()
-        if not has_ended:
-            if is_known:
-                check_same_settings(directory, settings)
-            require_tracker(config.tracker)
-        return is_known, has_ended
-
+    directory = Path(command.workdir)
     if dict(settings) != parallel.from_first(lambda: dict(settings)):
         raise UserError(
             "this process has other JAX or XLA settings than the first; start all with "
@@ -113,56 +99,101 @@ def _run(
         )
     if command.has_default_workdir:
         console.print(f"Run directory: {directory} (--workdir=DIR names another).")
-    with locks:
-        is_known, has_ended = parallel.from_first(open_workdir)
+    with ExitStack() as lock:
+        is_known, has_ended = parallel.from_first(
+            lambda: _enter(directory, config, settings, lock, _warner(console))
+        )
         if has_ended:
             return _report_earlier_end(console, directory)
-        startup.start_compilation_cache(default_cache_dir().parent / "xla")
-        mesh = parallel.make_mesh()
-        parallel.check_divides("train.batch_size", config.train.batch_size, mesh)
-        data = load_data(config)
-        plan, snapshot = build(config, data, mesh)
-        facts = facts_of(data, plan, snapshot.state)
+        plan, snapshot = _prepare(config, command, settings, console, is_known)
+        opened = _session(config, command, plan, snapshot, console, stop)
+        with opened as (session, snapshot):
+            try:
+                loop.train(plan, snapshot, session)
+                status, steps = records.FINISHED, plan.schedule.total_steps
+            except loop.Stopped as stopped:
+                console.print(
+                    f"Saved at step {stopped.step}; the same command continues from "
+                    "there."
+                )
+                return stop.exit_code
+            except loop.Diverged as error:
+                _print_divergence(console, error, session.manager)
+                status, steps = records.DIVERGED, 0
+                if session.records:
+                    steps = int(session.records[-1]["step"] or 0)
+            if session.tracker is not None:
+                session.tracker.end(status)
         if parallel.is_first():
-            content = config_json(config, command.argv, settings, facts)
-            if is_known:
-                _warn_of_changes(console, directory, content)
-            else:
-                records.write_json(directory / "config.json", content)
-        print_header(console, flat_config(config), facts)
-        return _run_to_end(config, command, plan, snapshot, console, stop)
+            measured = quantities(
+                session.records,
+                early_loss=config.measure.early_loss,
+                steps_per_epoch=plan.schedule.steps_per_epoch,
+            )
+            result = {"status": status, **measured, "steps": steps}
+            records.write_json(directory / "result.json", result)
+            _print_result(console, result, directory)
+    return EXIT_FINISHED if status == records.FINISHED else EXIT_DIVERGED
 
 
-def _report_earlier_end(console: Console, directory: Path) -> int:
-    result = records.read_json(directory / "result.json")
-    diverged = result.get("status") == records.DIVERGED
-    console.print(
-        f"This run has {'diverged' if diverged else 'finished'} before; its result is "
-        f"{directory / 'result.json'} (remove that file to run again)."
+def _enter(
+    directory: Path,
+    config: Config,
+    settings: Mapping[str, Any],
+    lock: ExitStack,
+    warn: Callable[[str], None],
+) -> tuple[bool, bool]:
+    """Locks the workdir; returns whether this run has been here, and has ended."""
+    lock.enter_context(records.open_workdir(directory, warn))
+    is_known = records.check_same_config(
+        directory, flat_config(config), flat_config(Config())
     )
-    return EXIT_DIVERGED if diverged else EXIT_FINISHED
+    has_ended = (directory / "result.json").exists()
+    if not has_ended:
+        if is_known:
+            check_same_settings(directory, settings)
+        require_tracker(config.tracker)
+    return is_known, has_ended
 
 
-def _warn_of_changes(
-    console: Console, directory: Path, content: Mapping[str, Any]
-) -> None:
-    lines = changes(records.read_json(directory / "config.json"), content)
-    if lines:
-        _warner(console)(
-            "from here on other bits are to be expected than without this restart: "
-            + "; ".join(lines)
-        )
+def _prepare(
+    config: Config,
+    command: CommandLine,
+    settings: Mapping[str, Any],
+    console: Console,
+    is_known: bool,
+) -> tuple[loop.Run, Snapshot]:
+    """Loads the data and builds the run; writes config.json or compares with it."""
+    startup.start_compilation_cache(default_cache_dir().parent / "xla")
+    mesh = parallel.make_mesh()
+    parallel.check_divides("train.batch_size", config.train.batch_size, mesh)
+    data = load_data(config)
+    plan, snapshot = build(config, data, mesh)
+    facts = facts_of(data, plan, snapshot.state)
+    if parallel.is_first():
+        content = config_json(config, command.argv, settings, facts)
+        path = Path(command.workdir) / "config.json"
+        if not is_known:
+            records.write_json(path, content)
+        elif lines := changes(records.read_json(path), content):
+            _warner(console)(
+                "from here on other bits are to be expected than without this restart: "
+                + "; ".join(lines)
+            )
+    print_header(console, flat_config(config), facts)
+    return plan, snapshot
 
 
-def _run_to_end(
+@contextmanager
+def _session(
     config: Config,
     command: CommandLine,
     plan: loop.Run,
     snapshot: Snapshot,
     console: Console,
     stop: StopSignals,
-) -> int:
-    """Continues from the newest intact checkpoint and writes the result."""
+) -> Iterator[tuple[loop.Session, Snapshot]]:
+    """What surrounds the loop, and the newest intact checkpoint or the snapshot."""
     directory, schedule = Path(command.workdir), plan.schedule
     is_first = parallel.is_first()
     with ExitStack() as files:
@@ -193,45 +224,20 @@ def _run_to_end(
             stop=stop,
             trace=trace,
         )
-        try:
-            status, steps = _train(plan, restored or snapshot, session, console)
-        except loop.Stopped as stopped:
-            console.print(
-                f"Saved at step {stopped.step}; the same command continues from there."
-            )
-            return stop.exit_code
-        if tracker is not None:
-            tracker.end(status)
-    if is_first:
-        result = {
-            "status": status,
-            **quantities(
-                kept,
-                early_loss=config.measure.early_loss,
-                steps_per_epoch=schedule.steps_per_epoch,
-            ),
-            "steps": steps,
-        }
-        records.write_json(directory / "result.json", result)
-        _print_result(console, result, directory)
-    return EXIT_FINISHED if status == records.FINISHED else EXIT_DIVERGED
+        is_alone = jax.process_count() == 1
+        any_wants = None if is_alone else parallel.Agreement(plan.mesh).any_wants
+        stop.start_noting(any_wants)
+        yield session, restored or snapshot
 
 
-def _train(
-    plan: loop.Run, snapshot: Snapshot, session: loop.Session, console: Console
-) -> tuple[str, int]:
-    """Trains to the end; returns how the run ended and after how many steps."""
-    is_alone = jax.process_count() == 1
-    session.stop.start_noting(
-        None if is_alone else parallel.Agreement(plan.mesh).any_wants
+def _report_earlier_end(console: Console, directory: Path) -> int:
+    result = records.read_json(directory / "result.json")
+    diverged = result.get("status") == records.DIVERGED
+    console.print(
+        f"This run has {'diverged' if diverged else 'finished'} before; its result is "
+        f"{directory / 'result.json'} (remove that file to run again)."
     )
-    try:
-        loop.train(plan, snapshot, session)
-    except loop.Diverged as error:
-        _print_divergence(console, error, session.manager)
-        measured = session.records
-        return records.DIVERGED, int(measured[-1]["step"] or 0) if measured else 0
-    return records.FINISHED, plan.schedule.total_steps
+    return EXIT_DIVERGED if diverged else EXIT_FINISHED
 
 
 def _keep_records(path: Path, last_step: int) -> list[records.Record]:

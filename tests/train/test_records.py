@@ -137,24 +137,25 @@ def test_json_is_written_whole_or_not_at_all(tmp_path):
 
 
 def test_the_second_process_in_a_workdir_is_refused(tmp_path):
-    directory, lock = records.open_workdir(str(tmp_path / "run"), pytest.fail)
+    directory = tmp_path / "run"
+    lock = records.open_workdir(directory, pytest.fail)
     with lock, pytest.raises(UserError, match="another process"):
-        records.open_workdir(str(directory), pytest.fail)
-    _, again = records.open_workdir(str(directory), pytest.fail)
+        records.open_workdir(directory, pytest.fail)
+    again = records.open_workdir(directory, pytest.fail)
     again.close()
 
 
 def test_a_workdir_that_cannot_be_made(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="cannot write to workdir"):
-        records.open_workdir(str(tmp_path / "file" / "run"), pytest.fail)
+        records.open_workdir(tmp_path / "file" / "run", pytest.fail)
 
 
 @pytest.mark.parametrize("name", ["lr=[0.1]", "a*", "what?", "a\\b", "\udcff"])
 def test_names_that_break_checkpoints_are_refused(tmp_path, name):
     """Orbax or TensorStore would write a checkpoint that it cannot read back."""
     with pytest.raises(UserError, match="in its name, with which checkpoints cannot"):
-        records.open_workdir(str(tmp_path / name), pytest.fail)
+        records.open_workdir(tmp_path / name, pytest.fail)
     assert not list(tmp_path.iterdir())
 
 
@@ -162,7 +163,8 @@ def test_names_that_break_checkpoints_are_refused(tmp_path, name):
 def test_a_file_system_without_locks_is_told_and_used(tmp_path, monkeypatch, number):
     monkeypatch.setattr(fcntl, "flock", failing(number))
     warnings = []
-    directory, lock = records.open_workdir(str(tmp_path / "run"), warnings.append)
+    directory = tmp_path / "run"
+    lock = records.open_workdir(directory, warnings.append)
     lock.close()
     assert directory.is_dir()
     assert len(warnings) == 1
@@ -172,7 +174,7 @@ def test_a_file_system_without_locks_is_told_and_used(tmp_path, monkeypatch, num
 def test_a_lock_that_fails_otherwise_is_no_other_process(tmp_path, monkeypatch):
     monkeypatch.setattr(fcntl, "flock", failing(errno.EIO))
     with pytest.raises(UserError, match=r"cannot write to workdir .*Input/output"):
-        records.open_workdir(str(tmp_path / "run"), pytest.fail)
+        records.open_workdir(tmp_path / "run", pytest.fail)
 
 
 def failing(number):
