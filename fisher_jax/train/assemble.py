@@ -1,6 +1,7 @@
 """The one place that turns configuration keys into objects; below it, arguments."""
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -23,7 +24,7 @@ from fisher_jax.train import checkpoints, loop
 from fisher_jax.train.checkpoints import Best, Snapshot
 from fisher_jax.train.feed import Feed, feed_from_memory, feed_from_stream
 from fisher_jax.train.gradients import PENALTIES, PenaltySettings, StepSettings
-from fisher_jax.train.keys import Config, Dataset, model_keys
+from fisher_jax.train.keys import Config, model_keys
 from fisher_jax.train.step import (
     StepMetrics,
     TrainState,
@@ -34,15 +35,9 @@ from fisher_jax.train.step import (
     stale_penalty,
     step_decay,
 )
+from fisher_jax.train.surroundings import check_data, check_network
 
-# For sets whose images differ in size: they are read from disk while training.
-STREAM_KEYS = (
-    "resize_size",
-    "crop_size",
-    "decode_threads",
-    "num_workers",
-    "read_ahead",
-)
+T = TypeVar("T")
 
 
 def load_data(config: Config) -> Selection:
@@ -54,18 +49,7 @@ def load_data(config: Config) -> Selection:
     """
     dataset = config.dataset
     stream = find_stream(dataset.name, dataset.data_dir)
-    size, reading = _image_size(dataset), _reading(dataset)
-    for key in STREAM_KEYS if stream is None else ():
-        if getattr(dataset, key) is not None:
-            raise UserError(
-                f"dataset.{key} is for sets that are read from disk in training, whose "
-                f"images differ in size; {dataset.name} is held in memory"
-            )
-    if stream is not None and dataset.image_size is not None:
-        raise UserError(
-            f"dataset.image_size is for sets that are held in memory; {dataset.name} "
-            "is read from disk in training: dataset.resize_size and dataset.crop_size"
-        )
+    check_data(config, is_streamed=stream is not None)
     return select_examples(
         stream
         or resample(load_source(dataset.name, dataset.data_dir), dataset.image_size),
@@ -73,28 +57,31 @@ def load_data(config: Config) -> Selection:
         num_validation=dataset.num_validation,
         num_train=dataset.num_train,
         label_noise=dataset.label_noise,
-        size=size,
-        reading=reading,
+        size=_given(ImageSize, resize=dataset.resize_size, crop=dataset.crop_size),
+        reading=_given(
+            Reading,
+            num_threads=dataset.decode_threads,
+            num_workers=dataset.num_workers,
+            read_ahead=dataset.read_ahead,
+        ),
     )
 
 
 def build(config: Config, data: Selection, mesh: Mesh) -> tuple[loop.Run, Snapshot]:
-    """Makes the run's functions and its initial snapshot.
+    """Makes the run's functions and its initial snapshot, after ``check_devices``.
 
     Raises:
-        UserError: the batch exceeds the data, the model does not fit the images or
-            cannot be computed in bfloat16 here, or ``train.init_from`` cannot be used.
+        UserError: the batch exceeds the data, the model does not fit the images,
+            ``train.init_from`` cannot be used, or as in ``surroundings.py``.
     """
     per_epoch = steps_per_epoch(len(data.labels), config.train.batch_size)
-    _check_compute_dtype(config.model.compute_dtype, mesh)
     model = make_model(config, data.source.num_classes)
     optimizer = make_optimizer(config, per_epoch)
     try:
         state = create_state(model, optimizer, data.image_shape, config.seed)
     except ValueError as error:
         raise UserError(f"model {config.model.name}: {error}") from error
-    _check_microbatches(config, state, mesh)
-    _check_groups(config, state, mesh)
+    check_network(config, state)
     everywhere = parallel.replicated(mesh)
     state = parallel.place(state, everywhere)
     if config.train.init_from is not None:
@@ -238,64 +225,9 @@ def _feed(config: Config, data: Selection, mesh: Mesh, augment_key: Array) -> Fe
     return feed_from_memory(data, mesh, augment_key=augment_key, **arguments)
 
 
-def _image_size(dataset: Dataset) -> ImageSize:
-    """The keys' values; where one is not given, the default or what goes with it."""
-    default = ImageSize()
-    crop = default.crop if dataset.crop_size is None else dataset.crop_size
-    resize = default.resize if dataset.resize_size is None else dataset.resize_size
-    if crop > resize:
-        raise UserError(
-            f"dataset.crop_size={crop} exceeds dataset.resize_size={resize}"
-        )
-    return ImageSize(resize, crop)
-
-
-def _reading(dataset: Dataset) -> Reading:
-    given = {
-        "num_threads": dataset.decode_threads,
-        "num_workers": dataset.num_workers,
-        "read_ahead": dataset.read_ahead,
-    }
-    return Reading(**{k: v for k, v in given.items() if v is not None})
-
-
-def _check_compute_dtype(compute_dtype: str, mesh: Mesh) -> None:
-    if compute_dtype != "float32" and mesh.devices.flat[0].platform == "cpu":
-        raise UserError(
-            f"model.compute_dtype={compute_dtype} is for accelerators: XLA's CPU "
-            "backend computes convolutions of that type wrongly; use float32"
-        )
-
-
-def _check_microbatches(config: Config, state: TrainState, mesh: Mesh) -> None:
-    parts, batch_size = config.train.microbatches, config.train.batch_size
-    if batch_size % (parts * mesh.size):
-        raise UserError(
-            f"train.batch_size={batch_size} is not divided by "
-            f"train.microbatches={parts} times {mesh.size} devices"
-        )
-    if parts > 1 and state.batch_stats:
-        raise UserError(
-            f"train.microbatches={parts} is not for batch norm, which model "
-            f"{config.model.name} has: its statistics would be of a part of the batch"
-        )
-
-
-def _check_groups(config: Config, state: TrainState, mesh: Mesh) -> None:
-    penalty = config.penalty
-    if penalty.num_groups == 1:
-        return
-    penalised = penalty.num_examples or config.train.batch_size
-    # Else every device computes the whole penalty.
-    is_split = penalised % mesh.size == 0
-    if is_split:
-        parallel.check_divides("penalty.num_groups", penalty.num_groups, mesh)
-    if state.batch_stats and penalty.batch_norm == "train":
-        raise UserError(
-            f"penalty.num_groups={penalty.num_groups} with model {config.model.name} "
-            "needs penalty.batch_norm=eval: else batch norm would take the statistics "
-            "of a group"
-        )
+def _given(kind: Callable[..., T], **values: int | None) -> T:
+    """The kind's own default where a value is None."""
+    return kind(**{name: value for name, value in values.items() if value is not None})
 
 
 def _random_order(seed: int, purpose: str, data: Selection) -> np.ndarray:

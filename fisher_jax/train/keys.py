@@ -22,6 +22,7 @@ from pydantic import (
 
 from fisher_jax import penalties
 from fisher_jax.curvature import fisher
+from fisher_jax.data.stream import ImageSize
 from fisher_jax.models import MODELS
 from fisher_jax.train.gradients import PENALTIES
 
@@ -400,11 +401,18 @@ class Config(Section):
 
 
 def _problems(config: Config) -> Iterator[str]:
-    """What is wrong with two keys at once, each in one line."""
+    """What is wrong with two keys at once, each in one line.
+
+    What takes data, devices or a network to tell stands in ``surroundings.py``.
+    """
     model, train, penalty = config.model, config.train, config.penalty
     for name in model_keys(model):
         if name not in MODELS[model.name].__dataclass_fields__:
             yield f"model.{name} is for {', '.join(takers(name))}, not for {model.name}"
+    size, default = config.dataset, ImageSize()
+    crop, resize = size.crop_size or default.crop, size.resize_size or default.resize
+    if crop > resize:
+        yield f"dataset.crop_size={crop} exceeds dataset.resize_size={resize}"
     if penalty.num_examples is not None and penalty.num_examples > train.batch_size:
         yield (
             f"penalty.num_examples ({penalty.num_examples}) exceeds train.batch_size "

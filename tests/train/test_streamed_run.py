@@ -15,6 +15,7 @@ from fisher_jax.errors import DataError, UserError
 from fisher_jax.train import assemble, loop
 from fisher_jax.train.config import check_config
 from fisher_jax.train.provenance import facts_of
+from fisher_jax.train.surroundings import check_devices
 from tests import command
 from tests.data.conftest import write_set
 from tests.data.photographs import write_photographs
@@ -214,9 +215,8 @@ def test_keys_that_do_not_fit_the_set(data_dir, overrides, said):
 @pytest.mark.skipif(jax.default_backend() != "cpu", reason="it works elsewhere")
 def test_bfloat16_is_refused_on_cpu():
     config = check_config({"model.compute_dtype": "bfloat16"})
-    mesh = parallel.make_mesh()
     with pytest.raises(UserError, match=r"model.compute_dtype=bfloat16 is for acc"):
-        assemble.build(config, assemble.load_data(config), mesh)
+        check_devices(config, parallel.make_mesh())
 
 
 SMALL_NETWORK = (

@@ -1,0 +1,87 @@
+"""What a configuration is refused for only beside its data set, devices and network.
+
+What it alone tells is refused when it is read, in ``keys.py``; this before the first
+step, all in one place.
+"""
+
+from jax.sharding import Mesh
+
+from fisher_jax import parallel
+from fisher_jax.errors import UserError
+from fisher_jax.train.keys import Config
+from fisher_jax.train.step import TrainState
+
+# For sets whose images differ in size: they are read from disk while training.
+STREAM_KEYS = (
+    "resize_size",
+    "crop_size",
+    "decode_threads",
+    "num_workers",
+    "read_ahead",
+)
+
+
+def check_data(config: Config, *, is_streamed: bool) -> None:
+    """Refuses keys for sets on disk with a set in memory, and the other way round.
+
+    Raises:
+        UserError: such a key is given.
+    """
+    dataset = config.dataset
+    given = [key for key in STREAM_KEYS if getattr(dataset, key) is not None]
+    if given and not is_streamed:
+        raise UserError(
+            f"dataset.{given[0]} is for sets that are read from disk in training, "
+            f"whose images differ in size; {dataset.name} is held in memory"
+        )
+    if is_streamed and dataset.image_size is not None:
+        raise UserError(
+            f"dataset.image_size is for sets that are held in memory; {dataset.name} "
+            "is read from disk in training: dataset.resize_size and dataset.crop_size"
+        )
+
+
+def check_devices(config: Config, mesh: Mesh) -> None:
+    """Refuses batches that the devices do not divide, and bfloat16 on a CPU.
+
+    Raises:
+        UserError: saying which key, and the nearest sizes that fit.
+    """
+    train, penalty, dtype = config.train, config.penalty, config.model.compute_dtype
+    parallel.check_divides("train.batch_size", train.batch_size, mesh)
+    if dtype != "float32" and mesh.devices.flat[0].platform == "cpu":
+        raise UserError(
+            f"model.compute_dtype={dtype} is for accelerators: XLA's CPU backend "
+            "computes convolutions of that type wrongly; use float32"
+        )
+    if train.batch_size % (train.microbatches * mesh.size):
+        raise UserError(
+            f"train.batch_size={train.batch_size} is not divided by "
+            f"train.microbatches={train.microbatches} times {mesh.size} devices"
+        )
+    penalised = penalty.num_examples or train.batch_size
+    # Where devices do not divide what it sees, each computes the whole penalty.
+    if penalty.num_groups > 1 and penalised % mesh.size == 0:
+        parallel.check_divides("penalty.num_groups", penalty.num_groups, mesh)
+
+
+def check_network(config: Config, state: TrainState) -> None:
+    """Refuses what batch norm's statistics would make another quantity.
+
+    Raises:
+        UserError: the network has batch norm, and the batch is taken in parts.
+    """
+    parts, penalty = config.train.microbatches, config.penalty
+    if not state.batch_stats:
+        return
+    if parts > 1:
+        raise UserError(
+            f"train.microbatches={parts} is not for batch norm, which model "
+            f"{config.model.name} has: its statistics would be of a part of the batch"
+        )
+    if penalty.num_groups > 1 and penalty.batch_norm == "train":
+        raise UserError(
+            f"penalty.num_groups={penalty.num_groups} with model {config.model.name} "
+            "needs penalty.batch_norm=eval: else batch norm would take the statistics "
+            "of a group"
+        )
