@@ -9,7 +9,7 @@ such as running statistics), so that new constants do not compile anew.
 from collections.abc import Callable, Iterable
 from contextlib import closing
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -120,7 +120,7 @@ def choose_probe(
 def score(
     logits_fn: OutputsFn, params: PyTree, batches: Iterable[ScoredBatch]
 ) -> SplitScores:
-    """SplitScores all valid examples of the batches."""
+    """Returns the mean loss and accuracies of all valid examples of the batches."""
     sums: list[_Sums] = []
     for batch in batches:
         sums.append(score_batch(logits_fn, params, *batch))
@@ -172,19 +172,19 @@ def measure_fisher(
         logits_fn, params, train, rows, estimate_key, settings=settings
     )
     rows = parallel.place_rows(ids[: settings.minibatch_size], settings.mesh)
-    minibatch = _minibatch_fisher_trace(
+    minibatch = estimate_fisher(
         logits_fn,
         params,
         train,
         rows,
         minibatch_key,
-        mesh=settings.mesh,
-        precision=settings.precision,
+        settings=settings,
+        of_minibatch=True,
     )
     return {
         "trace/fisher": float(estimate.mean),
         "trace/fisher_sem": float(estimate.sem),
-        "trace/fisher_minibatch": float(minibatch),
+        "trace/fisher_minibatch": float(minibatch.mean),
     }
 
 
@@ -275,24 +275,7 @@ def _ratio(numerator: float, denominator: float) -> float:
     return numerator / denominator if denominator else float("nan")
 
 
-def _spread(function: Callable[..., Any], mesh: Mesh | None, size: int) -> Any:
-    """``function(logits_fn, params, split, rows, key, axis_name=...)`` on all devices.
-
-    Each device sees its share of the rows. In a plain jit, gradients per example of a
-    batch that is split over devices would be gathered on all of them.
-    """
-    if mesh is None or mesh.size == 1 or size % mesh.size:
-        return function
-    same, share = PartitionSpec(), PartitionSpec(mesh.axis_names)
-    return jax.shard_map(
-        partial(function, axis_name=mesh.axis_names),
-        mesh=mesh,
-        in_specs=(same, same, same, share, same),
-        out_specs=same,
-    )
-
-
-@partial(jax.jit, static_argnames=("settings",))
+@partial(jax.jit, static_argnames=("settings", "of_minibatch"))
 def estimate_fisher(
     logits_fn: OutputsFn,
     params: PyTree,
@@ -301,59 +284,60 @@ def estimate_fisher(
     key: Key[Array, ""],
     *,
     settings: MeasureSettings,
+    of_minibatch: bool = False,
 ) -> Estimate:
-    """Tr(F) of rows of a split that lies on every device; each takes its share."""
+    """Tr(F), or Tr(F_B), of rows of a split that lies on every device.
 
-    def estimate(
-        logits_fn: OutputsFn,
-        params: PyTree,
-        split: DeviceSplit,
-        rows: Int[Array, " F"],
-        key: Key[Array, ""],
-        axis_name: AxisName = None,
-    ) -> Estimate:
-        return fisher_trace(
-            logits_fn,
-            params,
-            examples_at(split, rows)[0],
-            key,
-            estimator=settings.fisher_estimator,
-            draw=settings.fisher_draw,
-            chunk_size=min(settings.chunk_size, rows.shape[0]),
-            axis_name=axis_name,
-            precision=settings.precision,
+    Each device sees its share of the rows where the devices divide them. In a plain
+    jit, gradients per example of a batch that is split over devices would be gathered
+    on all of them.
+    """
+    function = partial(_fisher, settings=settings, of_minibatch=of_minibatch)
+    mesh = settings.mesh
+    if mesh is not None and mesh.size > 1 and rows.shape[0] % mesh.size == 0:
+        same, share = PartitionSpec(), PartitionSpec(mesh.axis_names)
+        function = jax.shard_map(
+            partial(function, axis_name=mesh.axis_names),
+            mesh=mesh,
+            in_specs=(same, same, same, share, same),
+            out_specs=same,
         )
-
-    spread = _spread(estimate, settings.mesh, rows.shape[0])
-    return spread(logits_fn, params, split, rows, key)
+    return function(logits_fn, params, split, rows, key)
 
 
-@partial(jax.jit, static_argnames=("mesh", "precision"))
-def _minibatch_fisher_trace(
+def _fisher(
     logits_fn: OutputsFn,
     params: PyTree,
     split: DeviceSplit,
     rows: Int[Array, " F"],
     key: Key[Array, ""],
     *,
-    mesh: Mesh | None,
-    precision: Precision,
-) -> Float[Array, ""]:
-    def trace(
-        logits_fn: OutputsFn,
-        params: PyTree,
-        split: DeviceSplit,
-        rows: Int[Array, " F"],
-        key: Key[Array, ""],
-        axis_name: AxisName = None,
-    ) -> Float[Array, ""]:
-        inputs, _ = examples_at(split, rows)
-        return minibatch_fisher_trace(
-            logits_fn, params, inputs, key, axis_name=axis_name, precision=precision
+    settings: MeasureSettings,
+    of_minibatch: bool,
+    axis_name: AxisName = None,
+) -> Estimate:
+    inputs, _ = examples_at(split, rows)
+    if of_minibatch:
+        trace = minibatch_fisher_trace(
+            logits_fn,
+            params,
+            inputs,
+            key,
+            axis_name=axis_name,
+            precision=settings.precision,
         )
-
-    spread = _spread(trace, mesh, rows.shape[0])
-    return spread(logits_fn, params, split, rows, key)
+        return Estimate(trace, jnp.float32(jnp.nan))
+    return fisher_trace(
+        logits_fn,
+        params,
+        inputs,
+        key,
+        estimator=settings.fisher_estimator,
+        draw=settings.fisher_draw,
+        chunk_size=min(settings.chunk_size, rows.shape[0]),
+        axis_name=axis_name,
+        precision=settings.precision,
+    )
 
 
 @partial(jax.jit, static_argnames=("num_probes", "precision"))

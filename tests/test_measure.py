@@ -173,7 +173,7 @@ def test_traces_have_the_precision_that_they_are_told(
             logits_fn, params, split, ids, key
         ),
         jax.make_jaxpr(
-            partial(measure._minibatch_fisher_trace, mesh=None, precision=precision)
+            partial(measure.estimate_fisher, settings=settings, of_minibatch=True)
         )(logits_fn, params, split, ids, key),
         jax.make_jaxpr(
             partial(measure.estimate_hessian, num_probes=2, precision=precision)
