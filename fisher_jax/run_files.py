@@ -75,8 +75,8 @@ def read_run(directory: Path) -> RunFiles:
     records, unreadable_lines = _records(_text(directory / "metrics.jsonl"))
     contents, unreadable_files = {}, []
     for name in ("config.json", "result.json", "run.json"):
-        contents[name], is_readable = _json(directory / name)
-        if not is_readable:
+        contents[name] = read_json(directory / name)
+        if not contents[name] and (directory / name).exists():
             unreadable_files.append(name)
     return RunFiles(
         directory=directory,
@@ -87,6 +87,15 @@ def read_run(directory: Path) -> RunFiles:
         place=contents["run.json"],
         unreadable_files=tuple(unreadable_files),
     )
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Returns the object in a JSON file; empty where there is none."""
+    try:
+        content = json.loads(_text(path))
+    except (ValueError, RecursionError):
+        return {}
+    return content if isinstance(content, dict) else {}
 
 
 def series(run: RunFiles, name: str) -> tuple[list[float], list[float]]:
@@ -228,12 +237,3 @@ def _text(path: Path) -> str:
         return path.read_text(errors="replace")
     except OSError:
         return ""
-
-
-def _json(path: Path) -> tuple[dict[str, Any], bool]:
-    """The object in a file, and False where a file is there but holds none."""
-    try:
-        content = json.loads(_text(path))
-    except (ValueError, RecursionError):
-        return {}, not path.exists()
-    return (content, True) if isinstance(content, dict) else ({}, False)

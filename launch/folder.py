@@ -11,15 +11,16 @@ How a run stands is read from its files alone, so a sweep can be stopped in any 
 
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple
 
 from fisher_jax.errors import UserError, one_line
-from fisher_jax.host.locks import lock_file
+from fisher_jax.host.files import write_whole
+from fisher_jax.host.locks import hold
 from fisher_jax.host.output import clock
 from fisher_jax.host.paths import check_name
+from fisher_jax.run_files import read_json
 
 QUEUED, WAITING, RUNNING = "queued", "waiting", "running"
 DONE, DIVERGED, FAILED, INTERRUPTED = "done", "diverged", "failed", "interrupted"
@@ -108,9 +109,8 @@ def open_folder(out: Path, definition: Mapping[str, Any] | None) -> dict[str, An
     return dict(definition)
 
 
-@contextmanager
-def locked(out: Path, warn: Callable[[str], None]) -> Iterator[None]:
-    """Holds the sweep's lock.
+def lock(out: Path, warn: Callable[[str], None]) -> IO[str]:
+    """Locks the sweep for this process, until what is returned is closed.
 
     Args:
         out: the sweep's folder.
@@ -119,21 +119,8 @@ def locked(out: Path, warn: Callable[[str], None]) -> Iterator[None]:
     Raises:
         UserError: another process works on this sweep.
     """
-    try:
-        lock, is_locked = lock_file(out / ".lock")
-    except BlockingIOError as error:
-        raise UserError(
-            f"another process runs the sweep in {out}; --status shows it"
-        ) from error
-    except OSError as error:
-        raise UserError(f"cannot use the folder {out}: {one_line(error)}") from error
-    if not is_locked:
-        warn(
-            f"the file system of {out} has no locks: nothing would stop another sweep "
-            "from running in it, too"
-        )
-    with lock:
-        yield
+    busy = f"another process runs the sweep in {out}; --status shows it"
+    return hold(out, f"the folder {out}", busy, warn)
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
@@ -142,21 +129,7 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
     Raises:
         OSError: it cannot be written.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        temporary.write_text(json.dumps(content, indent=1) + "\n")
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """Reads a JSON object; empty where there is none."""
-    try:
-        content = json.loads(path.read_text())
-    except (OSError, ValueError):
-        return {}
-    return content if isinstance(content, dict) else {}
+    write_whole(path, (json.dumps(content, indent=1) + "\n").encode())
 
 
 def supersede(directory: Path) -> None:

@@ -24,7 +24,7 @@ from typing import Any, NamedTuple
 from fisher_jax.errors import UserError, needs_extra, one_line
 from fisher_jax.host.output import keep_writing
 from fisher_jax.host.paths import path_argument
-from launch.folder import read_json
+from fisher_jax.run_files import read_json
 from launch.parser import Parser
 from launch.processes import main_command
 

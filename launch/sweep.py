@@ -171,7 +171,7 @@ def _run(
             f"{out} holds another definition of this sweep: {difference}. Choose "
             "another --out"
         )
-    with folder.locked(out, lambda text: console.print(f"Warning: {text}")):
+    with folder.lock(out, lambda text: console.print(f"Warning: {text}")):
         gone = [n for n in theirs["runs"] if n not in ours["runs"]]
         kept = [name for name in gone if (out / name).is_dir()]
         folder.write_json(out / "sweep.json", grown(ours, theirs, kept))

@@ -5,8 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from fisher_jax.errors import UserError
+from fisher_jax.run_files import read_json
 from launch.definition import PlannedRun
-from launch.folder import ENDED, read_json
+from launch.folder import ENDED
 
 # A search's candidates are compared by the first of these that they all have.
 SCORES = ("best_validation_accuracy", "best_test_accuracy")

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from fisher_jax.errors import UserError
-from fisher_jax.run_files import flatten
+from fisher_jax.run_files import flatten, read_json
 from fisher_jax.train.config import split_path
 from launch import folder, winners
 from launch.definition import Definition, PlannedRun
@@ -45,7 +45,7 @@ class Work:
         self.max_failures = max_failures
         self.selection: dict[str, Any] = {
             **(given or {}),
-            **folder.read_json(out / "selection.json"),
+            **read_json(out / "selection.json"),
         }
         self.problems: dict[str, str] = {}  # of searches, by name
         self.changes: list[str] = []  # what grown searches have changed, in words
@@ -166,13 +166,13 @@ class Work:
         return name in self.states and self.states[name].state in folder.ENDED
 
     def _is_done(self, name: str) -> bool:
-        state = folder.read_json(self.out / name / "result.json").get("status")
+        state = read_json(self.out / name / "result.json").get("status")
         return state == "finished"
 
 
 def _is_other(directory: Path, run: PlannedRun, key: str) -> bool:
     """Whether a run was made with another value of ``key`` than is planned now."""
-    recorded = flatten(folder.read_json(directory / "config.json").get("config", {}))
+    recorded = flatten(read_json(directory / "config.json").get("config", {}))
     return key in run.overrides and recorded.get(key) != run.overrides[key]
 
 

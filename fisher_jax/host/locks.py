@@ -2,8 +2,11 @@
 
 import errno
 import fcntl
+from collections.abc import Callable
 from pathlib import Path
 from typing import IO
+
+from fisher_jax.errors import UserError, one_line
 
 # How file systems say that they have no locks: NFS without its lock service, Lustre and
 # others that are mounted without them, FUSE.
@@ -30,3 +33,29 @@ def lock_file(path: Path) -> tuple[IO[str], bool]:
         file.close()
         raise
     return file, True
+
+
+def hold(folder: Path, what: str, busy: str, warn: Callable[[str], None]) -> IO[str]:
+    """Locks a folder for this process, until what is returned is closed.
+
+    Args:
+        folder: is there.
+        what: it is, for the texts.
+        busy: the error's text where another process holds it.
+        warn: takes a line where the file system has no locks.
+
+    Raises:
+        UserError: another process holds it, or it cannot be written.
+    """
+    try:
+        file, is_locked = lock_file(folder / ".lock")
+    except BlockingIOError as error:
+        raise UserError(busy) from error
+    except OSError as error:
+        raise UserError(f"cannot write to {what}: {one_line(error)}") from error
+    if not is_locked:
+        warn(
+            f"the file system of {what} has no locks: nothing would stop another "
+            "process from running in it, too"
+        )
+    return file

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import IO, Any
 
 from fisher_jax.errors import UserError, one_line
-from fisher_jax.host.locks import lock_file
+from fisher_jax.host.files import write_whole
+from fisher_jax.host.locks import hold
 from fisher_jax.host.paths import check_name
 from fisher_jax.run_files import flatten
 
@@ -32,21 +33,13 @@ def open_workdir(directory: Path, warn: Callable[[str], None]) -> IO[str]:
         UserError: it cannot be made or written, another process runs in it, or its
             name would break checkpoints.
     """
-    workdir = str(directory)
+    what = f"workdir {str(directory)!r}"
     check_name(directory, "workdir")
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        lock, is_locked = lock_file(directory / ".lock")
-    except BlockingIOError as error:
-        raise UserError(f"another process is running in workdir {workdir!r}") from error
     except OSError as error:
-        raise UserError(f"cannot write to workdir {workdir!r}: {error}") from error
-    if not is_locked:
-        warn(
-            f"the file system of workdir {workdir!r} has no locks: nothing would stop "
-            "another process from running in it, too"
-        )
-    return lock
+        raise UserError(f"cannot write to {what}: {error}") from error
+    return hold(directory, what, f"another process is running in {what}", warn)
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
@@ -55,18 +48,8 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
     Raises:
         UserError: it cannot be written; a file that was there before stays as it was.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with temporary.open("w") as file:
-            json.dump(content, file, indent=2, default=str, allow_nan=False)
-            file.write("\n")
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except OSError as error:
-        raise UserError(f"cannot write {path}: {error}") from error
-    finally:
-        temporary.unlink(missing_ok=True)
+    text = json.dumps(content, indent=2, default=str, allow_nan=False) + "\n"
+    _write(path, text.encode())
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -154,14 +137,7 @@ def keep_records(path: Path, last_step: int) -> list[Record]:
             break
         kept.append(line if line.endswith(b"\n") else line + b"\n")
         records.append(record)
-    temporary = path.with_name(".metrics.jsonl.new")
-    try:
-        temporary.write_bytes(b"".join(kept))
-        temporary.replace(path)
-    except OSError as error:
-        raise UserError(f"cannot write {path}: {error}") from error
-    finally:
-        temporary.unlink(missing_ok=True)
+    _write(path, b"".join(kept))
     return records
 
 
@@ -192,3 +168,10 @@ def finite_or_none(record: Record) -> Record:
         name: None if value is None or not math.isfinite(value) else value
         for name, value in record.items()
     }
+
+
+def _write(path: Path, content: bytes) -> None:
+    try:
+        write_whole(path, content)
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error}") from error

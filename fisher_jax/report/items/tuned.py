@@ -1,6 +1,5 @@
 """Tuned values: what the sweeps' searches chose, from selection.json beside runs."""
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TypeGuard
@@ -10,6 +9,7 @@ import pandas as pd
 from fisher_jax.report.collect import Runs
 from fisher_jax.report.item import Item, TablePart
 from fisher_jax.report.tables import Row, Table
+from fisher_jax.run_files import read_json
 
 
 def _fill(rows: pd.DataFrame, runs: Runs) -> Table | str:
@@ -28,13 +28,7 @@ def _fill(rows: pd.DataFrame, runs: Runs) -> Table | str:
 
 
 def _lines(path: Path) -> Iterator[tuple[str, ...]]:
-    try:
-        selection = json.loads(path.read_text(errors="replace"))
-    except (OSError, ValueError):
-        return
-    if not isinstance(selection, dict):
-        return
-    for search, entry in selection.items():
+    for search, entry in read_json(path).items():
         if not isinstance(entry, dict) or not isinstance(entry.get("candidates"), list):
             continue
         candidates = [c for c in entry["candidates"] if isinstance(c, dict)]
