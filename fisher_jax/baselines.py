@@ -13,6 +13,14 @@ from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from fisher_jax import axes, trees
 
+__all__ = [
+    "Mixed",
+    "gradient_norm_gradient",
+    "mixup",
+    "mixup_loss",
+    "sam_gradient",
+]
+
 # loss_fn(params) -> scalar, or (scalar, aux) with has_aux=True.
 LossFn = Callable[[Any], Any]
 
@@ -41,6 +49,11 @@ def mixup(
     Zhang et al. 2018 (arXiv:1710.09412): λ ~ Beta(β, β), one λ per batch, partners by a
     permutation π. Train on λ ℓ(x̃, y) + (1 − λ) ℓ(x̃, y_π), ``mixup_loss``; for
     cross-entropy this is the loss on the mixed one-hot labels.
+
+    >>> inputs, labels = jnp.arange(4.0).reshape(4, 1), jnp.arange(4)
+    >>> mixed = mixup(jax.random.key(0), inputs, labels, beta=0.2)
+    >>> mixed.inputs.shape, mixed.labels.shape, mixed.partner_labels.shape
+    ((4, 1), (4,), (4,))
 
     Args:
         key: a PRNG key.
@@ -77,7 +90,13 @@ def mixup(
 def mixup_loss(
     loss_fn: Callable[[Array, Array], Array], outputs: Array, mixed: Mixed
 ) -> Array:
-    """λ loss_fn(outputs, labels) + (1 − λ) loss_fn(outputs, partner_labels)."""
+    """λ loss_fn(outputs, labels) + (1 − λ) loss_fn(outputs, partner_labels).
+
+    >>> mixed = Mixed(jnp.ones(1), jnp.array([0.0]), jnp.array([1.0]), jnp.array(0.75))
+    >>> square = lambda outputs, labels: (outputs - labels) ** 2
+    >>> mixup_loss(square, jnp.zeros(1), mixed)
+    Array([0.25], dtype=float32)
+    """
     own = loss_fn(outputs, mixed.labels)
     return mixed.weight * own + (1 - mixed.weight) * loss_fn(
         outputs, mixed.partner_labels
@@ -91,6 +110,10 @@ def sam_gradient(
 
     Foret et al. 2021 (arXiv:2010.01412), their first-order approximation of the
     gradient of max_{‖ε‖ ≤ ρ} L(θ + ε). Two gradients.
+
+    >>> loss, gradient = sam_gradient(lambda p: jnp.sum(p**2), jnp.ones(1), radius=0.5)
+    >>> gradient
+    Array([3.], dtype=float32)
 
     Args:
         loss_fn: maps params to a scalar, or to (scalar, aux) with ``has_aux``.
@@ -123,6 +146,11 @@ def gradient_norm_gradient(
 
     Zhao et al. 2022 (arXiv:2202.03599, algorithm 1): with g = ∇L(θ),
     (1 − a) g + a ∇L(θ + r g/‖g‖), a = λ/r; a = 1 is SAM. Two gradients.
+
+    >>> loss_fn = lambda params: jnp.sum(params**2)
+    >>> loss, gradient = gradient_norm_gradient(loss_fn, jnp.ones(1), 0.5, balance=0.5)
+    >>> gradient
+    Array([2.5], dtype=float32)
 
     Args:
         loss_fn: maps params to a scalar, or to (scalar, aux) with ``has_aux``.

@@ -277,6 +277,6 @@ def _warn_of_many(place: tuple[Any, ...]) -> None:
         f"{name} has compiled {MANY} programs for {inner!r}{where}, since a new "
         "function, or one with other arrays in its closure, came in at almost every "
         "call. Define it once, outside the loop, and pass what changes as arguments or "
-        "by jax.tree_util.Partial(function, arrays)",
+        "by jax.tree_util.Partial(function, arrays); or call this under jax.jit",
         stacklevel=5,
     )

@@ -179,6 +179,26 @@ def test_new_closures_at_every_call_are_warned_of_once():
     assert warning.filename == __file__
 
 
+def test_the_next_hessian_operator_compiles_nothing():
+    batches = [INPUTS, 2 * INPUTS]
+
+    def loss_fn(batch, params):
+        return jnp.sum(jnp.tanh(batch @ params["w"]) ** 2)
+
+    def largest(batch, params):
+        loss = jax.tree_util.Partial(loss_fn, batch)
+        operator = curvature.hessian_operator(loss, params)
+        found = curvature.eigenpairs(operator, params, KEY, num_iterations=12)
+        dense = jax.hessian(lambda w: loss({"w": w}))(params["w"]).reshape(12, 12)
+        expected = np.linalg.eigvalsh(dense)[-1]
+        assert_allclose(found.values[0], expected, rtol=1e-4)
+
+    largest(batches[0], PARAMS)
+    assert compiled.num_programs() == 2
+    largest(batches[1], {"w": 0.5 * PARAMS["w"]})
+    assert compiled.num_programs() == 2
+
+
 def test_functions_that_are_used_often_are_not_warned_of():
     losses = [lambda p, c=c: c * jnp.sum(p["w"] ** 2) for c in range(8)]
     with warnings.catch_warnings():

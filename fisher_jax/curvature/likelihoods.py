@@ -52,6 +52,10 @@ class Categorical:
     """Labels y ~ softmax(logits), logits [B, ..., C]; labels and mask are [B, ...].
 
     Any number of positions (tokens, pixels) may stand between batch and classes.
+
+    >>> logits, labels = jnp.zeros((2, 4)), jnp.array([0, 3])
+    >>> Categorical().loss(logits, labels).round(3)
+    Array([1.386, 1.386], dtype=float32)
     """
 
     draws: ClassVar[tuple[str, ...]] = DRAWS
@@ -217,6 +221,9 @@ class Bernoulli:
 
     Outputs are logits [B, ...], as [B] or [B, 1] for a binary classifier with one
     sigmoid; targets (numbers from 0 to 1) and mask have their shape.
+
+    >>> Bernoulli().loss(jnp.zeros(2), jnp.array([0, 1])).round(3)
+    Array([0.693, 0.693], dtype=float32)
     """
 
     draws: ClassVar[tuple[str, ...]] = ("labels", "rademacher")
@@ -334,6 +341,9 @@ class Gaussian:
     """Independent y ~ N(output, scale²), one for each output [B, ...]: regression.
 
     Targets (real numbers) and mask have the shape of the outputs.
+
+    >>> Gaussian(scale=2.0).sample(jax.random.key(0), jnp.zeros((2, 3))).shape
+    (2, 3)
 
     Attributes:
         scale: the standard deviation σ > 0, in the units of the targets.

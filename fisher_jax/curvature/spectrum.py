@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.tree_util import Partial
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from fisher_jax import axes, compiled, loops, trees
@@ -58,9 +59,13 @@ class SpectralDensity(NamedTuple):
         return bumps @ self.weights
 
 
+@compiled.compiles_itself
 @trees.highest_precision
 def hessian_operator(loss_fn: hessian.LossFn, params: PyTree) -> Operator:
     """vector -> H vector; the gradient is computed once for all products.
+
+    Operators of one ``loss_fn`` share their programs: ``eigenpairs`` of the next
+    step's operator compiles nothing anew.
 
     >>> product = hessian_operator(lambda p: jnp.sum(p**3), jnp.array([1.0, 2.0]))
     >>> product(jnp.ones(2))
@@ -80,14 +85,19 @@ def hessian_operator(loss_fn: hessian.LossFn, params: PyTree) -> Operator:
     trees.check_params(params)
     trees.check_scalar("loss_fn", loss_fn, params)
     _, product = jax.linearize(jax.grad(loss_fn), params)
+    shapes = jax.eval_shape(lambda: params)
+    residuals, structure = jax.tree.flatten(product)
 
-    def operator(vector: PyTree) -> PyTree:
-        trees.check_same_shapes("vector", vector, params)
-        return product(
-            jax.tree.map(lambda v, p: jnp.asarray(v, p.dtype), vector, params)
+    def operator(residuals: list[Array], vector: PyTree) -> PyTree:
+        trees.check_same_shapes("vector", vector, shapes)
+        linear = jax.tree.unflatten(structure, residuals)
+        return linear(
+            jax.tree.map(lambda v, p: jnp.asarray(v, p.dtype), vector, shapes)
         )
 
-    return operator
+    # A pytree of arrays and one function: a program that returns it returns the same
+    # function each time, by which programs are found again.
+    return Partial(operator, residuals)
 
 
 def fisher_operator(

@@ -34,7 +34,11 @@ class StalePenaltyState(NamedTuple):
 
 
 def is_penalty_update(step: _Step, first_step: int, update_every: int) -> Any:
-    """Whether ``step`` (from 0, a number or an array) renews the penalty's gradient."""
+    """Whether ``step`` (from 0, a number or an array) renews the penalty's gradient.
+
+    >>> [step for step in range(9) if is_penalty_update(step, 2, 3)]
+    [2, 5, 8]
+    """
     return (step >= first_step) & ((step - first_step) % update_every == 0)
 
 
@@ -50,16 +54,19 @@ def add_penalty(
 ) -> optax.GradientTransformationExtraArgs:
     """Adds α ∇penalty to the loss's gradient, ∇penalty renewed every f steps.
 
-    Comes first in a chain; the penalty, a function of params, is passed to ``update``:
+    Comes first in a chain. The penalty, a function of params, is passed to ``update``:
 
-        optimizer = optax.chain(add_penalty(0.1), optax.sgd(0.01, momentum=0.9))
-        ...
-        updates, state = optimizer.update(
-            gradient,
-            state,
-            params,
-            penalty_fn=lambda p: fisher_penalty(logits_fn, p, inputs, key),
-        )
+    >>> network = lambda params, x: x @ params["w"]
+    >>> params, x = {"w": jnp.zeros((1, 2))}, jnp.array([[1.0], [2.0]])
+    >>> gradient, key = {"w": jnp.ones((1, 2))}, jax.random.key(0)
+    >>> optimizer = optax.chain(add_penalty(0.1), optax.sgd(0.01, momentum=0.9))
+    >>> state = optimizer.init(params)
+    >>> penalty_fn = lambda params: fisher_penalty(network, params, x, key)
+    >>> updates, state = optimizer.update(
+    ...     gradient, state, params, penalty_fn=penalty_fn
+    ... )
+    >>> updates["w"].shape
+    (1, 2)
 
     At step t = first_step, first_step + f, ... ``jax.value_and_grad(penalty_fn)`` is
     evaluated at these params and kept; in between it is not evaluated at all. Before
@@ -76,9 +83,6 @@ def add_penalty(
     Under ``jit`` with sharded arrays, the gradient kept lies on the devices as the
     params do. Inside ``jax.shard_map`` pass ``axis_name`` to the penalty, and to
     ``update`` the gradient of the whole batch: what is kept is replicated.
-
-    >>> print(*(step for step in range(9) if is_penalty_update(step, 2, 3)))
-    2 5 8
 
     Args:
         coefficient: α: a number, a scalar array, or a schedule, which maps the number

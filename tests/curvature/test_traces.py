@@ -17,6 +17,35 @@ def double_precision():
         yield
 
 
+def test_a_piecewise_linear_network_gets_tr_f_twice_and_no_probes():
+    problem, dense = networks.build("mlp_relu"), networks.materialise("mlp_relu")
+    assert_allclose(np.trace(dense.hessian), np.trace(dense.fisher), rtol=1e-10)
+    options = {"num_draws": 200, "key": jax.random.key(1)}
+    plain = fisher_and_hessian_trace(*problem, **options)
+    fisher, hessian = fisher_and_hessian_trace(
+        *problem, piecewise_linear=True, **options
+    )
+    assert fisher.mean == hessian.mean == plain.fisher.mean
+    assert 0 < hessian.sem == fisher.sem
+    assert abs(hessian.mean - np.trace(dense.hessian)) < 4 * hessian.sem
+
+    def program(piecewise_linear):
+        def compute(params):
+            return fisher_and_hessian_trace(
+                problem.logits_fn,
+                params,
+                *problem[2:],
+                jax.random.key(0),
+                piecewise_linear=piecewise_linear,
+            )
+
+        return str(jax.make_jaxpr(compute)(problem.params))
+
+    # Probes of H are Gaussian, and drawn by erf_inv.
+    assert "erf_inv" in program(False)
+    assert "erf_inv" not in program(True)
+
+
 @pytest.mark.parametrize("name", ["mlp_tanh", "mlp_relu"])
 def test_both_traces_are_those_of_the_materialised_matrices(name):
     problem, dense = networks.build(name), networks.materialise(name)
