@@ -251,16 +251,27 @@ def measure_gradients(
 
 
 def online_fisher(
-    penalty_sum: float, penalty_count: int, num_examples: int
+    total: float, squares: float, updates: float, num_examples: int
 ) -> dict[str, float]:
     """Returns B times the mean of a Fisher penalty's values since the last record.
 
     E‖(1/B) Σ g(x_i, ŷ_i)‖² = Tr(F)/B, so this estimates Tr(F) along the way without
-    any further pass. Empty when there was no update.
+    any further pass; its standard error from two updates on. It is that of a network
+    that stands still: the trend between the updates counts as spread.
+
+    Args:
+        total, squares: sums of the penalty's values and of their squares.
+        updates: how many they are; of none the result is empty.
+        num_examples: B.
     """
-    if not penalty_count:
+    if not updates:
         return {}
-    return {"trace/fisher_online": num_examples * penalty_sum / penalty_count}
+    mean = total / updates
+    online = {"trace/fisher_online": num_examples * mean}
+    if updates > 1:
+        variance = max(squares / updates - mean**2, 0.0) / (updates - 1)
+        online["trace/fisher_online_sem"] = num_examples * variance**0.5
+    return online
 
 
 def _score_split(

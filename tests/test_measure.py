@@ -136,8 +136,15 @@ def test_the_minibatch_trace_has_no_factor_b(logits_fn, params, split):
 
 
 def test_online_trace_is_b_times_the_mean_penalty():
-    assert measure.online_fisher(6.0, 3, 128) == {"trace/fisher_online": 256.0}
-    assert measure.online_fisher(0.0, 0, 128) == {}
+    values = np.array([1.0, 2.0, 4.0, 5.0])
+    online = measure.online_fisher(values.sum(), (values**2).sum(), 4, 128)
+    sem = 128 * values.std(ddof=1) / 2
+    assert online == {
+        "trace/fisher_online": 128 * 3.0,
+        "trace/fisher_online_sem": pytest.approx(sem),
+    }
+    assert measure.online_fisher(2.0, 4.0, 1, 128) == {"trace/fisher_online": 256.0}
+    assert measure.online_fisher(0.0, 0.0, 0, 128) == {}
 
 
 def test_the_probe_is_the_start_of_the_order():

@@ -43,9 +43,10 @@ class Best(NamedTuple):
 
 
 class PenaltySum(NamedTuple):
-    """The sum of the penalty's values since the last record, and how many they are."""
+    """The penalty's values since the last record: sum, sum of squares, number."""
 
     total: Float[Array, ""]
+    squares: Float[Array, ""]
     updates: Int[Array, ""]
 
 

@@ -371,21 +371,21 @@ def measure_state(run: Run, snapshot: Snapshot) -> dict[str, float]:
     if run.schedule.penalty_first_step is not None and step:
         values["penalty/value"] = float(penalty_value(state))
     if run.fisher_batch is not None:
-        values |= measure.online_fisher(
-            float(penalties.total), int(penalties.updates), run.fisher_batch
-        )
+        total, squares, updates = map(float, penalties)
+        values |= measure.online_fisher(total, squares, updates, run.fisher_batch)
     return values
 
 
 def no_penalties(sharding: Sharding) -> PenaltySum:
     """Where the sum of the penalty's values starts, and starts anew at a record."""
-    zeros = np.zeros((), np.float32), np.zeros((), np.int32)
-    return PenaltySum(*parallel.place(zeros, sharding))
+    zero = np.zeros((), np.float32)
+    return PenaltySum(*parallel.place((zero, zero, np.int32(0)), sharding))
 
 
 @jax.jit
 def _add(penalties: PenaltySum, value: Array) -> PenaltySum:
-    return PenaltySum(penalties.total + value, penalties.updates + 1)
+    total, squares, updates = penalties
+    return PenaltySum(total + value, squares + value**2, updates + 1)
 
 
 def _better(best: Best | None, state: TrainState, record: Record) -> Best | None:

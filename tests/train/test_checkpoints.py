@@ -26,7 +26,7 @@ def make_snapshot(step: int) -> Snapshot:
     optimizer = sgd(optax.constant_schedule(0.1), 0.9, 0.0, stale_penalty(0.1))
     state = create_state(Linear(), optimizer, (2, 2, 1), seed=step)
     state = state.replace(step=jnp.int32(step))
-    penalties = PenaltySum(jnp.float32(step / 3), jnp.int32(step))
+    penalties = PenaltySum(jnp.float32(step / 3), jnp.float32(step), jnp.int32(step))
     best = Best(jnp.float32(0.5), jnp.int32(step), state.params, {})
     metrics = StepMetrics(jnp.float32(1.5), jnp.float32(0.25), jnp.int32(0))
     return Snapshot(state, metrics, penalties, best)

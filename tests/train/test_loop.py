@@ -94,6 +94,7 @@ def test_what_is_recorded_when(undisturbed):
         )
     # Updates at steps 0, 2 and 4 fall into the records of steps 2, 3 and 6.
     assert [row["step"] for row in rows if "trace/fisher_online" in row] == [2, 3, 6]
+    assert not any("trace/fisher_online_sem" in row for row in rows)  # one update each
 
 
 def test_every_step_has_its_own_examples_and_every_epoch_the_same(tmp_path):
