@@ -7,7 +7,7 @@ from flax import linen as nn
 from jaxtyping import Array, Float
 
 from fisher_jax.models.batch_norm import batch_norm
-from fisher_jax.models.he import he_normal
+from fisher_jax.models.convolution import convolution
 
 NUM_BLOCKS = 3
 STEM_FEATURES = 16
@@ -26,14 +26,7 @@ class PreactivatedConv(nn.Module):
     ) -> Float[Array, "B H W features"]:
         """Returns the convolution of the normalised, rectified inputs."""
         hidden = nn.relu(batch_norm(train, self.dtype)(inputs))
-        return nn.Conv(
-            self.features,
-            (self.kernel_size, self.kernel_size),
-            padding=self.kernel_size // 2,
-            use_bias=False,
-            kernel_init=he_normal(),
-            dtype=self.dtype,
-        )(hidden)
+        return convolution(self.features, self.kernel_size, dtype=self.dtype)(hidden)
 
 
 class DenseNet(nn.Module):
@@ -65,15 +58,8 @@ class DenseNet(nn.Module):
         self, inputs: Float[Array, "B H W channels"], train: bool = False
     ) -> Float[Array, "B C"]:
         """Returns logits in ``dtype``; ``train`` normalises by this batch."""
-        hidden = nn.Conv(
-            STEM_FEATURES,
-            (3, 3),
-            padding=1,
-            use_bias=False,
-            kernel_init=he_normal(),
-            dtype=self.dtype,
-            name="stem",
-        )(inputs.astype(self.dtype))
+        stem = convolution(STEM_FEATURES, 3, dtype=self.dtype, name="stem")
+        hidden = stem(inputs.astype(self.dtype))
         for block in range(NUM_BLOCKS):
             if block > 0:
                 name = f"transition{block}"

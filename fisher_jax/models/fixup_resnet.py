@@ -1,12 +1,13 @@
 """ResNet-18 for ImageNet without normalisation, initialised by Fixup."""
 
+from functools import partial
 from typing import Any
 
 import jax.numpy as jnp
 from flax import linen as nn
-from jax.nn.initializers import Initializer
 from jaxtyping import Array, Float
 
+from fisher_jax.models.convolution import convolution
 from fisher_jax.models.fixup import ScalarBias, ScalarMultiplier, branch_initialiser
 from fisher_jax.models.he import he_normal
 
@@ -40,7 +41,10 @@ class FixupResNet(nn.Module):
     ) -> Float[Array, "B C"]:
         """Returns logits in ``dtype``; ``train`` changes nothing in this network."""
         del train
-        stem = _conv(STEM_FEATURES, 7, 2, he_normal("fan_out"), self.dtype, "stem")
+        he = he_normal("fan_out")
+        stem = convolution(
+            STEM_FEATURES, 7, 2, kernel_init=he, dtype=self.dtype, name="stem"
+        )
         hidden = stem(inputs.astype(self.dtype))
         hidden = nn.relu(ScalarBias(dtype=self.dtype, name="stem_bias")(hidden))
         hidden = nn.max_pool(hidden, (3, 3), strides=(2, 2), padding=((1, 1), (1, 1)))
@@ -80,39 +84,20 @@ class FixupBlock(nn.Module):
         self, inputs: Float[Array, "B H W channels"]
     ) -> Float[Array, "B h w features"]:
         """Returns the block's output."""
+        conv = partial(convolution, self.features, dtype=self.dtype)
         in_branch = branch_initialiser(self.num_branches)
-        last = nn.initializers.zeros
         shifted = ScalarBias(dtype=self.dtype, name="bias1a")(inputs)
-        conv1 = _conv(self.features, 3, self.strides, in_branch, self.dtype, "conv1")
+        conv1 = conv(3, self.strides, kernel_init=in_branch, name="conv1")
         hidden = conv1(shifted)
         hidden = nn.relu(ScalarBias(dtype=self.dtype, name="bias1b")(hidden))
         hidden = ScalarBias(dtype=self.dtype, name="bias2a")(hidden)
-        hidden = _conv(self.features, 3, 1, last, self.dtype, "conv2")(hidden)
+        conv2 = conv(3, kernel_init=nn.initializers.zeros, name="conv2")
+        hidden = conv2(hidden)
         hidden = ScalarMultiplier(dtype=self.dtype, name="multiplier")(hidden)
         hidden = ScalarBias(dtype=self.dtype, name="bias2b")(hidden)
         if inputs.shape == hidden.shape:
             return nn.relu(inputs + hidden)
         he = he_normal("fan_out")
-        shortcut = _conv(self.features, 1, self.strides, he, self.dtype, "shortcut")
+        shortcut = conv(1, self.strides, kernel_init=he, name="shortcut")
         # As in the authors' code, the shortcut shares the branch's first bias.
         return nn.relu(shortcut(shifted) + hidden)
-
-
-def _conv(
-    features: int,
-    kernel_size: int,
-    strides: int,
-    initialiser: Initializer,
-    dtype: Any,
-    name: str,
-) -> nn.Conv:
-    return nn.Conv(
-        features,
-        (kernel_size, kernel_size),
-        strides=strides,
-        padding=kernel_size // 2,
-        use_bias=False,
-        kernel_init=initialiser,
-        dtype=dtype,
-        name=name,
-    )

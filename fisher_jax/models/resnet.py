@@ -11,7 +11,7 @@ from flax import linen as nn
 from jaxtyping import Array, Float
 
 from fisher_jax.models.batch_norm import batch_norm
-from fisher_jax.models.he import he_normal
+from fisher_jax.models.convolution import convolution
 from fisher_jax.models.weight_norm import LINEAR_GAIN, RELU_GAIN, WeightNormConv
 
 WIDTHS = (16, 32, 64)
@@ -84,7 +84,7 @@ class ResNet(nn.Module):
             return WeightNormConv(
                 WIDTHS[0], 3, LINEAR_GAIN, dtype=self.dtype, name="stem"
             )(inputs)
-        hidden = _conv3x3(WIDTHS[0], 1, self.dtype, "stem")(inputs)
+        hidden = convolution(WIDTHS[0], 3, dtype=self.dtype, name="stem")(inputs)
         return nn.relu(batch_norm(train, self.dtype)(hidden))
 
 
@@ -100,9 +100,9 @@ class BatchNormBlock(nn.Module):
         self, inputs: Float[Array, "B H W channels"], train: bool
     ) -> Float[Array, "B h w features"]:
         """Returns the block's output."""
-        hidden = _conv3x3(self.features, self.strides, self.dtype)(inputs)
+        hidden = convolution(self.features, 3, self.strides, dtype=self.dtype)(inputs)
         hidden = nn.relu(batch_norm(train, self.dtype)(hidden))
-        hidden = _conv3x3(self.features, 1, self.dtype)(hidden)
+        hidden = convolution(self.features, 3, dtype=self.dtype)(hidden)
         hidden = batch_norm(train, self.dtype)(hidden)
         return nn.relu(padded_shortcut(inputs, self.features, self.strides) + hidden)
 
@@ -170,18 +170,3 @@ def check_normalisation(name: str, choices: tuple[str, ...]) -> None:
         raise ValueError(
             f"normalisation {name!r} is not one of {', '.join(choices)} here"
         )
-
-
-def _conv3x3(
-    features: int, strides: int, dtype: Any, name: str | None = None
-) -> nn.Conv:
-    return nn.Conv(
-        features,
-        (3, 3),
-        strides=strides,
-        padding=1,
-        use_bias=False,
-        kernel_init=he_normal(),
-        dtype=dtype,
-        name=name,
-    )

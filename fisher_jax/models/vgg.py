@@ -6,6 +6,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float
 
+from fisher_jax.models.convolution import convolution
 from fisher_jax.models.he import he_normal
 from fisher_jax.models.pooling import max_pool_2x2
 
@@ -47,14 +48,8 @@ class VGG11(nn.Module):
         hidden = inputs.astype(self.dtype)
         for stage in STAGES:
             for features in stage:
-                hidden = nn.Conv(
-                    features,
-                    (3, 3),
-                    padding=1,
-                    kernel_init=he_normal(),
-                    dtype=self.dtype,
-                )(hidden)
-                hidden = nn.relu(hidden)
+                conv = convolution(features, 3, use_bias=True, dtype=self.dtype)
+                hidden = nn.relu(conv(hidden))
             hidden = max_pool_2x2(hidden)
         hidden = hidden.reshape(hidden.shape[0], -1)
         for _ in range(2):

@@ -1,6 +1,7 @@
 """Wide residual networks for small images, with batch norm or with SkipInit."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax.numpy as jnp
@@ -8,7 +9,7 @@ from flax import linen as nn
 from jaxtyping import Array, Float
 
 from fisher_jax.models.batch_norm import batch_norm
-from fisher_jax.models.he import he_normal
+from fisher_jax.models.convolution import convolution
 from fisher_jax.models.resnet import WIDTHS, blocks_per_stage, check_normalisation
 from fisher_jax.models.skip_init import SkipInit
 
@@ -57,15 +58,11 @@ class WideResNet(nn.Module):
     ) -> Float[Array, "B C"]:
         """Returns logits in ``dtype``; ``train`` normalises by this batch."""
         check_normalisation(self.normalisation, NORMALISATIONS)
-        hidden = nn.Conv(
-            WIDTHS[0],
-            (3, 3),
-            padding=1,
-            use_bias=self.normalisation == "skip_init",
-            kernel_init=he_normal(),
-            dtype=self.dtype,
-            name="stem",
-        )(inputs.astype(self.dtype))
+        has_bias = self.normalisation == "skip_init"
+        stem = convolution(
+            WIDTHS[0], 3, use_bias=has_bias, dtype=self.dtype, name="stem"
+        )
+        hidden = stem(inputs.astype(self.dtype))
         for stage, features in enumerate(WIDTHS):
             for block in range(blocks_per_stage(self.depth)):
                 hidden = PreactivatedBlock(
@@ -93,28 +90,18 @@ class PreactivatedBlock(nn.Module):
         self, inputs: Float[Array, "B H W channels"], train: bool
     ) -> Float[Array, "B h w features"]:
         """Returns the block's output."""
+        has_bias = self.normalisation == "skip_init"
+        conv = partial(convolution, self.features, use_bias=has_bias, dtype=self.dtype)
         hidden = nn.relu(_normalise(self.normalisation, train, self.dtype)(inputs))
         shortcut = inputs
         if inputs.shape[-1] != self.features or self.strides > 1:
-            shortcut = self._conv(1, self.strides, "shortcut")(hidden)
-        hidden = self._conv(3, self.strides, "conv1")(hidden)
+            shortcut = conv(1, self.strides, name="shortcut")(hidden)
+        hidden = conv(3, self.strides, name="conv1")(hidden)
         hidden = nn.relu(_normalise(self.normalisation, train, self.dtype)(hidden))
-        hidden = self._conv(3, 1, "conv2")(hidden)
+        hidden = conv(3, name="conv2")(hidden)
         if self.normalisation == "skip_init":
             hidden = SkipInit(dtype=self.dtype, name="skip_init")(hidden)
         return shortcut + hidden
-
-    def _conv(self, kernel_size: int, strides: int, name: str) -> nn.Conv:
-        return nn.Conv(
-            self.features,
-            (kernel_size, kernel_size),
-            strides=strides,
-            padding=kernel_size // 2,
-            use_bias=self.normalisation == "skip_init",
-            kernel_init=he_normal(),
-            dtype=self.dtype,
-            name=name,
-        )
 
 
 def _normalise(normalisation: str, train: bool, dtype: Any) -> Callable[[Array], Array]:
