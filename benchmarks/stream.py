@@ -17,8 +17,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from benchmarks.synthetic_images import write_photographs
 from fisher_jax.data.stream import Batch, Reading, open_stream, stream_batches
-from tests.data.photographs import write_photographs
 
 NUM_IMAGES = 384
 NUM_EPOCHS = 3

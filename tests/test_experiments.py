@@ -5,10 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.synthetic_images import write_photographs, write_set
 from fisher_jax.train.config import load_config
 from tests.command import records, run
-from tests.data.conftest import write_set
-from tests.data.photographs import write_photographs
 
 FOLDER = Path(__file__).parents[1] / "experiments"
 

@@ -141,3 +141,10 @@ def test_private_modules_of_curvature_are_imported_by_curvature_only():
     assert not [path for path in programs if private_names(path)]
     fisher = ROOT / "fisher_jax" / "curvature" / "fisher.py"
     assert "fisher_jax.curvature._norms" in private_names(fisher)
+
+
+def test_only_tests_import_tests():
+    for folder in ("fisher_jax", "launch", "experiments", "benchmarks", "docs"):
+        for path in (ROOT / folder).rglob("*.py"):
+            modules = imported_modules(path)
+            assert not any(name.split(".")[0] == "tests" for name in modules), path

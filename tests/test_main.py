@@ -18,6 +18,7 @@ import time
 import numpy as np
 import pytest
 
+from benchmarks.synthetic_images import write_set
 from fisher_jax.train.command_line import default_workdir
 from tests.command import (
     ROOT,
@@ -30,7 +31,6 @@ from tests.command import (
     signal_when,
     start,
 )
-from tests.data.conftest import write_set
 from tests.tiers import some
 
 EPOCHS = "--config.train.num_epochs=8"

@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from benchmarks.synthetic_images import photograph
 from fisher_jax.data import crops
 from fisher_jax.data.crops import NUM_WORDS, centre_box, crop_pixels, random_box
 from fisher_jax.data.random_bits import random_words
 from fisher_jax.errors import DataError
-from tests.data.photographs import photograph
 
 SIZES = [(500, 375), (375, 500), (256, 256), (60, 300), (100, 75), (227, 224)]
 has_fast_resizer = pytest.mark.skipif(

@@ -9,6 +9,13 @@ import pytest
 import tensorflow_datasets as tfds
 from PIL import Image
 
+from benchmarks.synthetic_images import (
+    image_feature,
+    label_feature,
+    photograph,
+    write_description,
+    write_set,
+)
 from fisher_jax.data import prepare as prepare_module
 from fisher_jax.data.crops import crop_pixels
 from fisher_jax.data.prepare import main, prepare
@@ -16,13 +23,6 @@ from fisher_jax.data.sources import find_stream, load_source
 from fisher_jax.data.stream import read_images, split_size
 from fisher_jax.errors import DataError
 from tests.data.archives import write_cifar, write_imagenet
-from tests.data.conftest import (
-    image_feature,
-    label_feature,
-    write_description,
-    write_set,
-)
-from tests.data.photographs import photograph
 
 ROOT = Path(__file__).parents[2]
 HAS_TENSORFLOW = importlib.util.find_spec("tensorflow") is not None

@@ -8,10 +8,7 @@ import tensorflow_datasets as tfds
 from array_record.python import array_record_module
 from PIL import Image
 
-from fisher_jax.data import prepared
-from fisher_jax.data.prepared import read_prepared
-from fisher_jax.errors import DataError
-from tests.data.conftest import (
+from benchmarks.synthetic_images import (
     encode,
     feature,
     image_feature,
@@ -21,6 +18,9 @@ from tests.data.conftest import (
     write_set,
     write_shards,
 )
+from fisher_jax.data import prepared
+from fisher_jax.data.prepared import read_prepared
+from fisher_jax.errors import DataError
 
 TRAIN_0 = "tiny-train.array_record-00000-of-00002"
 TRAIN_1 = "tiny-train.array_record-00001-of-00002"

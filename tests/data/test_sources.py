@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from benchmarks.synthetic_images import write_set
 from fisher_jax.data import sources
 from fisher_jax.data.packaged import PACKAGED
 from fisher_jax.data.sources import load_source
 from fisher_jax.errors import DataError
-from tests.data.conftest import write_set
 
 ROOT = Path(__file__).parents[2]
 

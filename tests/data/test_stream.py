@@ -12,6 +12,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from benchmarks.synthetic_images import (
+    encode,
+    image_feature,
+    label_feature,
+    serialise,
+    write_description,
+    write_photographs,
+    write_set,
+    write_shards,
+)
 from fisher_jax.data import record_files
 from fisher_jax.data.batches import batch_indices
 from fisher_jax.data.device import channel_statistics
@@ -30,16 +40,6 @@ from fisher_jax.data.stream import (
     stream_statistics,
 )
 from fisher_jax.errors import DataError
-from tests.data.conftest import (
-    encode,
-    image_feature,
-    label_feature,
-    serialise,
-    write_description,
-    write_set,
-    write_shards,
-)
-from tests.data.photographs import write_photographs
 
 pytest.importorskip("grain", reason="SKIPPED LOUDLY: streaming needs grain")
 

@@ -277,7 +277,7 @@ def test_two_starts_in_one_workdir(tmp_path, fault):
 @pytest.mark.slow
 def test_files_of_the_data_set_damaged_at_the_start(tmp_path, fault):
     """Of a set in memory; of a set on disk see tests/train/test_streamed_run.py."""
-    from tests.data.conftest import write_set
+    from benchmarks.synthetic_images import write_set
 
     def vanish(files):
         for path in files:

@@ -8,6 +8,7 @@ import jax
 import numpy as np
 import pytest
 
+from benchmarks.synthetic_images import write_photographs, write_set
 from fisher_jax import parallel
 from fisher_jax.data import record_files
 from fisher_jax.data.selection import add_label_noise
@@ -17,8 +18,6 @@ from fisher_jax.train.config import check_config
 from fisher_jax.train.provenance import facts_of
 from fisher_jax.train.surroundings import check_devices
 from tests import command
-from tests.data.conftest import write_set
-from tests.data.photographs import write_photographs
 from tests.tiers import some
 from tests.train.sessions import assert_same_end, go_on, make_plan, without_time
 
