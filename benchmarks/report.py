@@ -186,21 +186,6 @@ def to_markdown(results: Results) -> str:
         "“A over B” is A's time in units of B's; “1 probe of 30” is the time of "
         "one, times thirty. "
         "FLOPs and temporary memory are XLA's and exist for JAX programs only.",
-        "## Targets",
-        _grid(
-            ["network", "what", "target", "measured", "min–max", ""],
-            [
-                [
-                    t.network,
-                    t.name,
-                    f"≤ {t.limit:g}",
-                    _digits(t.value),
-                    f"{t.low:.2f}–{t.high:.2f}" if t.low != t.high else "",
-                    "met" if t.is_met else "MISSED",
-                ]
-                for t in results.targets
-            ],
-        ),
     ]
     for network in dict.fromkeys(table.network for table in results.tables):
         parts.append(f"## {network}")
@@ -238,6 +223,23 @@ def to_markdown(results: Results) -> str:
         ]
     if results.accuracy:
         parts += _accuracy(results.accuracy)
+    parts += [
+        "## Targets",
+        _grid(
+            ["network", "what", "target", "measured", "min–max", ""],
+            [
+                [
+                    t.network,
+                    t.name,
+                    f"≤ {t.limit:g}",
+                    _digits(t.value),
+                    f"{t.low:.2f}–{t.high:.2f}" if t.low != t.high else "",
+                    "met" if t.is_met else "MISSED",
+                ]
+                for t in results.targets
+            ],
+        ),
+    ]
     if results.notes:
         parts += ["## Notes", "\n".join(f"- {note}" for note in results.notes)]
     return "\n\n".join(parts) + "\n"

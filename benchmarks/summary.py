@@ -42,24 +42,33 @@ def _table(path: Path) -> str:
         "| work | fisher_jax | others |",
         "| --- | --- | --- |",
     ]
-    for one in on_network:
-        for start, (title, ours) in _SHOWN.items():
-            if one["title"].startswith(start):
-                times = {row["name"]: row["milliseconds"] for row in one["rows"]}
-                lines.append(f"| {title} | {_digits(times[ours])} | {_peers(times)} |")
-                if _EXACT in times:
-                    title = "Tr(H) of a ReLU network, exactly"
-                    lines.append(f"| {title} | {_digits(times[_EXACT])} | |")
+    for title, ours, peers in compared(path):
+        others = ", ".join(f"{name} {_digits(time)}" for name, time in peers.items())
+        lines.append(f"| {title} | {_digits(ours)} | {others} |".replace("|  |", "| |"))
     return "\n".join(lines)
 
 
-def _peers(times: dict[str, float]) -> str:
-    peers = {
+def compared(path: Path) -> list[tuple[str, float, dict[str, float]]]:
+    """Work on SimpleCNN: (what, our milliseconds, those of every peer)."""
+    results = json.loads((path / "results.json").read_text(encoding="utf-8"))
+    found: list[tuple[str, float, dict[str, float]]] = []
+    for one in results["tables"]:
+        for start, (title, ours) in _SHOWN.items():
+            if one["network"].startswith(NETWORK) and one["title"].startswith(start):
+                times = {row["name"]: row["milliseconds"] for row in one["rows"]}
+                found.append((title, times[ours], _peers(times)))
+                if _EXACT in times:
+                    title = "Tr(H) of a ReLU network, exactly"
+                    found.append((title, times[_EXACT], {}))
+    return found
+
+
+def _peers(times: dict[str, float]) -> dict[str, float]:
+    return {
         name.replace("1 probe of 30", "30 times one probe"): time
         for name, time in times.items()
         if not name.startswith("our")
     }
-    return ", ".join(f"{name} {_digits(time)}" for name, time in peers.items())
 
 
 def _digits(milliseconds: float) -> str:

@@ -22,6 +22,7 @@ from latex2mathml.converter import convert
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 
+from benchmarks.chart import draw
 from fisher_jax.models import MODELS
 from fisher_jax.report.build import build_report
 from fisher_jax.report.claims import Verdict
@@ -39,6 +40,8 @@ COPIED = {
     "contributing.md": "CONTRIBUTING.md",
     "changelog.md": "CHANGELOG.md",
 }
+# Pages of speed, which open with a chart of the results in these folders.
+SPEED = {"speed.md": "benchmarks", "speed_h100.md": "benchmarks/h100"}
 # Of latex2mathml: "is drawn from" as an ASCII tilde, "log" without a space after it.
 BETTER_MATHML = {
     "<mi>&#x0007E;</mi>": "<mo>&#x0223C;</mo>",
@@ -58,6 +61,10 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
         for path in sorted(folder.iterdir()):
             name = f"tutorials/{path.name}"
             files.append(File.generated(config, name, abs_src_path=str(path)))
+    for page, folder in SPEED.items():
+        path = MADE / page.replace(".md", ".png")
+        draw(ROOT / folder, path)
+        files.append(File.generated(config, path.name, abs_src_path=str(path)))
     for path in sorted(report().glob("figures/*.png")):
         name = f"gallery/{path.name}"
         files.append(File.generated(config, name, abs_src_path=str(path)))
@@ -72,6 +79,10 @@ def on_page_markdown(markdown: str, page, config, files) -> str:  # type: ignore
     markdown = re.sub(r"\]\((tutorials/\w+)\.py\)", r"](\1.md)", markdown)
     for name, source in COPIED.items():
         markdown = markdown.replace(f"](../{source})", f"]({name})")
+    if page.file.src_uri in SPEED:
+        title, _, rest = markdown.partition("\n")
+        chart = page.file.src_uri.replace(".md", ".png")
+        return f"{title}\n\n![Milliseconds, ours and peers]({chart})\n{rest}"
     made = {"gallery.md": gallery, "api/configuration.md": configuration_keys}
     if page.file.src_uri not in made:
         return markdown

@@ -36,8 +36,8 @@ class StalePenaltyState(NamedTuple):
 def is_penalty_update(step: _Step, first_step: int, update_every: int) -> Any:
     """Whether ``step`` (from 0, a number or an array) renews the penalty's gradient.
 
-    >>> [step for step in range(9) if is_penalty_update(step, 2, 3)]
-    [2, 5, 8]
+    >>> print(*(step for step in range(9) if is_penalty_update(step, 2, 3)))
+    2 5 8
     """
     return (step >= first_step) & ((step - first_step) % update_every == 0)
 

@@ -1,0 +1,39 @@
+"""The chart that opens the pages of speed: ours and every peer, from results.json."""
+
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+
+from benchmarks.summary import compared
+
+OURS, PEERS = "#1b6ca8", "#b9bec4"
+
+
+def draw(folder: Path, path: Path) -> None:
+    """Draws a panel of horizontal bars for each kind of work, on a logarithmic axis.
+
+    Args:
+        folder: with the results.json that is drawn.
+        path: of the image.
+    """
+    works = compared(folder)
+    bars = [1 + len(peers) for _, _, peers in works]
+    figure, panels = plt.subplots(
+        len(works), 1, sharex=True, figsize=(7, 0.22 * sum(bars) + 0.45 * len(works)),
+        gridspec_kw={"height_ratios": bars}, layout="constrained",
+    )  # fmt: skip
+    for panel, (title, ours, peers) in zip(panels, works, strict=True):
+        names, times = ["fisher_jax", *peers], [ours, *peers.values()]
+        colors = [OURS, *[PEERS] * len(peers)]
+        drawn = panel.barh(names, times, color=colors)
+        labels = [f"{t:,.0f}" if t >= 10 else f"{t:.1f}" for t in times]
+        panel.bar_label(drawn, labels, padding=3, fontsize=8)
+        panel.set_title(title, loc="left", fontsize=9)
+        panel.invert_yaxis()
+        panel.tick_params(labelsize=8)
+        panel.spines[["top", "right"]].set_visible(False)
+        panel.set_xscale("log")
+        panel.margins(x=0.15)
+    panels[-1].set_xlabel("milliseconds, less is better", fontsize=8)
+    figure.savefig(path, dpi=150)
+    plt.close(figure)

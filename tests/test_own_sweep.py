@@ -1,0 +1,53 @@
+"""The page on sweeps of one's own: its file is a sweep, and it can grow as told."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from fisher_jax.errors import UserError
+from launch.definition import fingerprint, first_difference, load_definition
+
+PAGE = Path(__file__).parents[1] / "docs" / "own_sweep.md"
+
+
+@pytest.fixture
+def page():
+    return PAGE.read_text()
+
+
+@pytest.fixture
+def defined(page, tmp_path):
+    def define(*changes):
+        (text,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+        for old, new in changes:
+            assert old in text
+            text = text.replace(old, new)
+        file = tmp_path / "rates.py"
+        file.write_text(text)
+        return load_definition(str(file))
+
+    return define
+
+
+def test_the_file_of_the_page_is_the_sweep_that_it_says(page, defined):
+    runs = defined().plan(None)
+    assert len(runs) == 6
+    assert f"`{runs[0].name}`" in page
+    assert {run.overrides["optimizer.learning_rate"] for run in runs} == {
+        0.01, 0.03, 0.1,
+    }  # fmt: skip
+
+
+def test_it_grows_and_refuses_a_changed_run(defined):
+    before = fingerprint(defined())
+    grown = fingerprint(defined(("(1, 2)", "(1, 2, 3)"), ("0.1)", "0.1, 0.3)")))
+    assert len(grown["runs"]) == 12
+    assert first_difference(grown, before) is None
+    changed = fingerprint(defined(("num_epochs = 20", "num_epochs = 30")))
+    assert "train.num_epochs 20 there, 30 here" in first_difference(changed, before)
+
+
+def test_a_mistyped_key_is_refused(defined):
+    with pytest.raises(UserError, match="learning_rat"):
+        defined(("optimizer.learning_rate", "optimizer.learning_rat"))
