@@ -33,9 +33,9 @@ from experiments.settings import (
     CIFAR10_PART,
     DIGITS,
     MEDIUM_SEEDS,
+    NOISY_DIGITS,
     PAPER,
     TrainingSetting,
-    digits,
 )
 from experiments.sweeps import (
     Changes,
@@ -68,14 +68,6 @@ GRIDS: Mapping[str, tuple[float, ...]] = {
     "sam": log_spaced(1e-2, 1e0, 9),
     "gradient_norm": log_spaced(1e-3, 1e0, 9),
 }
-GROUPED: Mapping[str, Changes] = {
-    "rfp_groups": {**CHANGES["rfp"], "penalty.num_groups": 8},
-    "importance_groups": {
-        **CHANGES["rfp"],
-        "penalty.draw": "importance",
-        "penalty.num_groups": 8,
-    },
-}
 FEWER: Mapping[str, tuple[float, ...]] = {
     "fp": (0.003, 0.01, 0.03, 0.1, 0.3, 1.0),
     "rfp": (0.01, 0.03, 0.1, 0.3, 1.0, 3.0),
@@ -103,7 +95,7 @@ def get_runs(arg: str = "", winners: Winners | None = None) -> list[SweepRun]:
     return [
         run
         for noise in NOISE
-        for setting in ((_small(noise),) if arg else PAPER)
+        for setting in ((NOISY_DIGITS if noise else DIGITS,) if arg else PAPER)
         for run in _setting_runs(setting, noise, FEWER if arg else GRIDS, winners)
     ]
 
@@ -119,7 +111,7 @@ def _setting_runs(
     seeds = MEDIUM_SEEDS if setting is CIFAR10_PART else SEEDS
     runs = over_seeds(plain, seeds=seeds)
     for method, grid in grids.items():
-        changes = {**CHANGES, **GROUPED}[method]
+        changes = {**CHANGES, **methods.GROUPED}[method]
         run = plain._replace(method=method, config=changed(plain.config, changes))
         key = "sam.radius" if method == "sam" else "penalty.coefficient"
         search = Search(f"{setting.name}/noise_{noise:g}/{method}", key)
@@ -134,19 +126,6 @@ def _plain(setting: TrainingSetting, noise: float, winners: Winners | None) -> S
     if noise:
         changes = {**changes, "optimizer.weight_decay": 0.0}
     return run._replace(config=changed(run.config, changes), group={"noise": noise})
-
-
-def _small(noise: float) -> TrainingSetting:
-    """The digits of the other small forms: few ones, or more with wrong labels."""
-    if not noise:
-        return DIGITS
-    return DIGITS._replace(
-        eta_star=0.01,
-        get_config=lambda: changed(
-            digits(num_train=700, num_epochs=60),
-            {"dataset.num_validation": 300, "train.batch_size": 128},
-        ),
-    )
 
 
 get_config, get_sweep = entry_points(get_runs)

@@ -39,6 +39,18 @@ PENALTIES: dict[str, Changes] = {
     },
 }
 
+# The same with the batch in groups, whose gradients are less noisy (docs/theory.md).
+_IN_GROUPS: Changes = {"penalty.num_groups": 8}
+GROUPED: dict[str, Changes] = {
+    "fp_groups": {**PENALTIES["fp"], **_IN_GROUPS},
+    "rfp_groups": {**PENALTIES["rfp"], **_IN_GROUPS},
+    "importance_groups": {
+        **PENALTIES["rfp"],
+        **_IN_GROUPS,
+        "penalty.draw": "importance",
+    },
+}
+
 
 def table_1(eta_star: float, baseline: float) -> dict[str, Changes]:
     """Returns {name: changes} for the columns of table 1, and RFP.

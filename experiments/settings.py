@@ -145,6 +145,14 @@ DIGITS = TrainingSetting(
     seeds=(1, 2, 3),
 )  # fmt: skip
 SMALL = (DIGITS,)
+# For wrong labels: more images, larger batches.
+NOISY_DIGITS = DIGITS._replace(
+    eta_star=0.01,
+    get_config=lambda: changed(
+        digits(num_train=700, num_epochs=60),
+        {"dataset.num_validation": 300, "train.batch_size": 128},
+    ),
+)
 # Of small forms with few runs: more seeds decide more.
 SMALL_SEEDS = (1, 2, 3, 4, 5)
 

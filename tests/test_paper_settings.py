@@ -651,7 +651,7 @@ _OURS = frozenset(
 # What the others share, digits, and what goes beyond the paper.
 _NOT_PAPER = frozenset(
     ("__init__", "base", "methods", "settings", "sweeps", "digits_fp", "beyond_rfp",
-     "beyond_estimators")
+     "beyond_estimators", "beyond_stale")
 )  # fmt: skip
 
 

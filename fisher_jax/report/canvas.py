@@ -31,6 +31,8 @@ METHOD_STYLES: Mapping[str, tuple[str, Any]] = {
     "gp_r": ("#CC79A7", (0, (5, 1, 1, 1))),
     "mixup": ("#E69F00", (0, (3, 1))),
     "rfp": ("#56B4E9", "-"),
+    "fp_groups": ("#8F3A00", (0, (4, 1))),
+    "importance": ("#12756B", "-"),
     "rfp_groups": ("#1B7FB5", (0, (4, 1))),
     "importance_groups": ("#0B3C5D", (0, (2, 1))),
     "fp_single": ("#8C5A2B", "-."),

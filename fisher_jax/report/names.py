@@ -22,6 +22,8 @@ METHODS: Mapping[str, Method] = {
     "fp_single": Method("FP exact", "FP exact"),
     "gp_r": Method("GP_r", r"GP$_\mathrm{r}$"),
     "rfp": Method("RFP (ours)", "RFP (ours)"),
+    "fp_groups": Method("FP, 8 groups", "FP, 8 groups"),
+    "importance": Method("Importance (ours)", "Importance (ours)"),
     "rfp_groups": Method("RFP, 8 groups (ours)", "RFP, 8 groups (ours)"),
     "importance_groups": Method(
         "Importance, 8 groups (ours)", "Importance, 8 groups (ours)"

@@ -5,8 +5,9 @@ import json
 import pytest
 
 from benchmarks.synthetic_runs import CNN, write_run
+from fisher_jax.report.claims import verdict_on
 from fisher_jax.report.collect import load_runs
-from fisher_jax.report.items import beyond_estimators, beyond_rfp
+from fisher_jax.report.items import beyond_estimators, beyond_rfp, beyond_stale
 
 
 def add(folder, method, seed, accuracy, alpha=0.0, stage="final"):
@@ -68,3 +69,34 @@ def test_errors_of_estimators(tmp_path):
     assert table.rows == (
         ("SimpleCNN / digits, Baseline", ("labels", "20", "40", "3")),
     )
+
+
+def test_strengths_of_stale_penalties(tmp_path):
+    """Means over two strengths by seed: 60, 62, 61 whole; 80, 81, 82 in groups."""
+    whole, groups = ((0.8, 0.4), (0.8, 0.44), (0.82, 0.4)), ((0.8, 0.8),) * 3
+    gain = (0.0, 0.02, 0.04)
+    for method, kept in (("fp", whole), ("fp_groups", groups)):
+        for seed, accuracies in enumerate(kept):
+            for alpha, accuracy in zip((0.1, 1.0), accuracies, strict=True):
+                more = gain[seed] if method == "fp_groups" and alpha == 1.0 else 0.0
+                changes = {"seed": seed, "train.num_epochs": 2}
+                changes |= {"penalty.coefficient": alpha, "penalty.name": "fisher"}
+                path = write_run(
+                    tmp_path / f"{method}-{seed}-{alpha}",
+                    experiment="beyond_stale",
+                    changes=CNN | changes,
+                    method=method,
+                )
+                result = {"status": "finished", "test_accuracy": accuracy + more}
+                (path / "result.json").write_text(json.dumps(result))
+    runs = load_runs([tmp_path])
+    table = beyond_stale.ITEM.table.fill(runs.table, runs)
+    fp, grouped = (row.cells for row in table.rows)
+    assert fp[:5] == ("FP", "10", "0.1: 80.7, 1: 41.3", "61.00 ± 1.00", "3")
+    assert grouped[:2] == ("FP, 8 groups", "10")
+    # Differences 20, 19 and 21: mean 20, standard error 1/√3, t = 4.303.
+    assert grouped[3:] == ("81.00 ± 1.00", "3", "+20.00 [+17.52, +22.48]")
+    verdicts = [
+        verdict_on(claim, runs.table, runs) for claim in beyond_stale.ITEM.claims
+    ]
+    assert [verdict.status for verdict in verdicts] == ["holds", "no runs"]
