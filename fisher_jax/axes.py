@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import jax
+import jax.numpy as jnp
 from jax.extend.core import ClosedJaxpr, jaxpr_as_fun
 from jax.sharding import AxisType, PartitionSpec
 from jaxtyping import Array, PyTree
@@ -83,6 +84,21 @@ def rows(array: Array, order: Array) -> Array:
         return array[order]
     picked: Array = array.at[order].get(out_sharding=sharding)
     return picked
+
+
+def first(tree: PyTree, count: int) -> PyTree:
+    """The first ``count`` rows of arrays, whole on each device of an Explicit axis."""
+
+    def one(array: Array) -> Array:
+        if not explicit_split(array):
+            return array[:count]
+        sharding = jax.typeof(array).sharding
+        spec = PartitionSpec(None, *sharding.spec[1:])
+        whole = _sharding(sharding.mesh, spec)
+        picked: Array = array.at[jnp.arange(count)].get(out_sharding=whole)
+        return picked
+
+    return jax.tree.map(one, tree)
 
 
 def check(inputs: PyTree, axis_name: AxisName) -> None:

@@ -578,8 +578,8 @@ def check_examples_apart(outputs_fn: OutputsFn, params: PyTree, inputs: PyTree) 
     if any(isinstance(a, jax.core.Tracer) for a in jax.tree.leaves((params, inputs))):
         raise ValueError("check: expected False under jit, where values are not known")
     half = -(-trees.batch_size(inputs) // 2)
-    together = outputs_fn(params, inputs)[:half]
-    alone = outputs_fn(params, jax.tree.map(lambda a: a[:half], inputs))
+    together = axes.first(outputs_fn(params, inputs), half)
+    alone = outputs_fn(params, axes.first(inputs, half))
     difference = float(jnp.max(jnp.abs(together - alone)))
     size = float(jnp.max(jnp.abs(together)))
     if not difference <= float(jnp.finfo(together.dtype).eps) ** 0.5 * size:

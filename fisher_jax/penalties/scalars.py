@@ -192,7 +192,7 @@ def single_example_fisher_penalty(
         NotImplementedError: when differentiated in anything but params.
     """
     trees.batch_size(inputs)
-    first = jax.tree.map(lambda a: a[:1], (inputs, mask))
+    first = axes.first((inputs, mask), 1)
     return fisher_penalty(
         outputs_fn,
         params,

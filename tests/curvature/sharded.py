@@ -211,6 +211,7 @@ def on_explicit_axes(problem, params, inputs, labels, key, scale):
         "whole": lambda: penalty(),
         "chunks": lambda: penalty(chunk_size=1, draw="rademacher"),
         "groups": lambda: penalty(num_groups=4),
+        "first": lambda: penalties.single_example_fisher_penalty(*network, key),
     }
 
 
@@ -231,6 +232,14 @@ def check_explicit_axes(split):
 
             whole = jax.jit(one)(*arrays)
             compare(f"explicit {network} {name}", jax.jit(one)(*sharded), whole)
+        # Outside jit, as its check looks at values.
+        traces = [
+            curvature.fisher_trace(
+                problem.logits_fn, params, inputs, estimator="exact", check=True
+            ).mean
+            for params, inputs, *_ in (sharded, arrays)
+        ]
+        compare(f"explicit {network} checked", *traces)
 
 
 def main():
