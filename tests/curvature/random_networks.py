@@ -241,6 +241,16 @@ def in_float32(width):
     return shapes, apply
 
 
+def in_bfloat16(width):
+    shapes, inner = dense(width)
+
+    def apply(p, h):
+        p = jax.tree.map(lambda a: a.astype(jnp.bfloat16), p)
+        return inner(p, h.astype(jnp.bfloat16)).astype(h.dtype)
+
+    return shapes, apply
+
+
 def float32_parameters(width):
     """Parameters of another type than the rest's: ``build`` casts them."""
     return dense(width)
@@ -272,9 +282,12 @@ LAYERS = (
     chosen,
     unused,
     in_float32,
+    in_bfloat16,
     float32_parameters,
 )
 SINGLE_PRECISION = {in_float32, float32_parameters}
+# What is exact to rounding but for these; second derivatives and spectra are not.
+IN_BFLOAT16 = ("batches", "drawn", "exact")
 LIKELIHOODS = (Categorical(), Bernoulli(), Gaussian(scale=0.7))
 
 
@@ -290,6 +303,8 @@ class Case(NamedTuple):
     masked: bool
     chunk_size: int | None
     devices: int
+    axes: int  # of the mesh; the batch is split over all of them, or the first of two
+    replicated: bool
     where: str
     what: str
 
@@ -330,7 +345,8 @@ def cases(draw):
     # table[index] with an index that is cut over Explicit axes: JAX itself refuses.
     if where == "explicit" and (tokens or looked_up in layers):
         where = "auto"
-    what = draw(st.sampled_from(sorted(CHECKS)))
+    rounds = in_bfloat16 in layers
+    what = draw(st.sampled_from(IN_BFLOAT16 if rounds else sorted(CHECKS)))
     return Case(
         seed=draw(st.integers(0, 10**6)),
         tokens=tokens,
@@ -341,6 +357,8 @@ def cases(draw):
         masked=draw(st.booleans()),
         chunk_size=draw(st.sampled_from([None, 1, 2, 3, 9])),
         devices=1 if where == "one" else draw(st.sampled_from([1, 2, 4])),
+        axes=draw(st.sampled_from([1, 2])),
+        replicated=draw(st.booleans()),
         where=where,
         what=what,
     )
@@ -409,7 +427,9 @@ def build(case):
     else:
         targets = random.normal(size=shape)
     mask = jnp.asarray(random.random(shape) < 0.7) if case.masked else None
-    single = SINGLE_PRECISION & set(case.layers)
+    tolerance = 2e-4 if SINGLE_PRECISION & set(case.layers) else 1e-7
+    if in_bfloat16 in case.layers:
+        tolerance = 0.05
     return Problem(
         network,
         params,
@@ -417,7 +437,7 @@ def build(case):
         jnp.asarray(targets),
         mask,
         case.likelihood,
-        2e-4 if single else 1e-7,
+        tolerance,
     )
 
 
@@ -548,6 +568,11 @@ def run(case, problem, function, per_example=()):
     """
     arrays = (problem.params, problem.inputs, problem.targets, problem.mask)
 
+    shape, names = (case.devices,), ("data",)
+    if case.axes == 2:
+        shape, names = (max(case.devices // 2, 1), min(case.devices, 2)), ("data", "b")
+    split = names[:1] if case.replicated else names
+
     def compute(arrays, **options):
         params, inputs, targets, mask = arrays
         here = problem._replace(
@@ -559,12 +584,12 @@ def run(case, problem, function, per_example=()):
         return jit(compute)(arrays)
     kind = AxisType.Explicit if case.where == "explicit" else AxisType.Auto
     mesh = jax.make_mesh(
-        (case.devices,),
-        ("data",),
-        axis_types=(kind,),
+        shape,
+        names,
+        axis_types=(kind,) * len(names),
         devices=jax.devices()[: case.devices],
     )
-    specs = (P(), P("data"), P("data"), P("data"))
+    specs = (P(), P(split), P(split), P(split))
     placed = tuple(
         None if array is None else jax.device_put(array, NamedSharding(mesh, spec))
         for array, spec in zip(arrays, specs, strict=True)
@@ -572,11 +597,11 @@ def run(case, problem, function, per_example=()):
     if case.where != "shard_map":
         return jit(compute)(placed)
     # By shape alone: under another transformation the axis has no name.
-    names = jax.eval_shape(compute, arrays)
-    out_specs = {name: P("data") if name in per_example else P() for name in names}
+    results = jax.eval_shape(compute, arrays)
+    out_specs = {name: P(split) if name in per_example else P() for name in results}
     return jit(
         jax.shard_map(
-            functools.partial(compute, axis_name="data"),
+            functools.partial(compute, axis_name=split),
             mesh=mesh,
             in_specs=(specs,),
             out_specs=out_specs,
@@ -697,9 +722,12 @@ def check_spectra(case, problem):
     for name, value in top.items():
         close(name, got[name], value, limit)
     close("xtrace", 1 + got["xtrace"], 1 + np.trace(hessian), limit)
-    # Quadrature of as many nodes as parameters integrates powers exactly; signs as
-    # starts have vᵀ H v of mean Tr(H).
-    close("weights", got["density"].weights.sum(), 1.0, limit)
+    # As many steps as parameters: all weight is on eigenvalues.
+    density, values = got["density"], np.linalg.eigvalsh(hessian)
+    close("weights", density.weights.sum(), 1.0, limit)
+    away = np.abs(np.asarray(density.nodes)[:, None] - values).min(axis=1)
+    scale = max(np.abs(values).max(), 1e-6)
+    close("nodes", 1 + density.weights @ away / scale, 1.0, 10 * limit)
 
 
 def within(name, values, exact, tolerance):
@@ -828,11 +856,21 @@ def signed(problem, outputs, z):
     return z / problem.likelihood.scale
 
 
+def squares(tree):
+    return sum(jnp.sum(a.astype(jnp.float64) ** 2) for a in jax.tree.leaves(tree))
+
+
 def check_penalties(case, problem):
     shape = jax.eval_shape(problem.network, problem.params, problem.inputs)
     z = jax.random.rademacher(KEY, shape.shape, shape.dtype)
     outputs = problem.network(problem.params, problem.inputs)
-    drawn = problem.likelihood.sample(KEY, outputs)
+    targets = {
+        "labels": problem.likelihood.sample(KEY, outputs),
+        "gradient": problem.targets,
+    }
+    if problem.likelihood == Categorical():
+        places, classes = outputs.shape[:-1], outputs.shape[-1]
+        targets["random"] = jax.random.randint(KEY, places, 0, classes)
     groups = [1, BATCH][case.seed % 2]
 
     def plain(kind):
@@ -846,8 +884,7 @@ def check_penalties(case, problem):
             if kind == "signs":
                 v = signed(problem, outputs, z)
             else:
-                targets = problem.targets if kind == "gradient" else drawn
-                v = slope_for(problem, outputs, targets)
+                v = slope_for(problem, outputs, targets[kind])
             if problem.mask is not None:
                 extra = v.ndim - problem.mask.ndim
                 v = jnp.where(
@@ -858,13 +895,20 @@ def check_penalties(case, problem):
             for k in range(number):
                 mine = (jnp.arange(BATCH) * number // BATCH == k).astype(v.dtype)
                 (g,) = pullback(v * mine.reshape(-1, *(1,) * (v.ndim - 1)) / BATCH)
-                total += sum(
-                    jnp.sum(leaf.astype(jnp.float64) ** 2)
-                    for leaf in jax.tree.leaves(g)
-                )
+                total += squares(g)
             return total
 
         return jax.value_and_grad(scalar)(problem.params)
+
+    def of_the_first(params):
+        outputs, pullback = jax.vjp(
+            lambda p: problem.network(p, problem.inputs[:1]), params
+        )
+        v = slope_for(problem, outputs, problem.likelihood.sample(KEY, outputs))
+        if problem.mask is not None:
+            keep = problem.mask[:1]
+            v = jnp.where(keep.reshape(*keep.shape, *(1,) * (v.ndim - keep.ndim)), v, 0)
+        return squares(pullback(v)[0])
 
     def of_inputs(params):
         def slopes(x):
@@ -874,15 +918,18 @@ def check_penalties(case, problem):
         rest = (problem.targets, problem.mask)
         return jnp.sum(jax.grad(slopes)(problem.inputs) ** 2) / BATCH
 
+    others = {} if case.tokens else {"inputs": of_inputs}
+    if case.where != "shard_map":  # there the caller takes the first example
+        others["single"] = of_the_first
+
     # Reverse over reverse through a gather's or a scan's own rules.
     expected = jit(
         lambda: (
-            {kind: plain(kind) for kind in ("signs", "labels", "gradient")}
-            | (
-                {}
-                if case.tokens
-                else {"inputs": jax.value_and_grad(of_inputs)(problem.params)}
-            )
+            {kind: plain(kind) for kind in ("signs", *targets)}
+            | {
+                kind: jax.value_and_grad(scalar)(problem.params)
+                for kind, scalar in others.items()
+            }
         )
     )()
 
@@ -899,6 +946,12 @@ def check_penalties(case, problem):
                 return penalties.fisher_penalty(*args, KEY, **options)
             if kind == "gradient":
                 return penalties.gradient_penalty(*args, here.targets, **options)
+            if kind == "random":
+                return penalties.random_label_penalty(*args, KEY, **options)
+            if kind == "single":
+                return penalties.single_example_fisher_penalty(
+                    *args, KEY, **here.options
+                )
             return penalties.input_gradient_penalty(*args, here.targets, **options)
 
         return {
