@@ -26,6 +26,7 @@ from fisher_jax.train.cost import RunCost
 from fisher_jax.train.keys import Config
 from launch.definition import PlannedRun, load_definition
 from launch.topology import print_programs
+from launch.units import amount, duration
 
 
 class Device(NamedTuple):
@@ -88,8 +89,8 @@ def print_estimate(
         return _print_topology(console, topology, path, overrides)
     lines = _lines(path, overrides, console)
     table = Table(
-        "runs of", "runs", "parameters", "GFLOP a step", "with penalty update",
-        "GB a step", "memory GB", *(f"{name} h a run" for name in DEVICES),
+        "runs of", "runs", "parameters", "a step", "with penalty", "traffic", "memory",
+        *(f"a run, {name}" for name in DEVICES),
     )  # fmt: skip
     for line in lines:
         run = line.cost
@@ -98,11 +99,11 @@ def print_estimate(
             line.label,
             str(line.num_runs),
             f"{run.parameters:,}",
-            f"{run.plain.flops / 1e9:.4g}",
-            f"{run.update.flops / 1e9:.4g}" if run.update else "–",
-            f"{run.plain.bytes_accessed / 1e9:.3g}",
-            f"{update.memory / 1e9:.2g}",
-            *(f"{hours(run, d, utilisation):.3g}" for d in DEVICES.values()),
+            amount(run.plain.flops, "FLOP"),
+            amount(run.update.flops, "FLOP") if run.update else "–",
+            amount(run.plain.bytes_accessed, "B"),
+            amount(update.memory, "B"),
+            *(duration(hours(run, d, utilisation)) for d in DEVICES.values()),
         )
     wide = console if console.is_terminal else Console(width=180, highlight=False)
     wide.print(table)
@@ -112,12 +113,12 @@ def print_estimate(
         most = max((line.cost.update or line.cost.plain).memory for line in lines)
         fits = "" if most < device.memory else "; does not fit into its memory"
         console.print(
-            f"{name}: {total:.4g} device-hours in all; {total:.4g} h on one device, "
-            f"at least {max(each):.3g} h on many{fits}"
+            f"All runs on {name}: {duration(total)} one after another, "
+            f"{duration(max(each))} side by side{fits}"
         )
     console.print(
-        f"At {utilisation:.0%} of the devices' peak, one device a run; programs "
-        "compiled here, not run. Small networks reach less."
+        f"Assumed: {utilisation:.0%} of a device's peak (--utilisation); small "
+        "networks reach less. Nothing was run."
     )
     return 0
 

@@ -22,6 +22,7 @@ from fisher_jax.errors import UserError, one_line
 from fisher_jax.parallel import DATA_AXIS
 from fisher_jax.train import cost
 from fisher_jax.train.keys import Config
+from launch.units import amount
 
 # Read by libtpu when it is loaded, in place of asking the cloud.
 _ON_NO_TPU = {
@@ -163,7 +164,7 @@ def print_programs(console: Console, name: str, config: Config) -> int:
     found = find_slice(name)
     programs = cost.lower_programs(config, found.mesh)
     table = Table(
-        "program", "compiled in s", "memory MB", "GFLOP", "kernels",
+        "program", "compiled in", "memory", "work", "kernels",
         "estimated cycles", "collectives, bytes",
     )  # fmt: skip
     done: dict[str, Compiled] = {}
@@ -180,9 +181,9 @@ def print_programs(console: Console, name: str, config: Config) -> int:
         console.print(f"  {label}: compiled in {one.seconds:.0f} s")
         table.add_row(
             label,
-            f"{one.seconds:.0f}",
-            f"{one.memory / 1e6:.4g}",
-            f"{one.flops / 1e9:.4g}" if one.flops else "–",
+            f"{one.seconds:.0f} s",
+            amount(one.memory, "B"),
+            amount(one.flops, "FLOP") if one.flops else "–",
             str(one.kernels),
             f"{one.cycles:,.0f}" if one.cycles else "–",
             ", ".join(f"{k} {n:,}" for k, n in one.collectives.items()) or "none",
@@ -193,7 +194,7 @@ def print_programs(console: Console, name: str, config: Config) -> int:
     wide.print(table)
     console.print(
         f"{name}, {found.mesh.size} device(s), batch {config.train.batch_size}, "
-        f"{config.model.name}; of each device; GFLOP and kernels count loops once"
+        f"{config.model.name}; of each device; work and kernels count loops once"
     )
     for line in (*_ratios(done, config.penalty.update_every), *misfits):
         console.print(line)

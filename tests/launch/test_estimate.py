@@ -8,6 +8,7 @@ from fisher_jax.train import cost
 from fisher_jax.train.config import check_config, flat_config, load_config
 from fisher_jax.train.cost import Program, RunCost
 from launch.estimate import Device, hours, print_estimate
+from launch.units import amount, duration
 from tests.command import ROOT
 
 BASE = str(ROOT / "experiments" / "base.py")
@@ -69,6 +70,16 @@ def test_hours_follow_the_tighter_bound():
     assert hours(bound_by_bytes, device, 1.0) == pytest.approx((36 * 10 + 10) / 3600)
 
 
+def test_numbers_have_units_that_read_well():
+    assert amount(1.486e10, "FLOP") == "14.9 GFLOP"
+    assert amount(62_900_000, "B") == "62.9 MB"
+    assert amount(0, "B") == "0 B"
+    assert duration(0.3 / 3600) == "0.3 s"
+    assert duration(0.0738) == "4.4 min"
+    assert duration(2.213) == "2.21 h"
+    assert duration(1234.0) == "1,230 h"
+
+
 def test_equal_programs_are_compiled_once_and_counted(tmp_path, capsys):
     file = tmp_path / "sweep.py"
     file.write_text(
@@ -79,7 +90,7 @@ def test_equal_programs_are_compiled_once_and_counted(tmp_path, capsys):
     with console.capture() as capture:
         assert print_estimate(console, str(file), [], 0.3) == 0
     assert capture.get().count("Compiling") == 1
-    assert "H100: " in capture.get()
+    assert "on H100: " in capture.get()
     assert " 24 " in capsys.readouterr().out
     with pytest.raises(UserError, match="utilisation"):
         print_estimate(console, str(file), [], 1.5)
