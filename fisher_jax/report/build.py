@@ -10,6 +10,7 @@ from fisher_jax.report.canvas import Drawing
 from fisher_jax.report.claims import verdict_on
 from fisher_jax.report.collect import Runs, load_runs
 from fisher_jax.report.item import FigurePart, Item, all_items
+from fisher_jax.report.names import DRAWS
 from fisher_jax.report.page import Entry, Picture, Report, write_page
 from fisher_jax.report.tables import Table
 
@@ -74,9 +75,33 @@ def draw(figure: FigurePart, rows: pd.DataFrame, runs: Runs) -> Drawing | str:
     """Draws in the report's style, or returns why there is nothing to draw."""
     with canvas.style():
         drawing = figure.draw(rows, runs)
-        if isinstance(drawing, Drawing):
-            canvas.finish(drawing.figure)
-        return drawing
+        if isinstance(drawing, str):
+            return drawing
+        canvas.finish(drawing.figure)
+        if not canvas.shows_fisher_trace(drawing.figure):
+            return drawing
+        return drawing._replace(notes=(*drawing.notes, *draw_notes(rows, runs)))
+
+
+def draw_notes(rows: pd.DataFrame, runs: Runs) -> list[str]:
+    """Returns for each draw of Tr(F) what it is and how large its errors are."""
+    notes = []
+    for draw, group in rows.groupby("fisher_draw", sort=True):
+        shares = []
+        for index in group.index:
+            records = runs.metrics[index]
+            if {"trace/fisher", "trace/fisher_sem"} <= set(records):
+                value = records["trace/fisher"].where(records["trace/fisher"] > 0)
+                shares.append(records["trace/fisher_sem"] / value)
+        errors = pd.concat(shares).dropna() if shares else pd.Series(dtype=float)
+        if draw in DRAWS and len(errors):
+            usual, most = 100 * errors.median(), 100 * errors.quantile(0.95)
+            notes.append(
+                f"Tr(F) by {DRAWS[draw]}: half of the records have a standard error "
+                f"below {usual:.0f}%, 95 in 100 below {most:.0f}%. A single run's band "
+                "is this error"
+            )
+    return notes
 
 
 def _write_table(table: Table, title: str, caption: str, stem: Path) -> None:

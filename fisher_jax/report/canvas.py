@@ -63,7 +63,10 @@ class Drawing(NamedTuple):
 
 
 class Curve(NamedTuple):
-    """A mean over runs with its standard deviation (0 for one run)."""
+    """A mean over runs with its standard deviation.
+
+    Of one run: its own standard error where one was recorded, else 0.
+    """
 
     x: np.ndarray
     mean: np.ndarray
@@ -108,7 +111,7 @@ def mean_curve(
 
     Each run is smoothed before; unended runs are left out where others have ended.
     """
-    columns = []
+    columns, errors = [], pd.Series(dtype=float)
     for index in drawable(runs).index:
         frame = metrics[index]
         if name not in frame or x not in frame:
@@ -118,6 +121,9 @@ def mean_curve(
             places = values[x].to_numpy(float)
             smoothed = smooth(places, factor * values[name].to_numpy(float), decay)
             columns.append(pd.Series(smoothed, index=places))
+            if f"{name}_sem" in frame and not decay:
+                errors = pd.Series(factor * frame[f"{name}_sem"].loc[values.index])
+                errors.index = places
     if not columns:
         return None
     together = pd.concat(columns, axis=1).sort_index()
@@ -127,14 +133,16 @@ def mean_curve(
     if len(together) > MAX_POINTS:
         chosen = np.linspace(0, len(together) - 1, MAX_POINTS).round().astype(int)
         together = together.iloc[np.unique(chosen)]
-    std = together.std(axis=1, ddof=1).fillna(0.0)
+    is_one = len(columns) == 1
+    std = errors.reindex(together.index) if is_one else together.std(axis=1, ddof=1)
+    std = std.fillna(0.0)
     return Curve(
         together.index.to_numpy(float), together.mean(axis=1).to_numpy(), std.to_numpy()
     )
 
 
 def draw_curve(axes: Axes, curve: Curve | None, **line: Any) -> None:
-    """Draws a mean line with a band of one standard deviation."""
+    """Draws a mean line with a band of one standard deviation, or a run's error."""
     if curve is None:
         return
     (drawn,) = axes.plot(curve.x, curve.mean, **line)
@@ -237,6 +245,12 @@ def add_root_axis(axes: Axes) -> None:
     root.minorticks_off()
     root.set_ylabel("√Tr(F)")
     root.spines["right"].set_visible(True)
+
+
+def shows_fisher_trace(figure: Figure) -> bool:
+    """Whether an axis of some panel is Tr(F)."""
+    labels = [label for a in figure.axes for label in (a.get_xlabel(), a.get_ylabel())]
+    return any("Tr(F" in label for label in labels)
 
 
 def start_at_zero(axes: Axes) -> None:

@@ -111,6 +111,7 @@ def describe(run: RunFiles, records: Sequence[Record]) -> dict[str, Any]:
         "coefficient": _number(config.get("penalty.coefficient")),
         "update_every": _number(config.get("penalty.update_every")),
         "start_epoch": _number(config.get("penalty.start_epoch")),
+        "fisher_draw": str(config.get("measure.fisher_draw") or ""),
         "early_loss": _number(config.get("measure.early_loss")),
         "mixup_beta": _number(config.get("mixup.beta")),
         "sam_radius": _number(config.get("sam.radius")),

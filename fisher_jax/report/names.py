@@ -32,6 +32,13 @@ METHODS: Mapping[str, Method] = {
     "gradient_norm": Method("Gradient norm", "Gradient norm"),
 }
 
+# How Tr(F) is drawn.
+DRAWS: Mapping[str, str] = {
+    "labels": "sampled labels, as in the paper",
+    "rademacher": "random signs",
+    "importance": "labels of importance",
+}
+
 DATASETS: Mapping[str, str] = {
     "imagenet2012": "ImageNet",
     "tiny_imagenet": "TinyImageNet",

@@ -6,6 +6,7 @@ import numpy as np
 
 from benchmarks.synthetic_runs import CNN, write_run
 from fisher_jax.report import canvas
+from fisher_jax.report.build import draw_notes
 from fisher_jax.report.canvas import mean_curve
 from fisher_jax.report.collect import load_runs
 
@@ -47,3 +48,36 @@ def test_colours_run_from_blue_to_red():
     first, *_, last = colours.values()
     assert first[2] > first[0]
     assert last[0] > last[2]
+
+
+def one_run(folder):
+    rows = [
+        {"step": i, "epoch": i, "trace/fisher": v, "trace/fisher_sem": e}
+        for i, (v, e) in enumerate(((2.0, 0.5), (10.0, 1.0), (4.0, 3.0)))
+    ]
+    (folder / "metrics.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    config = {"measure": {"fisher_draw": "labels"}, "train": {"num_epochs": 2}}
+    (folder / "config.json").write_text(json.dumps({"config": config}))
+    return load_runs([folder])
+
+
+def test_the_band_of_one_run_is_its_standard_error(tmp_path):
+    runs = one_run(tmp_path)
+    curve = mean_curve(runs.table, runs.metrics, "trace/fisher", factor=10)
+    np.testing.assert_allclose(curve.mean, [20, 100, 40])
+    np.testing.assert_allclose(curve.std, [5, 10, 30])
+    smoothed = mean_curve(runs.table, runs.metrics, "trace/fisher", decay=0.5)
+    assert not smoothed.std.any()
+
+
+def test_a_figure_with_traces_says_their_draw_and_error(tmp_path):
+    runs = one_run(tmp_path)
+    figure, ((axes,),) = canvas.new_figure(1, 1)
+    canvas.label_axes(axes, "", "epoch", "loss")
+    assert not canvas.shows_fisher_trace(figure)
+    canvas.label_axes(axes, "", "epoch", "Tr(F)")
+    assert canvas.shows_fisher_trace(figure)
+    (note,) = draw_notes(runs.table, runs)
+    assert "sampled labels" in note
+    # Of 10%, 25% and 75%.
+    assert "below 25%, 95 in 100 below 70%" in note

@@ -118,6 +118,7 @@ def draw_two_phase(
         for start, value in paper.items():
             _mark_published(hessian, value.final_hessian_trace, COLOURS[start])
             _mark_published(accuracy, (value.accuracy,), COLOURS[start])
+    canvas.legend_below(figure, *all_axes.flat)
     count = sum(len(setting.runs) for setting in settings)
     return Drawing(figure, count, canvas.notes_of(settings))
 
@@ -187,7 +188,6 @@ def _draw_histogram(
                 alpha=0.6,
                 edgecolor="white",
                 linewidth=0.4,
-                label=f"{start} (n = {len(sample)})",
+                label=f"{start} regularisation in phase one (n = {len(sample)})",
             )
-    axes.legend(loc="best")
     axes.yaxis.set_major_locator(MaxNLocator(integer=True))
