@@ -42,6 +42,26 @@ def test_the_home_folder_and_a_plain_terminal(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
+def test_an_estimate_on_a_plain_terminal(tmp_path, encoding):
+    file = tmp_path / "one.py"
+    file.write_text(
+        "from experiments import base\nget_config = base.get_config\n"
+        "def get_sweep(): return [{'seed': 0}]\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-m", "launch.sweep", f"--config={file}", "--estimate"],
+        cwd=ROOT,
+        env=os.environ | {"PYTHONIOENCODING": encoding},
+        capture_output=True,
+        timeout=180,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert b"H100" in done.stdout + done.stderr
+
+
+@pytest.mark.slow
 def test_output_on_a_full_disk_does_not_end_a_run(tmp_path):
     with open("/dev/full", "w") as full:
         done = subprocess.run(
