@@ -26,6 +26,7 @@ from fisher_jax.models.batch_norm import batch_norm
 from fisher_jax.train import assemble, loop
 from fisher_jax.train.config import load_config
 from fisher_jax.train.step import step_keys
+from fisher_jax.train.surroundings import check_devices
 
 BATCH, CLASSES, SHAPE = 16, 10, (4, 4, 1)
 ALPHA, RADIUS, RATE = 0.7, 0.1, 0.1
@@ -235,6 +236,7 @@ def parameters_after(options, data, num_devices):
     """
     config = configured(options)
     mesh = Mesh(np.array(jax.devices()[:num_devices]), (parallel.DATA_AXIS,))
+    check_devices(config, mesh)
     run, snapshot = assemble.build(config, data, mesh)
     images, labels = batch()
     # A copy: the step donates its state.
@@ -274,8 +276,10 @@ def outcome(pair, data, num_devices):
         # The error of a difference is of the order of its step.
         assert error_of_way(before, new, expected) < 0.01
         return "right"
+    # The variance of one example is rounding, by which batch norm divides it.
+    atol = 1e-5 if "single" in pair and "batch norm" in pair else 1e-6
     jax.tree.map(
-        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6),
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=atol),
         new,
         expected,
     )
