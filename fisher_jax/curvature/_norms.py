@@ -70,7 +70,9 @@ def squared_pullback_norms(
 
         def leaf_norms(k: Array) -> list[Float[Array, ""]]:
             v = cotangent(outputs, one_extra, k)
-            tapped, rest = pullback(v.astype(outputs.dtype))
+            # A Gaussian's does not depend on the outputs, which differ by device.
+            v = axes.vary_like(v.astype(outputs.dtype), outputs)
+            tapped, rest = pullback(v)
             norms = tapped | {k: trees.squared_norm(g) for k, g in rest.items()}
             return [norms[leaf] for leaf in sorted(norms)]
 

@@ -162,7 +162,8 @@ def _sums_of_squares(
         )
 
         def moments(k: Array) -> tuple[PyTree, PyTree]:
-            gradient = pullback(cotangent(outputs, one_extra, k).astype(outputs.dtype))
+            v = cotangent(outputs, one_extra, k).astype(outputs.dtype)
+            gradient = pullback(axes.vary_like(v, outputs))
             squares = jax.tree.map(lambda g: g.astype(dtype) ** 2, gradient)
             return squares, jax.tree.map(jnp.square, squares)
 

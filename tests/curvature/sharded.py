@@ -165,6 +165,29 @@ def check_diagonals(mesh, split):
         )
 
 
+def check_gaussian(mesh, split):
+    """Exact traces where the factor of the law is the same on all devices."""
+    problem = networks.build("mlp_tanh", batch=BATCH)
+
+    def exact(params, inputs, **axis):
+        options = {"estimator": "exact", "likelihood": curvature.Gaussian(0.7)} | axis
+        network = (problem.logits_fn, params, inputs)
+        return (
+            curvature.fisher_trace(*network, **options).mean,
+            curvature.layer_fisher_traces(*network, **options),
+            curvature.fisher_diagonal(*network, **options).mean,
+        )
+
+    mapped = jax.shard_map(
+        functools.partial(exact, axis_name=mesh.axis_names),
+        mesh=mesh,
+        in_specs=(P(), split),
+        out_specs=P(),
+    )
+    arrays = (problem.params, problem.inputs)
+    compare("Gaussian", jax.jit(mapped)(*arrays), jax.jit(exact)(*arrays))
+
+
 def check_convolutions(mesh, split):
     # XLA's partitioner is wrong on JAX's own rule for their kernels; see _layers.py.
     for name in ("conv_pool", "conv_weight_norm"):
@@ -249,6 +272,7 @@ def main():
     split = P(("rows", "columns"))
     check_quantities(mesh, split)
     check_diagonals(mesh, split)
+    check_gaussian(mesh, split)
     check_convolutions(mesh, split)
     check_explicit_axes(split)
     print("done 0")
