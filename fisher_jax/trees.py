@@ -162,6 +162,13 @@ def checked_key(key: PRNGKeyArray | None) -> PRNGKeyArray:
         raise TypeError(f"{expected} {described(key)}")
     if len(shape) != (0 if is_typed else 1):
         raise ValueError(f"{expected} {described(key)}; index it, or use jax.vmap")
+    if not is_typed:
+        of_default = jax.eval_shape(lambda: jax.random.key_data(jax.random.key(0)))
+        if shape != of_default.shape:
+            raise ValueError(
+                f"{expected} {described(key)}, which is of another implementation than "
+                "JAX's default; make it by jax.random.key(seed, impl=...)"
+            )
     return key
 
 

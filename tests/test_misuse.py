@@ -127,6 +127,7 @@ WRONG = (
     ("labels", np.zeros(5, np.int32), ValueError, r"labels.*\[6\], got dtype int32 and shape \(5,\)"),
     ("key", None, ValueError, "key: expected one PRNG key.*got None"),
     ("key", 0, TypeError, "key: expected one PRNG key.*got int 0"),
+    ("key", np.zeros(4, np.uint32), ValueError, r"key: .*\(4,\), which is of another impl"),
     ("key", np.ones(2, np.float32), TypeError, f"key: expected one PRNG key.*{float_shape('2,')}"),
     ("key", jax.random.split(jax.random.key(0)), ValueError, r"key.*shape \(2,\).*jax.vmap"),
     ("vector", {"v": np.ones(3)}, ValueError, "vector: expected the pytree structure"),
