@@ -41,10 +41,14 @@ def vary(tree: PyTree, axis_names: Sequence[str]) -> PyTree:
 
     The derivative with respect to a replicated array sums over devices of its own
     accord; with respect to a device's own it does not, and the sum is ours to take.
+    An axis of ``jax.vmap`` has no such arrays.
     """
+    of_mesh = jax.sharding.get_abstract_mesh().manual_axes
 
     def one(leaf: Array) -> Array:
-        missing = tuple(n for n in axis_names if n not in varying(leaf))
+        missing = tuple(
+            n for n in axis_names if n in of_mesh and n not in varying(leaf)
+        )
         return jax.lax.pcast(leaf, missing, to="varying") if missing else leaf
 
     return jax.tree.map(one, tree)
