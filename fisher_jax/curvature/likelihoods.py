@@ -29,6 +29,7 @@ The noise of a draw does not depend on θ and is drawn for the whole batch at on
 """
 
 import dataclasses
+import math
 import warnings
 from collections.abc import Callable
 from typing import Any, ClassVar, Literal
@@ -111,9 +112,9 @@ class Categorical:
             return jax.random.gumbel(key, shape, dtype)
         if draw == "rademacher":
             return jax.random.rademacher(key, shape, dtype)
-        gumbel_key, sign_key = jax.random.split(key)
-        gumbel = jax.random.gumbel(gumbel_key, shape, dtype)
-        return gumbel, jax.random.rademacher(sign_key, (*shape[:-1], 1), dtype)
+        uniform_key, sign_key = jax.random.split(key)
+        uniforms = jax.random.uniform(uniform_key, (*shape[:-1], 2), dtype)
+        return uniforms, jax.random.rademacher(sign_key, (*shape[:-1], 1), dtype)
 
     def random_cotangent(
         self, draw: Draw, outputs: Float[Array, "*B C"], noise: PyTree
@@ -176,14 +177,14 @@ class Categorical:
     def _importance_cotangent(
         self,
         outputs: Float[Array, "*B C"],
-        gumbel: Float[Array, "*B C"],
+        uniforms: Float[Array, "*B 2"],
         sign: Float[Array, "*B 1"],
     ) -> Float[Array, "*B C"]:
         """sign √(p_c/q_c) (p − onehot(c)), c ~ q ∝ p_c ‖p − onehot(c)‖², q constant."""
         log_p = jax.nn.log_softmax(outputs)
         length = _squared_deviations(jax.lax.stop_gradient(jnp.exp(log_p)))
         log_q = jax.lax.stop_gradient(log_p) + jnp.log(length)
-        label = jnp.argmax(log_q + gumbel, axis=-1, keepdims=True)
+        label = _drawn_index(log_q, uniforms)
         # With one class, or p = 1 to the last bit, there is no label to draw.
         is_drawn = jnp.isfinite(jnp.take_along_axis(log_q, label, axis=-1))
         log_q = jnp.where(is_drawn, log_q, 0)
@@ -658,6 +659,37 @@ def _squared_deviations(p: Float[Array, "*B C"]) -> Float[Array, "*B C"]:
     squares = jnp.sum(others**2, axis=-1, keepdims=True)
     of_another = (most + (total - p)) ** 2 + most**2 + (squares - p**2)
     return jnp.where(is_likeliest, total**2 + squares, of_another)
+
+
+def _drawn_index(
+    log_weights: Float[Array, "*B C"], uniforms: Float[Array, "*B 2"]
+) -> Int[Array, "*B 1"]:
+    """An index drawn in proportion to the weights, by inverting their sums.
+
+    First one of about √C blocks, then one of its √C weights, each by a uniform number
+    of its own, so that no weight is below the rounding of a sum over all. A random
+    number for every class would cost more than all else in a draw.
+    """
+    *rest, classes = log_weights.shape
+    size = math.ceil(math.sqrt(classes))
+    count = -(-classes // size)
+    most = jnp.max(log_weights, axis=-1, keepdims=True)
+    weights = jnp.exp(log_weights - jnp.where(jnp.isfinite(most), most, 0))
+    padding = [(0, 0)] * len(rest) + [(0, count * size - classes)]
+    blocks = jnp.pad(weights, padding).reshape(*rest, count, size)
+    block = _inverted(jnp.sum(blocks, axis=-1), uniforms[..., :1])
+    own = jnp.take_along_axis(blocks, block[..., None], axis=-2)[..., 0, :]
+    index = size * block + _inverted(own, uniforms[..., 1:])
+    return jnp.minimum(index, classes - 1)
+
+
+def _inverted(
+    weights: Float[Array, "*B n"], uniform: Float[Array, "*B 1"]
+) -> Int[Array, "*B 1"]:
+    """The first index at which the running sum exceeds uniform times the total."""
+    sums = jnp.cumsum(weights, axis=-1)
+    reached = jnp.sum(sums <= uniform * sums[..., -1:], axis=-1, keepdims=True)
+    return jnp.minimum(reached, weights.shape[-1] - 1)
 
 
 def _centre(

@@ -76,6 +76,9 @@ def quantities(problem, params, inputs, labels, key, **options):
         "reparameterised": lambda p, x: penalties.fisher_penalty(
             problem.logits_fn, p, x, key, draw="rademacher", **options
         ),
+        "importance": lambda p, x: penalties.fisher_penalty(
+            problem.logits_fn, p, x, key, draw="importance", **options
+        ),
         "difference": lambda p, x: penalties.fisher_penalty(
             problem.logits_fn, p, x, key, method="finite_difference", **options
         ),

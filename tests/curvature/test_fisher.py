@@ -302,6 +302,24 @@ def test_lengths_of_the_importance_law_are_those_of_all_pairs(scale):
         assert_allclose(got, expected, rtol=tolerance)
 
 
+@pytest.mark.parametrize("classes", [1, 2, 3, 7, 30])
+def test_labels_of_importance_come_in_proportion_to_their_weights(classes):
+    """Over a grid of both uniform numbers the frequencies are the law's."""
+    random = np.random.default_rng(classes)
+    log_weights = 3 * random.normal(size=classes) - 1000
+    if classes > 2:
+        log_weights[1] = -np.inf
+    middles = (np.arange(400) + 0.5) / 400
+    grid = np.stack(np.meshgrid(middles, middles), axis=-1).reshape(-1, 2)
+    drawn = jax.jit(likelihoods._drawn_index)(
+        jnp.broadcast_to(log_weights, (len(grid), classes)), jnp.asarray(grid)
+    )
+    frequencies = np.bincount(np.asarray(drawn)[:, 0], minlength=classes) / len(grid)
+    expected = np.exp(log_weights - log_weights.max())
+    assert_allclose(frequencies, expected / expected.sum(), atol=2 / 400)
+    assert np.all(frequencies[np.isinf(log_weights)] == 0)
+
+
 @pytest.mark.parametrize("draw", likelihoods.DRAWS)
 def test_a_draw_takes_memory_in_proportion_to_the_classes(draw):
     shape = jax.ShapeDtypeStruct((8, 50_000), jnp.float32)
@@ -322,7 +340,8 @@ def test_cotangents_stay_finite_and_precise_for_certain_predictions(draw):
         logits = jnp.asarray([[0.0, 200.0, -200.0], [12.0, 0.0, -jnp.inf]])
         noise = jnp.asarray([[1.0, 1.0, -1.0], [1.0, -1.0, 1.0]])
         if draw == "importance":
-            noise = noise, jnp.asarray([[1.0], [-1.0]])
+            uniforms = jnp.asarray([[0.5, 0.5], [0.99, 0.99]])
+            noise = uniforms, jnp.asarray([[1.0], [-1.0]])
 
         def v(logits):
             return Categorical().random_cotangent(draw, logits, noise)
