@@ -377,7 +377,6 @@ def lanczos(
     place, and the tridiagonal falls into blocks there.
     """
     size, dtype = start.size, start.dtype
-    rounding = 1e3 * jnp.finfo(dtype).eps
 
     def projected(vector: Array, basis: Array) -> Array:
         return vector - (basis @ vector) @ basis
@@ -394,7 +393,7 @@ def lanczos(
         rest = projected(rest, basis)
         beta = jnp.linalg.norm(rest)
         largest = jnp.maximum(largest, jnp.maximum(jnp.abs(alpha), beta))
-        is_exhausted = beta <= rounding * largest
+        is_exhausted = beta <= rounding(dtype) * largest
 
         def restart() -> Array:
             fresh = jax.random.normal(jax.random.fold_in(key, index), (size,), dtype)
@@ -416,6 +415,11 @@ def lanczos(
     )
     beside = jnp.diag(betas[:-1], 1)
     return basis, jnp.diag(alphas) + beside + beside.T
+
+
+def rounding(dtype: jnp.dtype) -> float:
+    """Of an operator's size, what is left where a Krylov space is exhausted."""
+    return 1e3 * float(jnp.finfo(dtype).eps)
 
 
 def flat_operator(

@@ -186,6 +186,30 @@ def test_spectral_density_gives_the_moments_and_the_shape():
     assert np.trapezoid(np.abs(curve - smooth), grid) < 0.2
 
 
+@pytest.mark.parametrize(("outliers", "bulk"), [([9.0, 7.0, 4.0], 97), ([2.0], 0)])
+def test_a_density_without_reorthogonalisation_loses_nothing(outliers, bulk):
+    """Signs weigh the eigenvalues of a diagonal matrix alike: its measure is known.
+
+    Found eigenvalues come again; with two different ones the Krylov space ends early.
+    """
+    random = np.random.default_rng(0)
+    values = np.concatenate([outliers, 0.1 * random.normal(size=bulk), [-1.0]])
+    matrix = jnp.asarray(values)
+    steps = min(60, len(values))
+    density = jit(
+        lambda k: curvature.spectral_density(
+            lambda v: matrix * v, jnp.zeros(len(values)), k, num_steps=60, num_probes=2
+        )
+    )(KEY)
+    assert density.nodes.shape == (2 * steps,)
+    assert_allclose(density.weights.sum(), 1, rtol=1e-12)
+    if bulk:
+        assert np.sum(np.abs(density.nodes - outliers[0]) < 1e-9) > 2
+    for smooth in (np.square, lambda v: v**7, np.exp, lambda v: np.cos(9 * v)):
+        got = np.sum(density.weights * smooth(np.asarray(density.nodes)))
+        assert_allclose(got, np.mean(smooth(values)), rtol=1e-9)
+
+
 def test_operators_go_into_scipy_and_matfree():
     sparse = pytest.importorskip("scipy.sparse.linalg")
     from matfree import decomp, funm
