@@ -240,7 +240,7 @@ def spectral_density(
         key: a PRNG key.
         num_probes: random starts that are averaged.
         num_steps: products with the operator for each; capped at the number of
-            parameters.
+            parameters, where it does reorthogonalise and a probe's quadrature is exact.
 
     Returns:
         ``nodes`` and ``weights`` [num_probes · num_steps]; ``.curve(grid, width)`` is
@@ -259,7 +259,11 @@ def spectral_density(
 
     def one_probe(key: PRNGKeyArray) -> tuple[Array, Array]:
         start = jax.random.rademacher(key, (size,), dtype)
-        nodes, vectors = jnp.linalg.eigh(_tridiagonal(product, start, steps))
+        if steps == size:
+            _, tridiagonal = hessian.lanczos(product, start, key, steps)
+        else:
+            tridiagonal = _tridiagonal(product, start, steps)
+        nodes, vectors = jnp.linalg.eigh(tridiagonal)
         return nodes, vectors[0] ** 2
 
     keys = jax.random.split(trees.checked_key(key), num_probes)
