@@ -331,6 +331,22 @@ def test_several_devices_must_divide_the_batch(tmp_path):
     assert "the nearest that are: 15 or 18" in errors(output)[0]
 
 
+def test_several_devices_must_divide_the_groups(tmp_path):
+    """Else a group of the penalty would lie on two of them."""
+    environment = {"XLA_FLAGS": "--xla_force_host_platform_device_count=4"}
+    code, output = run(
+        *SMALL,
+        f"--workdir={tmp_path}/r",
+        "--config.penalty.num_groups=2",
+        environment=environment,
+    )
+    assert code == 2
+    (line,) = errors(output)
+    assert "penalty.num_groups=2" in line
+    assert "4 devices" in line
+    assert "Traceback" not in output
+
+
 @pytest.mark.slow
 def test_eight_devices_train_the_same_run(finished, tmp_path):
     """To rounding: sums are taken in another order."""
