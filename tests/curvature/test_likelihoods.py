@@ -51,6 +51,12 @@ def attention(p, tokens):
     return (p["scale"] * h) @ p["out"]
 
 
+def tied(p, tokens):
+    """Rows looked up twice, and the same table again for the outputs."""
+    h = p["table"][tokens] + 0.5 * p["table"][jnp.roll(tokens, 1, axis=1)]
+    return jnp.tanh(h @ p["in"]) @ p["table"][:WIDTH].T
+
+
 SHAPES = {
     mlp: {"in": (2, 4), "out": (4, WIDTH)},
     convolution: {"in": (3, 2, 3), "out": (3, WIDTH)},
@@ -63,6 +69,7 @@ SHAPES = {
         "scale": (3,),
         "out": (3, WIDTH),
     },
+    tied: {"table": (VOCABULARY, 3), "in": (3, 3)},
 }
 
 
@@ -90,7 +97,7 @@ def build(network, likelihood, masked, scale=0.8):
         SHAPES[network],
         is_leaf=lambda s: isinstance(s, tuple),
     )
-    if network is attention:
+    if network in (attention, tied):
         # Tokens that come twice in an example.
         inputs = jnp.asarray([[0, 1, 0, 2], [3, 3, 3, 3], [4, 2, 1, 2]])
     else:
@@ -201,8 +208,18 @@ def test_everything_that_is_exact(network, likelihood, masked):
             "norms": curvature.squared_gradient_norms(
                 *args, case.targets, **case.options
             ),
+            "diagonal": curvature.fisher_diagonal(
+                *args, estimator="exact", **case.options
+            ),
             "product": curvature.fisher_vector_product(
                 *args, unravel(vector), **case.options
+            ),
+            "pairs": curvature.eigenpairs(
+                curvature.fisher_operator(*args, **case.options),
+                params,
+                key,
+                num=2,
+                num_iterations=flat.size,
             ),
             "eigenvalue": curvature.largest_fisher_eigenvalue(
                 *args, key, num_iterations=flat.size, **case.options
@@ -216,10 +233,17 @@ def test_everything_that_is_exact(network, likelihood, masked):
     layers = jax.tree.map(jnp.sum, unravel(np.diag(fisher)))
     jax.tree.map(functools.partial(assert_allclose, rtol=1e-9), got["layers"], layers)
     assert_allclose(got["norms"], norms, rtol=1e-10)
+    diagonal = ravel_pytree(got["diagonal"].mean)[0]
+    assert_allclose(diagonal, np.diag(fisher), rtol=1e-9, atol=1e-13)
+    assert not np.any(ravel_pytree(got["diagonal"].sem)[0])
     product = ravel_pytree(got["product"])[0]
     assert_allclose(product, fisher @ vector, rtol=1e-9, atol=1e-12)
-    largest = np.linalg.eigvalsh(fisher)[-1]
-    assert_allclose(got["eigenvalue"].value, largest, rtol=1e-6)
+    largest = np.linalg.eigvalsh(fisher)[::-1][:2]
+    assert_allclose(got["eigenvalue"].value, largest[0], rtol=1e-6)
+    assert_allclose(got["pairs"].values, largest, rtol=1e-6)
+    vectors = np.asarray(jax.vmap(lambda v: ravel_pytree(v)[0])(got["pairs"].vectors))
+    off = vectors @ fisher - np.asarray(got["pairs"].values)[:, None] * vectors
+    assert_allclose(off, 0, atol=1e-6 * largest[0])
 
 
 def draws_of(likelihood):
@@ -249,6 +273,13 @@ def test_every_draw_is_unbiased_and_its_error_is_the_empirical_one(
         return {
             "per_example": trace(num_draws=3),
             "minibatch": trace(estimator="minibatch", num_draws=3),
+            "diagonal": jax.tree.map(
+                lambda tree: ravel_pytree(tree)[0],
+                curvature.fisher_diagonal(
+                    *case.args, key, draw=draw, num_draws=3, **case.options
+                ),
+                is_leaf=lambda tree: isinstance(tree, dict),
+            ),
             "penalty": BATCH * penalty,
             "grouped": BATCH * grouped,
             "paper": BATCH
@@ -259,6 +290,12 @@ def test_every_draw_is_unbiased_and_its_error_is_the_empirical_one(
 
     got = jit(jax.vmap(one))(jax.random.split(jax.random.key(3), KEY_COUNT))
     assert_allclose(got["penalty"], got["paper"], rtol=1e-9)
+    diagonal = got.pop("diagonal")
+    spread = np.std(diagonal.mean, axis=0, ddof=1)
+    off = np.abs(np.mean(diagonal.mean, axis=0) - np.diag(fisher))
+    assert np.all(off <= 5 * spread / np.sqrt(KEY_COUNT) + 1e-12)
+    reported = np.sqrt(np.mean(np.square(diagonal.sem), axis=0))
+    assert_allclose(reported, spread, rtol=0.35, atol=1e-12)
     for name in ("per_example", "minibatch"):
         reported = np.sqrt(np.mean(np.square(got[name].sem)))
         assert_allclose(reported, np.std(got[name].mean), rtol=0.25)
