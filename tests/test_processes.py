@@ -73,6 +73,27 @@ def test_two_processes_train_one_run_and_survive_a_kill(tmp_path):
 
 
 @pytest.mark.slow
+def test_a_damaged_checkpoint_is_set_aside_once_and_all_continue(tmp_path):
+    workdir = tmp_path / "run"
+    command = (*SMALL, EPOCHS, f"--workdir={workdir}")
+    code, output = signal_when(
+        start(*command), signal.SIGTERM, lambda: len(lines_of(workdir)) >= 3
+    )
+    assert code == 75, output
+    steps = sorted(int(folder.name) for folder in (workdir / "checkpoints").iterdir())
+    assert len(steps) == 2
+    newest = workdir / "checkpoints" / str(steps[1])
+    for path in newest.rglob("*"):
+        if path.is_file():
+            path.write_bytes(b"")
+    (code, output), (other_code, other_output) = finish_group(start_group(*command))
+    assert (code, other_code) == (0, 0), output + other_output
+    assert f"continuing from step {steps[0]}" in " ".join(output.split())
+    assert len(list((workdir / "damaged_checkpoints").iterdir())) == 1
+    assert result(workdir)["steps"] == STEPS
+
+
+@pytest.mark.slow
 def test_the_first_process_killed_ends_the_second(tmp_path):
     workdir = tmp_path / "run"
     group = start_group(*SMALL, EPOCHS, f"--workdir={workdir}")
