@@ -49,7 +49,12 @@ def check_name(folder: Path, what: str) -> None:
     Raises:
         UserError: they cannot.
     """
-    name = str(folder.absolute())
+    try:
+        name = str(folder.absolute())
+    except FileNotFoundError as error:
+        raise UserError(
+            f"{what} {str(folder)!r}: the current folder is gone; change to another"
+        ) from error
     refused = set(name) & set("[]*?\\\0")
     refused |= {c for c in name if "\ud800" <= c <= "\udfff"}
     if refused:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from fisher_jax.errors import UserError
-from fisher_jax.host.paths import local_path, path_argument
+from fisher_jax.host.paths import check_name, local_path, path_argument
 from tests.command import ROOT, without_user
 
 
@@ -50,3 +50,13 @@ def test_a_user_without_entry_and_home(tmp_path):
     assert cache == "/tmp/cache-54321"
     assert said == "--out=~/runs: no home folder is known here; give the whole path"
     assert not list(tmp_path.iterdir())
+
+
+def test_a_current_folder_that_is_gone_is_told(monkeypatch, tmp_path):
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    with pytest.raises(UserError, match=r"workdir 'run': the current folder is gone"):
+        check_name(Path("run"), "workdir")
+    check_name(tmp_path / "run", "workdir")
