@@ -35,7 +35,7 @@ from fisher_jax.data.device import (
     filled,
     normalised,
 )
-from fisher_jax.trees import Precision, highest_precision, inner
+from fisher_jax.trees import Precision, highest_precision, inner, unknown
 
 # Batches that may be under way on the device: enough to keep it busy, few enough that
 # those read from disk do not fill its memory.
@@ -337,7 +337,7 @@ def _fisher(
             axis_name=axis_name,
             precision=settings.precision,
         )
-        return Estimate(trace, jnp.float32(jnp.nan))
+        return Estimate(trace, unknown(trace))
     return fisher_trace(
         logits_fn,
         params,

@@ -69,6 +69,9 @@ def normalise(
     Returns:
         float32 [B, H, W, C].
     """
+    # Of as many axes as the images, for JAX's jax_numpy_rank_promotion="raise".
+    axes = tuple(range(images.ndim - 1))
+    mean, std = (jnp.expand_dims(jnp.asarray(a), axes) for a in (mean, std))
     return (jnp.asarray(images, jnp.float32) / 255.0 - mean) / std
 
 

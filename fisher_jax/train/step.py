@@ -84,7 +84,9 @@ def step_decay(
     from 0, as PyTorch's MultiStepLR does.
     """
     boundaries = {epoch * steps_per_epoch: decay_factor for epoch in decay_epochs}
-    return optax.piecewise_constant_schedule(learning_rate, boundaries)
+    schedule = optax.piecewise_constant_schedule(learning_rate, boundaries)
+    # Optax promotes its integers to floats, which JAX may have been told to refuse.
+    return lambda step: schedule(jnp.asarray(step, jnp.float32))
 
 
 def stale_penalty(

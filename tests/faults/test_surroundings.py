@@ -13,6 +13,7 @@ from tests.command import (
     SMALL,
     errors,
     lines_of,
+    records,
     result,
     run,
     signal_when,
@@ -59,6 +60,30 @@ def test_an_estimate_on_a_plain_terminal(tmp_path, encoding):
     )
     assert done.returncode == 0, done.stderr
     assert b"H100" in done.stdout + done.stderr
+
+
+@pytest.mark.slow
+def test_jaxs_strict_settings_change_nothing(tmp_path):
+    """All at once, with what computes most: the same bits as without."""
+    more = (
+        "--config.penalty.draw=importance",
+        "--config.penalty.num_groups=2",
+        "--config.mixup.beta=0.4",
+        "--config.dataset.augment=standard",
+        "--config.measure.hessian_probes=2",
+        "--config.measure.every_steps=2",
+    )
+    strict = {
+        "JAX_DEBUG_NANS": "1",
+        "JAX_NUMPY_DTYPE_PROMOTION": "strict",
+        "JAX_NUMPY_RANK_PROMOTION": "raise",
+    }
+    for name, environment in (("plain", {}), ("strict", strict)):
+        code, output = run(
+            *SHORT, *more, f"--workdir={tmp_path / name}", environment=environment
+        )
+        assert code == 0, output
+    assert records(tmp_path / "strict") == records(tmp_path / "plain")
 
 
 @pytest.mark.slow
