@@ -56,8 +56,8 @@ def table_1(eta_star: float, baseline: float) -> dict[str, Changes]:
     """Returns {name: changes} for the columns of table 1, and RFP.
 
     Args:
-        eta_star: The best learning rate without a penalty.
-        baseline: The learning rate of all other columns.
+        eta_star: the best learning rate without a penalty.
+        baseline: the learning rate of all other columns.
     """
     slow = {"optimizer.learning_rate": baseline}
     return {
@@ -71,7 +71,7 @@ def table_2(eta_star: float) -> dict[str, Changes]:
     """Returns {name: changes} for the columns of table 2: the best rate, augmented.
 
     Args:
-        eta_star: The best learning rate without a penalty.
+        eta_star: the best learning rate without a penalty.
     """
     augmented = {
         "optimizer.learning_rate": eta_star,

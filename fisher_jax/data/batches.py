@@ -19,9 +19,9 @@ def epoch_order(seed: int, epoch: int, num_examples: int) -> Int32[np.ndarray, "
     """Returns the order in which an epoch visits the examples.
 
     Args:
-        seed: Selects the orders of a run.
-        epoch: Counted from 0; every epoch has its own order.
-        num_examples: Number of examples N.
+        seed: selects the orders of a run.
+        epoch: counted from 0; every epoch has its own order.
+        num_examples: number of examples N.
 
     Returns:
         int32 [N], a uniformly random permutation of 0 to N - 1; read-only, because
@@ -39,14 +39,14 @@ def steps_per_epoch(num_examples: int, batch_size: int) -> int:
     The examples that fill no whole batch are left out, others in each epoch.
 
     Args:
-        num_examples: Number of training examples.
-        batch_size: Examples a batch.
+        num_examples: number of training examples.
+        batch_size: examples a batch.
 
     Returns:
         num_examples // batch_size, at least 1.
 
     Raises:
-        DataError: Where the batch size is below 1 or above num_examples.
+        DataError: where the batch size is below 1 or above num_examples.
     """
     if not 1 <= batch_size <= num_examples:
         raise DataError(
@@ -62,17 +62,17 @@ def batch_indices(
     """Returns the rows of the training set that a step trains on.
 
     Args:
-        seed: Selects the orders of a run.
-        step: Counted from 0 over the whole run; step // steps_per_epoch is the epoch.
-        num_examples: Number of training examples N.
-        batch_size: Examples a batch, B.
+        seed: selects the orders of a run.
+        step: counted from 0 over the whole run; step // steps_per_epoch is the epoch.
+        num_examples: number of training examples N.
+        batch_size: examples a batch, B.
 
     Returns:
         int32 [B], distinct rows in [0, N); read-only. Within an epoch no row comes
         twice.
 
     Raises:
-        DataError: Where the batch size is below 1 or above num_examples.
+        DataError: where the batch size is below 1 or above num_examples.
     """
     epoch, position = divmod(step, steps_per_epoch(num_examples, batch_size))
     start = position * batch_size
@@ -88,10 +88,10 @@ def fresh_indices(
     with the number of examples.
 
     Args:
-        seed: Selects the draws of a run.
-        step: Counted from 0 over the whole run.
-        num_examples: Number of training examples N.
-        count: Rows to draw, at most N.
+        seed: selects the draws of a run.
+        step: counted from 0 over the whole run.
+        num_examples: number of training examples N.
+        count: rows to draw, at most N.
 
     Returns:
         int32 [C], distinct rows in [0, N), increasing.

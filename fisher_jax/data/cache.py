@@ -50,9 +50,9 @@ def cache_path(cache_dir: Path, name: str, prepared_dir: Path) -> Path:
     that is prepared again, or changed in any way, is decoded again.
 
     Args:
-        cache_dir: The folder of all cache files; need not exist.
-        name: The set's name, as the user wrote it.
-        prepared_dir: The prepared folder.
+        cache_dir: the folder of all cache files; need not exist.
+        name: the set's name, as the user wrote it.
+        prepared_dir: the prepared folder.
 
     Returns:
         A path in cache_dir; need not exist.
@@ -92,8 +92,8 @@ def write_cache(path: Path, source: Source) -> None:
     folder cannot be written.
 
     Args:
-        path: The file to write or to replace; its folder is made where missing.
-        source: What to write.
+        path: the file to write or to replace; its folder is made where missing.
+        source: what to write.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -134,7 +134,7 @@ def read_cache(path: Path) -> Source | None:
     """Reads a cache file.
 
     Args:
-        path: The file.
+        path: the file.
 
     Returns:
         The source that was written, with read-only arrays; None where there is no

@@ -48,8 +48,8 @@ def centre_box(width: int, height: int, resize: int, crop: int) -> Box:
     then ``crop`` × ``crop`` pixels in the middle are kept.
 
     Args:
-        width: Of the image.
-        height: Of the image.
+        width: of the image.
+        height: of the image.
         resize: 256 for ImageNet.
         crop: 224 for ImageNet; at most ``resize``.
     """
@@ -75,9 +75,9 @@ def random_box(words: UInt64[np.ndarray, "n"], width: int, height: int) -> Box:
     fits is taken; where none does, the largest centred box with such a ratio.
 
     Args:
-        words: `NUM_WORDS` random words.
-        width: Of the image.
-        height: Of the image.
+        words: ``NUM_WORDS`` random words.
+        width: of the image.
+        height: of the image.
     """
     attempts = words[: NUM_WORDS - 1].reshape(_ATTEMPTS, _WORDS_PER_ATTEMPT)
     share = _SMALLEST_AREA + (1 - _SMALLEST_AREA) * unit_interval(attempts[:, 0])
@@ -108,7 +108,7 @@ def needs_words(augment: str) -> bool:
     """Says whether a mode of augmentation draws random numbers.
 
     Raises:
-        DataError: Where the mode is none of "none", "flip" and "standard".
+        DataError: where the mode is none of "none", "flip" and "standard".
     """
     if augment not in ("none", "flip", "standard"):
         raise DataError(
@@ -128,12 +128,12 @@ def crop_pixels(
     """Returns the part of an image that the network sees.
 
     Args:
-        image: Decoded.
+        image: decoded.
         augment: "none": the centre; "flip": that, mirrored left to right with
             probability one half; "standard": a random box, then such a flip.
-        words: `NUM_WORDS` random words; unused for "none".
-        resize: See `centre_box`; unused for "standard".
-        crop: Height and width of the result.
+        words: ``NUM_WORDS`` random words; unused for "none".
+        resize: see ``centre_box``; unused for "standard".
+        crop: height and width of the result.
 
     Returns:
         uint8 [crop, crop, C]; may be a view that runs backwards.

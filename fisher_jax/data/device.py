@@ -111,8 +111,8 @@ def augment(
     depend on how the batch is spread over devices.
 
     Args:
-        key: Random key of this batch.
-        images: Float [B, H, W, C], normalised.
+        key: random key of this batch.
+        images: float [B, H, W, C], normalised.
         mode: "none"; "flip": mirror left to right with probability one half;
             "standard": pad 4 zeros, crop at random, then flip.
 
@@ -120,7 +120,7 @@ def augment(
         Images of the same shape and dtype.
 
     Raises:
-        DataError: Where the mode is none of the three.
+        DataError: where the mode is none of the three.
     """
     crop_key, flip_key = jax.random.split(key)
     if mode == "none":

@@ -24,10 +24,10 @@ class Source(NamedTuple):
     """A data set: its training and test split as they were published.
 
     Attributes:
-        name: The name it was asked for by.
-        train: The training split, before any subset, validation split or label noise.
-        test: The test split (the validation split where none with labels is published).
-        num_classes: Number of classes C.
+        name: the name it was asked for by.
+        train: the training split, before any subset, validation split or label noise.
+        test: the test split (the validation split where none with labels is published).
+        num_classes: number of classes C.
         label_names: C names, in the order of the labels.
     """
 
@@ -44,10 +44,10 @@ _CHUNK_IMAGES = 1000
 def resample(source: Source, image_size: int | None) -> Source:
     """Returns the source with images of image_size x image_size pixels.
 
-    See `area_means`; None leaves the images as they are.
+    See ``area_means``; None leaves the images as they are.
 
     Raises:
-        DataError: Where the images are smaller than that.
+        DataError: where the images are smaller than that.
     """
     if image_size is None:
         return source

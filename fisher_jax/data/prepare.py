@@ -45,16 +45,16 @@ def prepare(name: str, data_dir: Path, manual_dir: Path | None = None) -> Path:
     Args:
         name: "name", "name/config" or "name:1.2.3" as TFDS knows it; "tiny_imagenet"
             (32×32 pixels) and "tiny_imagenet/64x64" are ours.
-        data_dir: The set goes to data_dir/name[/config]/version, downloads to
+        data_dir: the set goes to data_dir/name[/config]/version, downloads to
             data_dir/downloads, which a later call uses again.
-        manual_dir: A folder in which archives already are, under the names that TFDS
+        manual_dir: a folder in which archives already are, under the names that TFDS
             gives them. None: data_dir/downloads/manual.
 
     Returns:
         The prepared folder.
 
     Raises:
-        DataError: Where the name is unknown, TensorFlow is missing, the set is there
+        DataError: where the name is unknown, TensorFlow is missing, the set is there
             in another format, or downloading or preparing fails.
     """
     if name in PACKAGED:

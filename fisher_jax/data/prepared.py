@@ -60,10 +60,10 @@ def resolve_data_dir(data_dir: str | None) -> Path:
     """Returns the folder that holds prepared sets.
 
     Args:
-        data_dir: A local folder, ``~`` allowed; None takes `default_data_dir`.
+        data_dir: a local folder, ``~`` allowed; None takes ``default_data_dir``.
 
     Raises:
-        DataError: Where a remote address is given.
+        DataError: where a remote address is given.
     """
     data_dir = data_dir or default_data_dir()
     if "://" in data_dir:
@@ -87,13 +87,13 @@ def find_prepared(name: str, data_dir: Path) -> Path | None:
 
     Args:
         name: "name", "name/config", "name:1.2.3" or "name/config:1.2.3".
-        data_dir: The folder that holds prepared sets.
+        data_dir: the folder that holds prepared sets.
 
     Returns:
         The version's folder; None where the set is not there.
 
     Raises:
-        DataError: Where the name has another form, a folder cannot be read, or
+        DataError: where the name has another form, a folder cannot be read, or
             several configurations are prepared and the name says none.
     """
     try:
@@ -164,8 +164,8 @@ def missing_error(name: str, data_dir: Path) -> DataError:
     """Returns the error for a set that is not prepared: what to do, or nearest names.
 
     Args:
-        name: The name asked for.
-        data_dir: The folder where it was looked for.
+        name: the name asked for.
+        data_dir: the folder where it was looked for.
     """
     for parent in (data_dir.parent, data_dir.parent.parent):
         # Looking there is only a courtesy, so what goes wrong there is no matter.
@@ -191,7 +191,7 @@ def is_known(name: str) -> bool:
         name: "name", "name/config", "name:1.2.3" or "name/config:1.2.3".
 
     Raises:
-        DataError: Where the name has another form.
+        DataError: where the name has another form.
     """
     dataset = _parse_name(name).dataset
     return dataset in OWN_BUILDERS or dataset in _builder_names()
@@ -222,10 +222,10 @@ class Prepared(NamedTuple):
 
     Attributes:
         num_channels: 1, 3 or 4.
-        num_classes: Number of classes C.
+        num_classes: number of classes C.
         label_names: C names, in the order of the labels.
-        train: Files of the training split, in TFDS's order.
-        test: Files of the split "test" where it is there and labelled, else of
+        train: files of the training split, in TFDS's order.
+        test: files of the split "test" where it is there and labelled, else of
             "validation".
     """
 
@@ -240,14 +240,14 @@ def open_prepared(name: str, prepared_dir: Path) -> Prepared:
     """Opens a prepared set and checks that its files hold what they should.
 
     Args:
-        name: The set's name, for messages.
-        prepared_dir: Its folder: data_dir/name[/config]/version.
+        name: the set's name, for messages.
+        prepared_dir: its folder: data_dir/name[/config]/version.
 
     Returns:
         Prepared.
 
     Raises:
-        DataError: Where the folder's description or a file is missing, truncated or
+        DataError: where the folder's description or a file is missing, truncated or
             damaged, holds another number of examples than described, is not in
             array_record format, or has no "image", no "label" or no such split. The
             message names the folder or file.
@@ -272,7 +272,7 @@ def file_format(prepared_dir: Path) -> str:
         prepared_dir: data_dir/name[/config]/version.
 
     Raises:
-        DataError: Where dataset_info.json is missing or damaged.
+        DataError: where dataset_info.json is missing or damaged.
     """
     path = prepared_dir / "dataset_info.json"
     try:
@@ -409,9 +409,9 @@ def read_prepared(
     The test split is "test" where it is there and labelled, else "validation".
 
     Args:
-        name: The set's name, for messages and the result.
-        prepared_dir: Its folder: data_dir/name[/config]/version.
-        progress: Called with (images decoded, images in all) every few thousand
+        name: the set's name, for messages and the result.
+        prepared_dir: its folder: data_dir/name[/config]/version.
+        progress: called with (images decoded, images in all) every few thousand
             images. Without it one log line says what is being done.
 
     Returns:
@@ -419,7 +419,7 @@ def read_prepared(
         them; one whose channels differ from the set's description is converted.
 
     Raises:
-        DataError: As `fisher_jax.data.prepared.open_prepared`, and where a
+        DataError: as ``fisher_jax.data.prepared.open_prepared``, and where a
             record is damaged or images differ in shape. The message names the folder
             or file.
     """

@@ -26,11 +26,11 @@ def random_bits(
     """Returns four random 64-bit words for each of the examples 0 to num_examples - 1.
 
     Args:
-        seed: Any integer; seeds equal modulo 2^64 give the same numbers.
-        purpose: What the numbers are for, such as "label noise". Numbers for
+        seed: any integer; seeds equal modulo 2^64 give the same numbers.
+        purpose: what the numbers are for, such as "label noise". Numbers for
             different purposes are independent.
-        num_examples: Number of examples N.
-        epoch: Selects another, independent block of numbers; at least 0.
+        num_examples: number of examples N.
+        epoch: selects another, independent block of numbers; at least 0.
 
     Returns:
         uint64 [N, 4], uniform over 0 to 2^64 - 1. Row i is a function of (seed,
@@ -52,11 +52,11 @@ def random_words(
     """Returns random 64-bit words for one row of one step's batch.
 
     Args:
-        seed: As for `random_bits`.
-        purpose: As for `random_bits`, and none that it is used for.
-        num_words: Number of words N; a smaller one gives the first of a larger one's.
-        step: Counted from 0 over the run.
-        row: Of the global batch.
+        seed: as for ``random_bits``.
+        purpose: as for ``random_bits``, and none that it is used for.
+        num_words: number of words N; a smaller one gives the first of a larger one's.
+        step: counted from 0 over the run.
+        row: of the global batch.
 
     Returns:
         uint64 [N], uniform over 0 to 2^64 - 1; a function of the arguments alone.
@@ -84,7 +84,7 @@ def integers_below(
 
     Args:
         bits: uint64 [N].
-        bound: Between 1 and 2^32.
+        bound: between 1 and 2^32.
 
     Returns:
         uint64 [N].

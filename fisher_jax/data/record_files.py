@@ -28,10 +28,10 @@ class Shard(NamedTuple):
     """Records of one file.
 
     Attributes:
-        path: The file.
-        start: The first record.
-        stop: One past the last record.
-        version: Size and modification time, which tell a file from its replacement.
+        path: the file.
+        start: the first record.
+        stop: one past the last record.
+        version: size and modification time, which tell a file from its replacement.
     """
 
     path: str
@@ -44,9 +44,9 @@ class Example(NamedTuple):
     """A record's image, still encoded, and its label.
 
     Attributes:
-        place: The file and the record's number, for messages.
-        encoded: The image file's bytes.
-        label: Not yet checked.
+        place: the file and the record's number, for messages.
+        encoded: the image file's bytes.
+        label: not yet checked.
     """
 
     place: str
@@ -58,13 +58,13 @@ def open_shard(path: str, num_records: int, start: int, stop: int) -> Shard:
     """Returns records of a file after checking that it is whole.
 
     Args:
-        path: The file.
-        num_records: How many records the file should hold.
-        start: The first record to take.
-        stop: One past the last record to take.
+        path: the file.
+        num_records: how many records the file should hold.
+        start: the first record to take.
+        stop: one past the last record to take.
 
     Raises:
-        DataError: Where the file is missing, cannot be read or holds another number
+        DataError: where the file is missing, cannot be read or holds another number
             of records, as it does when truncated.
     """
     try:
@@ -93,7 +93,7 @@ def read_in_order(shard: Shard) -> Iterator[list[Example]]:
     """Yields a file's examples, still encoded, some thousand at a time.
 
     Raises:
-        DataError: Where a record is damaged or holds no image and label; the message
+        DataError: where a record is damaged or holds no image and label; the message
             names the file and the record.
     """
     reader = _open_reader(shard.path)
@@ -114,11 +114,11 @@ def read_one(shard: Shard, position: int) -> Example:
     """Returns the example of one record; may be called from many threads at once.
 
     Args:
-        shard: The file.
-        position: The record's number in the file.
+        shard: the file.
+        position: the record's number in the file.
 
     Raises:
-        DataError: As `read_in_order`, and where the file has gone.
+        DataError: as ``read_in_order``, and where the file has gone.
     """
     try:
         (record,) = _shared_reader(shard.path, shard.version).read([position])
@@ -135,7 +135,7 @@ def check_label(example: Example, num_classes: int) -> int:
     """Returns an example's label.
 
     Raises:
-        DataError: Where it is not in [0, num_classes).
+        DataError: where it is not in [0, num_classes).
     """
     if not 0 <= example.label < num_classes:
         raise DataError(
@@ -149,7 +149,7 @@ def open_image(example: Example, num_channels: int) -> "Image":
     """Returns an example's image, decoded, with 1, 3 or 4 channels.
 
     Raises:
-        DataError: Where it cannot be decoded.
+        DataError: where it cannot be decoded.
     """
     import PIL.Image
 

@@ -33,16 +33,16 @@ def split_examples(
     the validation examples are the same for every ``num_train``.
 
     Args:
-        seed: Selects the draw.
-        num_examples: Number of examples N in the split; ids are 0 to N - 1.
-        num_validation: Number of examples to hold out, 0 or more.
-        num_train: Number of examples to train on; None takes all that remain.
+        seed: selects the draw.
+        num_examples: number of examples N in the split; ids are 0 to N - 1.
+        num_validation: number of examples to hold out, 0 or more.
+        num_train: number of examples to train on; None takes all that remain.
 
     Returns:
         (train_ids, validation_ids), both int64 and sorted.
 
     Raises:
-        DataError: Where a size is negative, no training example would remain, or
+        DataError: where a size is negative, no training example would remain, or
             more examples are asked for than there are.
     """
     if not 0 <= num_validation < num_examples:
@@ -71,7 +71,7 @@ class NoisyLabels(NamedTuple):
     Attributes:
         labels: int32 [N].
         is_noisy: bool [N], true where the label differs from the true one.
-        effective_rate: Fraction of labels that differ; on average
+        effective_rate: fraction of labels that differ; on average
             rate * (1 - 1/num_classes), because a draw may hit the true class.
     """
 
@@ -95,17 +95,17 @@ def add_label_noise(
     are among those changed at a higher rate, to the same labels.
 
     Args:
-        seed: Selects the draw.
+        seed: selects the draw.
         example_ids: [N] ids, each at least 0.
         labels: [N] true labels.
-        num_classes: Number of classes.
-        rate: Probability in [0, 1].
+        num_classes: number of classes.
+        rate: probability in [0, 1].
 
     Returns:
         NoisyLabels with N entries, in the order given.
 
     Raises:
-        DataError: Where the rate is outside [0, 1].
+        DataError: where the rate is outside [0, 1].
     """
     if not 0.0 <= rate <= 1.0:
         raise DataError(f"dataset.label_noise={rate} must be between 0 and 1")
@@ -126,17 +126,17 @@ def draw_labels(
     """Draws label noise before any label is known.
 
     Args:
-        seed: Selects the draw.
+        seed: selects the draw.
         ids: [N] example ids.
-        num_classes: Number of classes.
-        rate: Probability in [0, 1].
+        num_classes: number of classes.
+        rate: probability in [0, 1].
 
     Returns:
-        int32 [N]: the label that `add_label_noise` gives the example, or -1 where it
+        int32 [N]: the label that ``add_label_noise`` gives the example, or -1 where it
         leaves the true one.
 
     Raises:
-        DataError: Where the rate is outside [0, 1].
+        DataError: where the rate is outside [0, 1].
     """
     unknown = np.full(len(ids), KEPT, np.int32)
     return add_label_noise(seed, ids, unknown, num_classes, rate).labels
@@ -162,16 +162,16 @@ class Selection(NamedTuple):
     """What a run takes from a data set; the same on every process.
 
     Attributes:
-        source: In memory or on disk.
+        source: in memory or on disk.
         train_ids: int64 [N], sorted.
         validation_ids: int64 [V], sorted; may be empty.
         labels: int32 [N], of the training examples, noise included. Of a set on disk
-            only those that noise has drawn, -1 for the others: as from `draw_labels`.
+            only those that noise has drawn, -1 for the others: as from ``draw_labels``.
         is_noisy: bool [N], whether the label differs from the true class.
-        noise_hash: Of ``labels``; see `label_hash`.
-        effective_noise_rate: Fraction of training labels that differ from the true.
-        size: Pixels of the images of a set on disk.
-        reading: How a set on disk is read.
+        noise_hash: of ``labels``; see ``label_hash``.
+        effective_noise_rate: fraction of training labels that differ from the true.
+        size: pixels of the images of a set on disk.
+        reading: how a set on disk is read.
     """
 
     source: Source | Stream
@@ -216,16 +216,16 @@ def select_examples(
     of the draws have hit the true class; without noise nothing is read.
 
     Args:
-        source: From `load_source` or `find_stream`.
-        seed: Selects all draws.
-        num_validation: Number of training examples to hold out.
-        num_train: Number to train on; None takes all that remain.
-        label_noise: Probability in [0, 1] that a training label is drawn anew.
-        size: For sets on disk.
-        reading: For sets on disk.
+        source: from ``load_source`` or ``find_stream``.
+        seed: selects all draws.
+        num_validation: number of training examples to hold out.
+        num_train: number to train on; None takes all that remain.
+        label_noise: probability in [0, 1] that a training label is drawn anew.
+        size: for sets on disk.
+        reading: for sets on disk.
 
     Raises:
-        DataError: As `split_examples`, `add_label_noise` and `stream_batches`.
+        DataError: as ``split_examples``, ``add_label_noise`` and ``stream_batches``.
     """
     train = source.train
     num_examples = (

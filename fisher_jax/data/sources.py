@@ -46,20 +46,20 @@ def load_source(
     Args:
         name: "digits", or "name", "name/config", "name:1.2.3", "name/config:1.2.3".
             Without a version the highest prepared one is taken.
-        data_dir: The folder of prepared sets. None: ``$TFDS_DATA_DIR`` or
+        data_dir: the folder of prepared sets. None: ``$TFDS_DATA_DIR`` or
             ~/tensorflow_datasets.
-        cache_dir: The folder of decoded sets. None: ``$FISHER_JAX_CACHE_DIR/data`` or
+        cache_dir: the folder of decoded sets. None: ``$FISHER_JAX_CACHE_DIR/data`` or
             ~/.cache/fisher_jax/data. A cache that is damaged is made again, one that
             cannot be written is done without; both with a warning.
-        progress: Called with (images decoded, images in all) while decoding.
+        progress: called with (images decoded, images in all) while decoding.
 
     Returns:
         Source. Its arrays may be read-only.
 
     Raises:
-        DataError: Where the name is unknown, the set is not prepared in data_dir, its
+        DataError: where the name is unknown, the set is not prepared in data_dir, its
             files are missing or damaged, or it does not fit the purpose; see
-            `fisher_jax.data.prepared.read_prepared`.
+            ``fisher_jax.data.prepared.read_prepared``.
     """
     cached = Path(cache_dir).expanduser() if cache_dir else default_cache_dir()
     load: Callable[[], Source]
@@ -81,14 +81,14 @@ def find_stream(name: str, data_dir: str | None) -> Stream | None:
     """Opens a data set for streaming if its images have no one shape.
 
     Args:
-        name: As for `load_source`.
-        data_dir: As for `load_source`.
+        name: as for ``load_source``.
+        data_dir: as for ``load_source``.
 
     Returns:
-        Stream, or None where `load_source` loads the set into memory.
+        Stream, or None where ``load_source`` loads the set into memory.
 
     Raises:
-        DataError: As `load_source`; see `fisher_jax.data.stream.open_stream`.
+        DataError: as ``load_source``; see ``fisher_jax.data.stream.open_stream``.
     """
     if name in PACKAGED:
         return None

@@ -51,13 +51,13 @@ __all__ = [
 
 
 class Stream(NamedTuple):
-    """A prepared set whose files were found whole; `Source` for sets on disk.
+    """A prepared set whose files were found whole; ``Source`` for sets on disk.
 
     Attributes:
-        name: The name it was asked for by.
-        train: The training split, before any subset, validation split or label noise.
-        test: The test split (the validation split where none with labels is published).
-        num_classes: Number of classes C.
+        name: the name it was asked for by.
+        train: the training split, before any subset, validation split or label noise.
+        test: the test split (the validation split where none with labels is published).
+        num_classes: number of classes C.
         label_names: C names, in the order of the labels.
     """
 
@@ -72,11 +72,11 @@ def open_stream(name: str, prepared_dir: Path) -> Stream:
     """Opens a prepared TFDS image-classification set for reading by index.
 
     Args:
-        name: The set's name, for messages and the result.
-        prepared_dir: Its folder: data_dir/name[/config]/version.
+        name: the set's name, for messages and the result.
+        prepared_dir: its folder: data_dir/name[/config]/version.
 
     Raises:
-        DataError: As `fisher_jax.data.prepared.open_prepared`.
+        DataError: as ``fisher_jax.data.prepared.open_prepared``.
     """
     prepared = open_prepared(name, prepared_dir)
 
@@ -118,24 +118,24 @@ def stream_batches(
     augmented by draws that are a function of (seed, s, r).
 
     Args:
-        split: The training split.
-        ids: [N] examples to train on, in the order of `split_examples`.
-        seed: Selects orders and augmentation.
-        batch_size: Of the global batch, over all processes.
-        start_step: The first step, counted from 0 over the whole run.
-        stop_step: One past the last step.
+        split: the training split.
+        ids: [N] examples to train on, in the order of ``split_examples``.
+        seed: selects orders and augmentation.
+        batch_size: of the global batch, over all processes.
+        start_step: the first step, counted from 0 over the whole run.
+        stop_step: one past the last step.
         augment: "none", "flip" or "standard"; see `fisher_jax.data.crops.crop_pixels`.
-        drawn_labels: [N] as from `draw_labels`; None leaves all labels.
-        size: Pixels of the result.
-        share: This process's part of each batch.
-        reading: Threads, processes, read-ahead.
+        drawn_labels: [N] as from ``draw_labels``; None leaves all labels.
+        size: pixels of the result.
+        share: this process's part of each batch.
+        reading: threads, processes, read-ahead.
 
     Yields:
         Batch of ``batch_size / share.process_count`` rows. Closing the iterator ends
         its threads and processes.
 
     Raises:
-        DataError: At once where an argument does not fit; from the iterator where a
+        DataError: at once where an argument does not fit; from the iterator where a
             file is missing or damaged, a record cannot be decoded or has no valid
             label, or a worker process has died. The message names file and record.
     """
@@ -173,19 +173,19 @@ def evaluation_batches(
     are not valid and cost nothing.
 
     Args:
-        split: The split.
+        split: the split.
         ids: [N] examples; None takes all.
-        batch_size: Of the global batch, over all processes.
-        drawn_labels: [N] as from `draw_labels`; None leaves all labels.
-        size: Pixels of the result.
-        share: This process's part of each batch.
-        reading: Threads, processes, read-ahead.
+        batch_size: of the global batch, over all processes.
+        drawn_labels: [N] as from ``draw_labels``; None leaves all labels.
+        size: pixels of the result.
+        share: this process's part of each batch.
+        reading: threads, processes, read-ahead.
 
     Yields:
         Batch, ceil(N / batch_size) times.
 
     Raises:
-        DataError: As `stream_batches`.
+        DataError: as ``stream_batches``.
     """
     _check_batch_size("measure.batch_size", batch_size, share)
     ids = np.arange(split_size(split)) if ids is None else np.asarray(ids, np.int64)
@@ -215,14 +215,14 @@ def read_images(
     """Reads examples into memory, not augmented: for fixed probes of Tr(F) and Tr(H).
 
     Args:
-        split: The split.
+        split: the split.
         ids: [N] examples, at least one.
-        drawn_labels: [N] as from `draw_labels`; None leaves all labels.
-        size: Pixels of the result.
-        reading: Threads, processes, read-ahead.
+        drawn_labels: [N] as from ``draw_labels``; None leaves all labels.
+        size: pixels of the result.
+        reading: threads, processes, read-ahead.
 
     Raises:
-        DataError: As `stream_batches`.
+        DataError: as ``stream_batches``.
     """
     images = np.empty((len(ids), size.crop, size.crop, split.num_channels), np.uint8)
     labels = np.empty(len(ids), np.int32)
@@ -253,12 +253,12 @@ def read_labels(
     The whole records are read all the same, because a label stands inside of one.
 
     Args:
-        split: The split.
+        split: the split.
         ids: [N] examples.
-        reading: Its threads are used.
+        reading: its threads are used.
 
     Raises:
-        DataError: Where a file is missing or damaged or a record has no valid label.
+        DataError: where a file is missing or damaged or a record has no valid label.
     """
 
     def label_of(example_id: int) -> int:
@@ -280,17 +280,17 @@ def stream_statistics(
     """Returns each channel's mean and standard deviation over a sample of images.
 
     Args:
-        split: The training split.
+        split: the training split.
         ids: [N] examples to train on.
-        num_images: How many of them make the sample, a function of N alone.
-        size: Pixels.
-        reading: Threads, processes, read-ahead.
+        num_images: how many of them make the sample, a function of N alone.
+        size: pixels.
+        reading: threads, processes, read-ahead.
 
     Returns:
-        (mean, std) as from `channel_statistics`.
+        (mean, std) as from ``channel_statistics``.
 
     Raises:
-        DataError: As `stream_batches`.
+        DataError: as ``stream_batches``.
     """
     # This imports jax, which worker processes and readers of this file do without.
     from fisher_jax.data.device import channel_statistics

@@ -45,10 +45,10 @@ class StreamSplit(NamedTuple):
     """One split on disk; an example's id is its place in TFDS's order.
 
     Attributes:
-        shards: Its files.
+        shards: its files.
         ends: int64, for each file the number of examples up to its end.
         num_channels: 1, 3 or 4.
-        num_classes: Number of classes C.
+        num_classes: number of classes C.
     """
 
     shards: tuple[Shard, ...]
@@ -87,8 +87,8 @@ class Share(NamedTuple):
     """The part of every batch that this process decodes: rows in one piece.
 
     Attributes:
-        process_index: This process's number, as ``jax.process_index()``.
-        process_count: Number of processes, as ``jax.process_count()``.
+        process_index: this process's number, as ``jax.process_index()``.
+        process_count: number of processes, as ``jax.process_count()``.
     """
 
     process_index: int = 0
@@ -99,13 +99,13 @@ class Reading(NamedTuple):
     """How reading is done; changes its speed and memory, never its result.
 
     Attributes:
-        num_threads: Decoding threads in this process; 0: one for each core that the
+        num_threads: decoding threads in this process; 0: one for each core that the
             process may run on.
-        num_workers: Processes that decode instead of these threads; 0: none. Threads
+        num_workers: processes that decode instead of these threads; 0: none. Threads
             share an interpreter, which takes a few percent of the time, so beyond some
             16 cores processes are faster. They need as much room as the read-ahead in
             /dev/shm.
-        read_ahead: Batches to have ready or under way, at least 1.
+        read_ahead: batches to have ready or under way, at least 1.
     """
 
     num_threads: int = 0

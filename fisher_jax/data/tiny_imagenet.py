@@ -29,8 +29,8 @@ class ImageFile(NamedTuple):
     """One image: where it is in the archive, and its word-net id.
 
     Attributes:
-        member: The file's path in the archive.
-        wnid: Word-net id of its class, such as "n01443537".
+        member: the file's path in the archive.
+        wnid: word-net id of its class, such as "n01443537".
     """
 
     member: str
@@ -41,11 +41,11 @@ class Archive(NamedTuple):
     """What an archive holds.
 
     Attributes:
-        path: The zip file.
-        wnids: Word-net ids of the classes, sorted; an image's label is the index in
+        path: the zip file.
+        wnids: word-net ids of the classes, sorted; an image's label is the index in
             this order (wnids.txt has them in no order).
-        train: Every training image, by class, then in the order of the class's list.
-        validation: Every validation image, in the order of val_annotations.txt.
+        train: every training image, by class, then in the order of the class's list.
+        validation: every validation image, in the order of val_annotations.txt.
     """
 
     path: Path
@@ -58,13 +58,13 @@ def open_archive(path: Path) -> Archive:
     """Reads an archive's lists and checks that they agree with its files.
 
     Args:
-        path: A zip file in the official layout.
+        path: a zip file in the official layout.
 
     Returns:
         Archive.
 
     Raises:
-        DataError: Where the file is missing, truncated or no zip file, where a list is
+        DataError: where the file is missing, truncated or no zip file, where a list is
             missing or malformed, an image is listed and not there or there and not
             listed, or a validation image has a label that is none of the classes.
     """
@@ -92,15 +92,15 @@ def read_images(
     as PNG. At 64 the original JPEG is given, but for grey ones, which become RGB PNGs.
 
     Args:
-        archive: The archive.
-        entries: Which of its images.
+        archive: the archive.
+        entries: which of its images.
         size: 32 or 64.
 
     Yields:
         (entry, the bytes of a PNG or JPEG file).
 
     Raises:
-        DataError: Where an image is damaged, cannot be decoded or is not of 64×64
+        DataError: where an image is damaged, cannot be decoded or is not of 64×64
             pixels; the message names the archive and the image.
     """
     with _opened(archive.path) as file:

@@ -88,7 +88,7 @@ def feed_from_memory(
     """Puts a set in memory on the devices.
 
     Args:
-        data: of a `Source`.
+        data: of a ``Source``.
         mesh: batches are split over it, everything else is on every device.
         seed: selects the order of the examples.
         batch_size: of the global batch.
@@ -156,7 +156,7 @@ def feed_from_stream(
     Every process reads its share of the batches, and all of the probe.
 
     Args:
-        data: of a `Stream`.
+        data: of a ``Stream``.
         mesh: batches are split over it, everything else is on every device.
         seed: selects the order of the examples and their augmentation.
         batch_size: of the global batch.

@@ -95,7 +95,7 @@ class StepTrace:
 
         Args:
             steps: counted from 0 over the whole run; empty: nothing is ever traced.
-            directory: TensorBoard's; each process writes a file of its own there.
+            directory: tensorBoard's; each process writes a file of its own there.
         """
         self._steps = steps
         self._directory = directory
