@@ -237,7 +237,7 @@ def test_checks_are_quick():
     labels = jnp.zeros(5000, jnp.int32)
     logits = jax.ShapeDtypeStruct((5000, 10), jnp.float32)
     Categorical().check_targets(labels, logits)
-    start = time.perf_counter()
+    start = time.process_time()
     for _ in range(100):
         Categorical().check_targets(labels, logits)
-    assert (time.perf_counter() - start) / 100 < 2e-3
+    assert (time.process_time() - start) / 100 < 2e-3
