@@ -29,6 +29,10 @@ from fisher_jax.train.config import (
 _HAS_SWEEP = re.compile(r"^(def get_sweep\(|get_config, get_sweep = )", re.MULTILINE)
 
 
+class NoSweepError(UserError):
+    """A file without a sweep."""
+
+
 class PlannedRun(NamedTuple):
     """One run of a sweep.
 
@@ -168,7 +172,7 @@ def _load(file: str) -> ModuleType:
             if _HAS_SWEEP.search(path.read_text(errors="replace"))
         ]
         hint = nearest(file, having) or (f"; {having[0]} has one" if having else "")
-        raise UserError(f"{file} defines no sweep (no function get_sweep){hint}")
+        raise NoSweepError(f"{file} defines no sweep (no function get_sweep){hint}")
     return module
 
 

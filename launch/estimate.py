@@ -24,7 +24,7 @@ from fisher_jax.train.config import (
 )
 from fisher_jax.train.cost import RunCost
 from fisher_jax.train.keys import Config
-from launch.definition import PlannedRun, load_definition
+from launch.definition import NoSweepError, PlannedRun, load_definition
 from launch.topology import print_programs
 from launch.units import amount, duration
 
@@ -176,7 +176,5 @@ def _sweep(path: str, overrides: Sequence[tuple[str, str]]) -> list[PlannedRun] 
         return None
     try:
         return load_definition(path, overrides).plan(None)
-    except UserError as error:
-        if "defines no sweep" in str(error):
-            return None
-        raise
+    except NoSweepError:
+        return None

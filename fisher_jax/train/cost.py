@@ -28,11 +28,12 @@ from fisher_jax.train.feed import gather_program
 from fisher_jax.train.gradients import PENALTIES
 from fisher_jax.train.keys import Config
 from fisher_jax.train.step import (
+    compile_train_step,
     count_parameters,
     create_state,
     make_eval_apply,
-    train_step,
 )
+from fisher_jax.train.surroundings import check_devices
 
 
 class DataSize(NamedTuple):
@@ -168,11 +169,7 @@ def lower_step(
     if mesh is not None:
         state = _on(parallel.replicated(mesh), state)
         inputs, labels = _on(parallel.split_over_devices(mesh), (inputs, labels))
-    step = jax.jit(
-        partial(train_step, settings=step_settings(config), mesh=mesh),
-        static_argnames=("update_penalty",),
-        donate_argnums=0,
-    )
+    step: Any = compile_train_step(step_settings(config), mesh)
     return step.lower(state, inputs, labels, update_penalty=update_penalty)
 
 
@@ -189,11 +186,7 @@ def lower_programs(
     Raises:
         UserError: the model does not fit the images, or the devices not the batch.
     """
-    if config.train.batch_size % mesh.size:
-        raise UserError(
-            f"train.batch_size={config.train.batch_size} is not divided by {mesh.size} "
-            "devices"
-        )
+    check_devices(config, mesh)
     data, model = data_size(config), make_model(config, data_size(config).num_classes)
     same = partial(_on, parallel.replicated(mesh))
     share = partial(_on, parallel.split_over_devices(mesh))
