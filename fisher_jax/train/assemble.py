@@ -17,12 +17,12 @@ from fisher_jax.data.image_set import resample
 from fisher_jax.data.random_bits import random_bits
 from fisher_jax.data.selection import Selection, select_examples
 from fisher_jax.data.sources import find_stream, load_source
-from fisher_jax.data.stream import ImageSize, Reading, Stream
+from fisher_jax.data.stream import ImageSize, Reading
 from fisher_jax.errors import UserError
 from fisher_jax.models import MODELS
 from fisher_jax.train import checkpoints, loop
 from fisher_jax.train.checkpoints import Best, Snapshot
-from fisher_jax.train.feed import Feed, feed_from_memory, feed_from_stream
+from fisher_jax.train.feed import FeedSettings, make_feed
 from fisher_jax.train.gradients import PENALTIES, PenaltySettings, StepSettings
 from fisher_jax.train.keys import Config, model_keys
 from fisher_jax.train.step import (
@@ -137,7 +137,7 @@ def _plan(
         step_of_one_device=compile_train_step(settings),
         eval_apply=eval_apply,
         reestimation_batches=config.eval.reestimate_batch_norm,
-        feed=_feed(config, data, mesh, keys[0]),
+        feed=make_feed(data, mesh, _feed_settings(config, data, keys[0])),
         measure_settings=measure_settings(config, mesh),
         measure_key=keys[1],
     )
@@ -204,25 +204,24 @@ def _fisher_batch(config: Config) -> int | None:
     return 1 if config.penalty.name == "fisher_single" else None
 
 
-def _feed(config: Config, data: Selection, mesh: Mesh, augment_key: Array) -> Feed:
+def _feed_settings(config: Config, data: Selection, augment_key: Array) -> FeedSettings:
     scored = _random_order(config.seed, "scored examples", data)
-    arguments: dict[str, Any] = {
-        "seed": config.seed,
-        "batch_size": config.train.batch_size,
-        "augment": config.dataset.augment,
-        "scored_rows": np.sort(scored[: config.measure.train_examples]),
-        "scored_batch_size": config.measure.batch_size,
-        "probe": measure.choose_probe(
-            _random_order(config.seed, "probe examples", data),
-            data.is_noisy,
-            fisher_examples=config.measure.fisher_examples,
-            hessian_examples=config.measure.hessian_examples,
-            gradient_examples=config.measure.gradient_examples,
-        ),
-    }
-    if isinstance(data.source, Stream):
-        return feed_from_stream(data, mesh, **arguments)
-    return feed_from_memory(data, mesh, augment_key=augment_key, **arguments)
+    probe = measure.choose_probe(
+        _random_order(config.seed, "probe examples", data),
+        data.is_noisy,
+        fisher_examples=config.measure.fisher_examples,
+        hessian_examples=config.measure.hessian_examples,
+        gradient_examples=config.measure.gradient_examples,
+    )
+    return FeedSettings(
+        seed=config.seed,
+        batch_size=config.train.batch_size,
+        augment=config.dataset.augment,
+        augment_key=augment_key,
+        scored_rows=np.sort(scored[: config.measure.train_examples]),
+        scored_batch_size=config.measure.batch_size,
+        probe=probe,
+    )
 
 
 def _given(kind: Callable[..., T], **values: int | None) -> T:

@@ -47,6 +47,29 @@ TrainingBatch = tuple[Float[Array, "B H W channels"], Int[Array, " B"]]
 TrainingBatches = Callable[[int, int], Generator[TrainingBatch, None, None]]
 
 
+class FeedSettings(NamedTuple):
+    """What a run is to read.
+
+    Attributes:
+        seed: selects the order of the examples.
+        batch_size: of the global batch.
+        augment: none, flip or standard.
+        augment_key: of a set in memory, the step is folded into it; a set on disk is
+            augmented by draws of the seed.
+        scored_rows: of the training examples, to be scored.
+        scored_batch_size: examples that are scored at a time.
+        probe: rows of the training examples.
+    """
+
+    seed: int
+    batch_size: int
+    augment: str
+    augment_key: Key[Array, ""]
+    scored_rows: Int[np.ndarray, " K"]
+    scored_batch_size: int
+    probe: Probe
+
+
 class Feed(NamedTuple):
     """All that a run reads.
 
@@ -73,32 +96,22 @@ def gather_program(augment: str, mesh: Mesh) -> jax.stages.Wrapped:
     return jax.jit(program, out_shardings=(sharding, sharding))
 
 
-def feed_from_memory(
-    data: Selection,
-    mesh: Mesh,
-    *,
-    seed: int,
-    batch_size: int,
-    augment: str,
-    augment_key: Key[Array, ""],
-    scored_rows: Int[np.ndarray, " K"],
-    scored_batch_size: int,
-    probe: Probe,
-) -> Feed:
-    """Puts a set in memory on the devices.
+def make_feed(data: Selection, mesh: Mesh, settings: FeedSettings) -> Feed:
+    """Puts a set in memory on the devices, or opens one on disk.
 
     Args:
-        data: of a ``Source``.
         mesh: batches are split over it, everything else is on every device.
-        seed: selects the order of the examples.
-        batch_size: of the global batch.
-        augment: none, flip or standard.
-        augment_key: the step is folded into it.
-        scored_rows: of the training examples, to be scored.
-        scored_batch_size: examples that are scored at a time.
-        probe: rows of the training examples.
+
+    Raises:
+        DataError: a set on disk is damaged; the iterators raise it too.
+        UserError: it is on disk, and the devices do not divide ``scored_batch_size``.
     """
-    source = data.source
+    is_streamed = isinstance(data.source, Stream)
+    return (_from_stream if is_streamed else _from_memory)(data, mesh, settings)
+
+
+def _from_memory(data: Selection, mesh: Mesh, settings: FeedSettings) -> Feed:
+    source, seed, probe = data.source, settings.seed, settings.probe
     assert isinstance(source, Source)
     train_images = source.train.images[data.train_ids]
     statistics = channel_statistics(train_images)
@@ -111,7 +124,7 @@ def feed_from_memory(
     place_rows = partial(parallel.place_rows, mesh=mesh)
     scored = partial(
         scored_batches,
-        batch_size=scored_batch_size,
+        batch_size=settings.scored_batch_size,
         num_devices=mesh.size,
         place_rows=place_rows,
     )
@@ -120,12 +133,12 @@ def feed_from_memory(
         return partial(scored, put(images, labels, np.zeros(len(labels), bool)))
 
     train = put(train_images, data.labels, data.is_noisy)
-    gather = gather_program(augment, mesh)
+    gather = gather_program(settings.augment, mesh)
 
     def training_batches(start: int, stop: int) -> Generator[TrainingBatch, None, None]:
         for step in range(start, stop):
-            rows = batch_indices(seed, step, len(data.labels), batch_size)
-            yield gather(train, place_rows(rows), augment_key, np.int32(step))
+            rows = batch_indices(seed, step, len(data.labels), settings.batch_size)
+            yield gather(train, place_rows(rows), settings.augment_key, np.int32(step))
 
     def fresh_examples(step: int) -> tuple[DeviceSplit, Int[np.ndarray, " F"]]:
         count = probe.fisher_ids.size
@@ -133,59 +146,34 @@ def feed_from_memory(
 
     validating = (array[data.validation_ids] for array in source.train)
     splits = Splits(
-        train=partial(scored, train, scored_rows),
+        train=partial(scored, train, settings.scored_rows),
         validation=scored_clean(*validating) if data.validation_ids.size else None,
         test=scored_clean(*source.test),
     )
     return Feed(training_batches, splits, train, probe, fresh_examples)
 
 
-def feed_from_stream(
-    data: Selection,
-    mesh: Mesh,
-    *,
-    seed: int,
-    batch_size: int,
-    augment: str,
-    scored_rows: Int[np.ndarray, " K"],
-    scored_batch_size: int,
-    probe: Probe,
-) -> Feed:
-    """Reads a set on disk as it is needed; the probe's examples at once.
+def _from_stream(data: Selection, mesh: Mesh, settings: FeedSettings) -> Feed:
+    """The probe's examples are read at once, all else as it is needed.
 
     Every process reads its share of the batches, and all of the probe.
-
-    Args:
-        data: of a ``Stream``.
-        mesh: batches are split over it, everything else is on every device.
-        seed: selects the order of the examples and their augmentation.
-        batch_size: of the global batch.
-        augment: none, flip or standard.
-        scored_rows: of the training examples, to be scored.
-        scored_batch_size: examples that are scored at a time; less where there are
-            fewer.
-        probe: rows of the training examples.
-
-    Raises:
-        DataError: the set is damaged; the iterators raise it too.
-        UserError: the devices do not divide ``scored_batch_size``.
     """
     stream = data.source
     assert isinstance(stream, Stream)
-    parallel.check_divides("measure.batch_size", scored_batch_size, mesh)
+    parallel.check_divides("measure.batch_size", settings.scored_batch_size, mesh)
     statistics = stream_statistics(
         stream.train, data.train_ids, size=data.size, reading=data.reading
     )
     statistics = parallel.place(statistics, parallel.replicated(mesh))
     put = partial(_put_batch, mesh=mesh, statistics=statistics)
-    scored = partial(_scored, data, put, scored_batch_size, mesh.size)
-    scored_ids = data.train_ids[scored_rows], data.labels[scored_rows]
-    rows, probe = _gathered(probe)
+    scored = partial(_scored, data, put, settings.scored_batch_size, mesh.size)
+    shown = settings.scored_rows
+    rows, probe = _gathered(settings.probe)
     read = partial(_read_training_examples, data, mesh, statistics)
 
     def fresh_examples(step: int) -> tuple[DeviceSplit, Int[np.ndarray, " F"]]:
         count = probe.fisher_ids.size
-        drawn = fresh_indices(seed, step, len(data.labels), count)
+        drawn = fresh_indices(settings.seed, step, len(data.labels), count)
         return read(drawn), np.arange(count, dtype=np.int32)
 
     return Feed(
@@ -194,12 +182,12 @@ def feed_from_stream(
             data,
             put,
             jax.jit(normalised, out_shardings=parallel.split_over_devices(mesh)),
-            seed,
-            batch_size,
-            augment,
+            settings,
         ),
         splits=Splits(
-            train=partial(scored, stream.train, *scored_ids),
+            train=partial(
+                scored, stream.train, data.train_ids[shown], data.labels[shown]
+            ),
             validation=(
                 partial(scored, stream.train, data.validation_ids, None)
                 if data.validation_ids.size
@@ -217,9 +205,7 @@ def _training_batches(
     data: Selection,
     put: Callable[[Batch], DeviceSplit],
     normalise: Callable[[DeviceSplit], Array],
-    seed: int,
-    batch_size: int,
-    augment: str,
+    settings: FeedSettings,
     start: int,
     stop: int,
 ) -> Generator[TrainingBatch, None, None]:
@@ -228,11 +214,11 @@ def _training_batches(
     batches = stream_batches(
         data.source.train,
         data.train_ids,
-        seed=seed,
-        batch_size=batch_size,
+        seed=settings.seed,
+        batch_size=settings.batch_size,
         start_step=start,
         stop_step=stop,
-        augment=augment,
+        augment=settings.augment,
         drawn_labels=data.labels,
         size=data.size,
         share=_share(),
