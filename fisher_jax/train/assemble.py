@@ -25,6 +25,7 @@ from fisher_jax.train.checkpoints import Best, Snapshot
 from fisher_jax.train.feed import FeedSettings, make_feed
 from fisher_jax.train.gradients import PENALTIES, PenaltySettings, StepSettings
 from fisher_jax.train.keys import Config, model_keys
+from fisher_jax.train.schedule import Schedule
 from fisher_jax.train.step import (
     StepMetrics,
     TrainState,
@@ -143,9 +144,9 @@ def _plan(
     )
 
 
-def _schedule(config: Config, per_epoch: int) -> loop.Schedule:
+def _schedule(config: Config, per_epoch: int) -> Schedule:
     penalty = config.penalty
-    return loop.Schedule(
+    return Schedule(
         num_epochs=config.train.num_epochs,
         steps_per_epoch=per_epoch,
         penalty_every=penalty.update_every,

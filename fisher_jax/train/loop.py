@@ -21,12 +21,12 @@ from fisher_jax.data.device import examples_at
 from fisher_jax.errors import DataError
 from fisher_jax.estimator_errors import estimator_errors
 from fisher_jax.models.batch_norm import reestimate_batch_stats
-from fisher_jax.penalties import is_penalty_update
 from fisher_jax.train import checkpoints
 from fisher_jax.train.checkpoints import Best, PenaltySum, Snapshot
 from fisher_jax.train.feed import Feed
 from fisher_jax.train.progress import Display
 from fisher_jax.train.records import Record, append_record, finite_or_none
+from fisher_jax.train.schedule import Schedule
 from fisher_jax.train.signals import StopNow, StopSignals
 from fisher_jax.train.speed import StepTrace, StepWork, count_flops, on_cpu, peak_flops
 from fisher_jax.train.step import (
@@ -36,25 +36,6 @@ from fisher_jax.train.step import (
     penalty_value,
 )
 from fisher_jax.train.trackers import Tracker, finite_values
-
-
-class Schedule(NamedTuple):
-    """When things happen, in steps counted from 0 and epochs counted from 0."""
-
-    num_epochs: int
-    steps_per_epoch: int
-    penalty_every: int
-    penalty_first_step: int | None  # None: no penalty
-    measure_every_epochs: int
-    measure_every_steps: int
-    checkpoint_every_epochs: int
-    checkpoint_min_seconds: float
-    hessian_every_epochs: int = 1
-
-    @property
-    def total_steps(self) -> int:
-        """Steps of the whole run."""
-        return self.num_epochs * self.steps_per_epoch
 
 
 class Run(NamedTuple):
@@ -126,7 +107,7 @@ def train(run: Run, snapshot: Snapshot, session: Session) -> Snapshot:
                 inputs, labels = next(batches)
             state, metrics = take_step(run, snapshot.state, step, inputs, labels)
             penalties = snapshot.penalties
-            if is_update(schedule, step):
+            if schedule.is_update(step):
                 penalties = _add(penalties, penalty_value(state))
             snapshot = Snapshot(state, metrics, penalties, snapshot.best)
             # This waits for the step before, while the new one is already under way.
@@ -135,8 +116,8 @@ def train(run: Run, snapshot: Snapshot, session: Session) -> Snapshot:
             session.stop.ask_all()
             with _saving_if_data_is_damaged(session, snapshot, done):
                 snapshot = _record_if_due(run, snapshot, done, session, clock)
-            is_last = done == schedule.total_steps
-            if is_last or session.stop.is_due or _is_save_due(schedule, done, saved_at):
+            is_wanted = done == schedule.total_steps or session.stop.is_due
+            if is_wanted or schedule.is_save(done, time.monotonic() - saved_at):
                 _check_finite(metrics, step)
                 checkpoints.save(session.manager, snapshot, done)
                 saved_at = time.monotonic()
@@ -151,7 +132,7 @@ def take_step(
     run: Run, state: TrainState, step: int, inputs: Array, labels: Array
 ) -> tuple[TrainState, StepMetrics]:
     """Dispatches one step, a function of (state, step, batch); donates the state."""
-    update_penalty = is_update(run.schedule, step)
+    update_penalty = run.schedule.is_update(step)
     return run.train_step(state, inputs, labels, update_penalty=update_penalty)
 
 
@@ -181,48 +162,6 @@ def work_of_a_step(run: Run, state: TrainState) -> StepWork:
         assert with_update is not None
         total += (with_update - total) / run.schedule.penalty_every
     return StepWork(run.batch_shape[0], total, peak_flops())
-
-
-def is_update(schedule: Schedule, step: int) -> bool:
-    """Whether ``step``, counted from 0, renews the penalty's gradient."""
-    first = schedule.penalty_first_step
-    return first is not None and bool(
-        is_penalty_update(step, first, schedule.penalty_every)
-    )
-
-
-def is_record_due(schedule: Schedule, done: int) -> bool:
-    """Whether a record is written once ``done`` steps are done."""
-    return is_epoch_record_due(schedule, done) or is_step_record_due(schedule, done)
-
-
-def is_step_record_due(schedule: Schedule, done: int) -> bool:
-    """Whether that record is one of every so many steps, on examples drawn anew."""
-    every = schedule.measure_every_steps
-    return bool(every and done % every == 0)
-
-
-def is_epoch_record_due(schedule: Schedule, done: int) -> bool:
-    """Whether that record also scores the splits: at the end of measured epochs."""
-    epoch, rest = divmod(done, schedule.steps_per_epoch)
-    due = epoch % schedule.measure_every_epochs == 0
-    return rest == 0 and (due or epoch == schedule.num_epochs)
-
-
-def is_hessian_due(schedule: Schedule, done: int) -> bool:
-    """Whether that record also holds Tr(H): at 0, every so many epochs, at the end."""
-    epoch = done // schedule.steps_per_epoch
-    due = epoch % schedule.hessian_every_epochs == 0 or epoch == schedule.num_epochs
-    return due and is_epoch_record_due(schedule, done)
-
-
-def _is_save_due(schedule: Schedule, done: int, saved_at: float) -> bool:
-    """Whether a checkpoint is written; the first process's clock decides for all."""
-    epoch, rest = divmod(done, schedule.steps_per_epoch)
-    if rest or epoch % schedule.checkpoint_every_epochs:
-        return False
-    seconds = time.monotonic() - saved_at
-    return parallel.from_first(lambda: seconds >= schedule.checkpoint_min_seconds)
 
 
 def _check_finite(metrics: StepMetrics, step: int) -> None:
@@ -279,7 +218,7 @@ def _record_if_due(
     the continued run measures it.
     """
     is_there = bool(session.records) and session.records[-1]["step"] == step
-    if is_there or session.stop.is_due or not is_record_due(run.schedule, step):
+    if is_there or session.stop.is_due or not run.schedule.is_record(step):
         return snapshot
     _check_finite(snapshot.metrics, step - 1)
     speed = clock.steps_per_second(step)
@@ -321,35 +260,24 @@ def measure_state(run: Run, snapshot: Snapshot) -> dict[str, float]:
     """Returns what is measured at this snapshot's step, by metric name."""
     state, penalties = snapshot.state, snapshot.penalties
     step = int(state.step)
-    batch_stats = state.batch_stats
-    if batch_stats and run.reestimation_batches:
-        # The batches of the coming steps: random, and the same after a resume.
-        ahead = run.feed.training_batches(step, step + run.reestimation_batches)
-        with closing(ahead):
-            batch_stats = reestimate_batch_stats(
-                state.apply_fn,
-                state.params,
-                batch_stats,
-                (inputs for inputs, _ in ahead),
-            )
-    logits_fn = jax.tree_util.Partial(run.eval_apply, batch_stats)
+    logits_fn = jax.tree_util.Partial(run.eval_apply, _batch_stats(run, state, step))
     settings, probe = run.measure_settings, run.feed.probe
     examples = run.feed.probe_examples
     fisher_key, hessian_key = jax.random.split(
         jax.random.fold_in(run.measure_key, step)
     )
     values: dict[str, float] = {}
-    is_epoch = is_epoch_record_due(run.schedule, step)
+    is_epoch = run.schedule.is_epoch_record(step)
     if is_epoch:
         values |= measure.measure_scores(logits_fn, state.params, run.feed.splits)
     if probe.fisher_ids.size:
         fisher = examples, probe.fisher_ids
-        if is_step_record_due(run.schedule, step):
+        if run.schedule.is_step_record(step):
             fisher = run.feed.fresh_examples(step)
         values |= measure.measure_fisher(
             logits_fn, state.params, *fisher, fisher_key, settings
         )
-    if settings.hessian_probes and is_hessian_due(run.schedule, step):
+    if settings.hessian_probes and run.schedule.has_hessian(step):
         values |= measure.measure_hessian(
             logits_fn, state.params, examples, probe.hessian_ids, hessian_key, settings
         )
@@ -374,6 +302,19 @@ def measure_state(run: Run, snapshot: Snapshot) -> dict[str, float]:
         total, squares, updates = map(float, penalties)
         values |= measure.online_fisher(total, squares, updates, run.fisher_batch)
     return values
+
+
+def _batch_stats(run: Run, state: TrainState, step: int) -> PyTree:
+    """Batch norm's statistics to measure with: the running ones, or estimated anew."""
+    if not (state.batch_stats and run.reestimation_batches):
+        return state.batch_stats
+    # On the batches of the coming steps: random, and the same after a resume.
+    ahead = run.feed.training_batches(step, step + run.reestimation_batches)
+    with closing(ahead):
+        inputs = (inputs for inputs, _ in ahead)
+        return reestimate_batch_stats(
+            state.apply_fn, state.params, state.batch_stats, inputs
+        )
 
 
 def no_penalties(sharding: Sharding) -> PenaltySum:

@@ -9,6 +9,7 @@ import pytest
 from fisher_jax.train import loop
 from fisher_jax.train import step as training_step
 from fisher_jax.train.config import check_config
+from fisher_jax.train.schedule import Schedule
 from tests.tiers import some
 from tests.train.sessions import assert_same_end, go_on, make_plan, without_time
 
@@ -125,18 +126,18 @@ def test_best_parameters_are_those_of_the_best_validation(plan, undisturbed):
 
 
 def test_schedule_of_records():
-    schedule = loop.Schedule(
+    schedule = Schedule(
         num_epochs=5, steps_per_epoch=4, penalty_every=1, penalty_first_step=None,
         measure_every_epochs=2, measure_every_steps=0, checkpoint_every_epochs=1,
         checkpoint_min_seconds=0.0,
     )  # fmt: skip
-    due = [step for step in range(21) if loop.is_record_due(schedule, step)]
+    due = [step for step in range(21) if schedule.is_record(step)]
     assert due == [0, 8, 16, 20]
     every_three = schedule._replace(measure_every_steps=3)
-    due = [step for step in range(21) if loop.is_record_due(every_three, step)]
+    due = [step for step in range(21) if every_three.is_record(step)]
     assert due == [0, 3, 6, 8, 9, 12, 15, 16, 18, 20]
     sparse = schedule._replace(hessian_every_epochs=4)
-    due = [step for step in range(21) if loop.is_hessian_due(sparse, step)]
+    due = [step for step in range(21) if sparse.has_hessian(step)]
     assert due == [0, 16, 20]
 
 

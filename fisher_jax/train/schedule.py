@@ -1,0 +1,64 @@
+"""When things happen along a run: updates of the penalty, records, checkpoints."""
+
+from typing import NamedTuple
+
+from fisher_jax import parallel
+from fisher_jax.penalties import is_penalty_update
+
+
+class Schedule(NamedTuple):
+    """When things happen, in steps counted from 0 and epochs counted from 0."""
+
+    num_epochs: int
+    steps_per_epoch: int
+    penalty_every: int
+    penalty_first_step: int | None  # None: no penalty
+    measure_every_epochs: int
+    measure_every_steps: int
+    checkpoint_every_epochs: int
+    checkpoint_min_seconds: float
+    hessian_every_epochs: int = 1
+
+    @property
+    def total_steps(self) -> int:
+        """Steps of the whole run."""
+        return self.num_epochs * self.steps_per_epoch
+
+    def is_update(self, step: int) -> bool:
+        """Whether ``step``, counted from 0, renews the penalty's gradient."""
+        first = self.penalty_first_step
+        return first is not None and bool(
+            is_penalty_update(step, first, self.penalty_every)
+        )
+
+    def is_record(self, done: int) -> bool:
+        """Whether a record is written once ``done`` steps are done."""
+        return self.is_epoch_record(done) or self.is_step_record(done)
+
+    def is_step_record(self, done: int) -> bool:
+        """Whether that record is one of every so many steps, on examples drawn anew."""
+        every = self.measure_every_steps
+        return bool(every and done % every == 0)
+
+    def is_epoch_record(self, done: int) -> bool:
+        """Whether that record also scores the splits: at the end of measured epochs."""
+        epoch, rest = divmod(done, self.steps_per_epoch)
+        is_measured = epoch % self.measure_every_epochs == 0
+        return rest == 0 and (is_measured or epoch == self.num_epochs)
+
+    def has_hessian(self, done: int) -> bool:
+        """Whether that record also holds Tr(H): at 0, every so many epochs, at last."""
+        epoch = done // self.steps_per_epoch
+        is_due = epoch % self.hessian_every_epochs == 0 or epoch == self.num_epochs
+        return is_due and self.is_epoch_record(done)
+
+    def is_save(self, done: int, seconds: float) -> bool:
+        """Whether a checkpoint is written; the first process's clock decides for all.
+
+        Args:
+            seconds: since the last one, or since this session began.
+        """
+        epoch, rest = divmod(done, self.steps_per_epoch)
+        if rest or epoch % self.checkpoint_every_epochs:
+            return False
+        return parallel.from_first(lambda: seconds >= self.checkpoint_min_seconds)
