@@ -24,7 +24,6 @@ from fisher_jax.report.decide import (
     UNDECIDED,
     Decision,
     above,
-    across_settings,
     alike,
     along_training,
     larger,
@@ -32,6 +31,7 @@ from fisher_jax.report.decide import (
     ratio_below,
 )
 from fisher_jax.report.names import method_label
+from fisher_jax.report.permutation import across_settings
 from fisher_jax.report.phases import with_phases
 from fisher_jax.report.values import (
     LETTERS,

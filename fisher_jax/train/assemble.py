@@ -20,7 +20,7 @@ from fisher_jax.data.sources import find_stream, load_source
 from fisher_jax.data.stream import ImageSize, Reading
 from fisher_jax.errors import UserError
 from fisher_jax.models import MODELS
-from fisher_jax.train import checkpoints, loop
+from fisher_jax.train import loop, restoring
 from fisher_jax.train.checkpoints import Best, Snapshot
 from fisher_jax.train.feed import FeedSettings, make_feed
 from fisher_jax.train.gradients import PENALTIES, PenaltySettings, StepSettings
@@ -86,7 +86,7 @@ def build(config: Config, data: Selection, mesh: Mesh) -> tuple[loop.Run, Snapsh
     everywhere = parallel.replicated(mesh)
     state = parallel.place(state, everywhere)
     if config.train.init_from is not None:
-        state = checkpoints.start_from(config.train.init_from, state)
+        state = restoring.start_from(config.train.init_from, state)
     best = _no_best(state, everywhere) if data.validation_ids.size else None
     nothing = StepMetrics(jnp.float32(0), jnp.float32(0), jnp.int32(0))
     metrics = parallel.place(nothing, everywhere)

@@ -14,7 +14,7 @@ from fisher_jax.data.cache import default_cache_dir
 from fisher_jax.errors import UserError, one_line
 from fisher_jax.liveness import watch_processes
 from fisher_jax.run_files import quantities
-from fisher_jax.train import checkpoints, loop, records
+from fisher_jax.train import checkpoints, loop, records, restoring
 from fisher_jax.train.assemble import build, load_data
 from fisher_jax.train.checkpoints import Snapshot
 from fisher_jax.train.command_line import CommandLine
@@ -201,7 +201,7 @@ def _session(
         manager = files.enter_context(
             checkpoints.open_manager(directory / "checkpoints", config.checkpoint.keep)
         )
-        restored = checkpoints.restore_latest(manager, snapshot, _warner(console))
+        restored = restoring.restore_latest(manager, snapshot, _warner(console))
         start = -1 if restored is None else int(restored.state.step)
         kept = _keep_records(directory / "metrics.jsonl", start)
         if restored is not None:

@@ -10,11 +10,11 @@ from flax import linen as nn
 from fisher_jax.errors import UserError
 from fisher_jax.host.paths import local_path
 from fisher_jax.train.assemble import make_model
-from fisher_jax.train.checkpoints import read_newest
 from fisher_jax.train.config import load_config
 from fisher_jax.train.keys import Config
 from fisher_jax.train.provenance import image_facts
 from fisher_jax.train.records import read_json
+from fisher_jax.train.restoring import read_newest
 
 Which = Literal["final", "best"]
 

@@ -17,7 +17,6 @@ from fisher_jax.report.decide import (
     UNDECIDED,
     Decision,
     above,
-    across_settings,
     alike,
     along_training,
     below,
@@ -29,6 +28,7 @@ from fisher_jax.report.decide import (
     together,
     undecided,
 )
+from fisher_jax.report.permutation import across_settings
 
 COUNTS = (3, 4, 5, 10)
 BOUND = 0.06

@@ -10,7 +10,7 @@ from tests.test_imports import imported_modules
 
 REPORT = Path(__file__).parents[2] / "fisher_jax" / "report"
 WITHOUT_DRAWING = ("choose", "claims", "collect", "decide", "names", "phases", "rules")
-WITHOUT_DRAWING += ("statistics", "tables", "render", "values")
+WITHOUT_DRAWING += ("permutation", "statistics", "tables", "render", "values")
 
 
 @pytest.mark.parametrize("name", WITHOUT_DRAWING)

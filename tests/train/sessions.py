@@ -10,7 +10,7 @@ import pytest
 from rich.console import Console
 
 from fisher_jax import parallel
-from fisher_jax.train import assemble, checkpoints, loop, records
+from fisher_jax.train import assemble, checkpoints, loop, records, restoring
 from fisher_jax.train.checkpoints import Snapshot
 from fisher_jax.train.keys import Config
 from fisher_jax.train.progress import Display
@@ -59,7 +59,7 @@ def go_on(plan: Plan, directory: Path, stop_after: int | None = None) -> Snapsho
     path = directory / "metrics.jsonl"
     with checkpoints.open_manager(directory / "checkpoints", keep=2) as manager:
         snapshot = fresh()
-        restored = checkpoints.restore_latest(manager, snapshot, pytest.fail)
+        restored = restoring.restore_latest(manager, snapshot, pytest.fail)
         start = -1 if restored is None else int(restored.state.step)
         kept = records.keep_records(path, start)
         tracker = TensorBoard(TrackedRun(directory, {}, kept, start + 1))
@@ -80,8 +80,8 @@ def assert_same_end(
 ) -> None:
     expected, expected_directory = undisturbed
     for a, b in zip(
-        jax.tree.leaves(checkpoints._tree(snapshot)),
-        jax.tree.leaves(checkpoints._tree(expected)),
+        jax.tree.leaves(checkpoints.as_tree(snapshot)),
+        jax.tree.leaves(checkpoints.as_tree(expected)),
         strict=True,
     ):
         np.testing.assert_array_equal(np.asarray(a), np.asarray(b))

@@ -9,7 +9,7 @@ import pytest
 from flax import linen as nn
 
 from fisher_jax.errors import UserError
-from fisher_jax.train import checkpoints
+from fisher_jax.train import checkpoints, restoring
 from fisher_jax.train.checkpoints import Best, PenaltySum, Snapshot
 from fisher_jax.train.step import StepMetrics, create_state, sgd, stale_penalty
 
@@ -33,7 +33,7 @@ def make_snapshot(step: int) -> Snapshot:
 
 
 def values(snapshot: Snapshot) -> list[np.ndarray]:
-    return [np.asarray(leaf) for leaf in jax.tree.leaves(checkpoints._tree(snapshot))]
+    return [np.asarray(leaf) for leaf in jax.tree.leaves(checkpoints.as_tree(snapshot))]
 
 
 def assert_same(a: Snapshot, b: Snapshot) -> None:
@@ -61,7 +61,7 @@ def restore(directory):
     warnings: list[str] = []
     with checkpoints.open_manager(directory, keep=2) as manager:
         like = make_snapshot(1)
-        return checkpoints.restore_latest(manager, like, warnings.append), warnings
+        return restoring.restore_latest(manager, like, warnings.append), warnings
 
 
 def test_the_last_two_are_kept_and_the_newest_comes_back(directory):
@@ -115,7 +115,7 @@ def test_a_damaged_newest_gives_the_one_before(directory, damage):
     (warning,) = warnings
     assert "20 is damaged" in warning
     assert "continuing from step 10" in warning
-    assert (directory.parent / checkpoints.DAMAGED / "20").exists()
+    assert (directory.parent / restoring.DAMAGED / "20").exists()
     # The run reaches step 20 again and saves it under the same name.
     with checkpoints.open_manager(directory, keep=2) as manager:
         checkpoints.save(manager, make_snapshot(20), 20)
@@ -126,7 +126,7 @@ def test_a_damaged_newest_gives_the_one_before(directory, damage):
 def test_a_flipped_bit_is_never_believed(directory):
     """Wherever a bit flips, what comes back is one of the two true states."""
     generator = np.random.default_rng(0)
-    like = checkpoints._with_checksum(checkpoints._tree(make_snapshot(1)))
+    like = checkpoints.with_checksum(checkpoints.as_tree(make_snapshot(1)))
     expected = make_snapshot(20)
     fell_back = 0
     for path in files_of(directory, 20):
@@ -139,11 +139,11 @@ def test_a_flipped_bit_is_never_believed(directory):
         path.write_bytes(flipped)
         with checkpoints.open_manager(directory, keep=2) as manager:
             try:
-                read = checkpoints._read(manager.orbax, 20, like)
-            except checkpoints.DamagedError:
+                read = restoring._read(manager.orbax, 20, like)
+            except restoring.DamagedError:
                 fell_back += 1
             else:
-                assert_same(checkpoints._snapshot(read, make_snapshot(1)), expected)
+                assert_same(checkpoints.from_tree(read, make_snapshot(1)), expected)
         path.write_bytes(intact)
     assert fell_back > 0
 
@@ -169,7 +169,7 @@ def test_what_cannot_be_read_now_is_not_damaged(directory, fault):
     path.symlink_to(target)
     with pytest.raises(UserError, match=rf"cannot read checkpoint .*20: .*{said}"):
         restore(directory)
-    assert not (directory.parent / checkpoints.DAMAGED).exists()
+    assert not (directory.parent / restoring.DAMAGED).exists()
     # The fault passes, and the run goes on from the newest.
     path.unlink()
     path.write_bytes(intact)
@@ -191,7 +191,7 @@ def test_what_cannot_be_read_now_is_not_damaged(directory, fault):
     ids=lambda error: f"{type(error).__name__} {error}"[:40],
 )
 def test_what_is_no_damage(error):
-    assert not checkpoints._is_damage(error)
+    assert not restoring._is_damage(error)
 
 
 def test_another_versions_checkpoints_end_in_one_line(tmp_path):
@@ -199,7 +199,7 @@ def test_another_versions_checkpoints_end_in_one_line(tmp_path):
     directory = tmp_path / "checkpoints"
     with checkpoints.open_manager(directory, keep=2) as manager:
         for step in (10, 20):
-            tree = checkpoints._tree(make_snapshot(step))
+            tree = checkpoints.as_tree(make_snapshot(step))
             tree["state"] |= {"penalty_gradient": tree["state"]["params"]}
             checkpoints._write(manager.orbax, tree, step)
         manager.orbax.wait_until_finished()
@@ -216,7 +216,7 @@ def test_a_run_without_validation_has_no_best(tmp_path):
         checkpoints.save(manager, snapshot, 20)
         checkpoints.finish(manager)
         like = make_snapshot(1)._replace(best=None)
-        restored = checkpoints.restore_latest(manager, like, pytest.fail)
+        restored = restoring.restore_latest(manager, like, pytest.fail)
     assert_same(restored, snapshot)
     assert restored.best is None
 
@@ -247,7 +247,7 @@ def test_saving_does_not_see_what_happens_to_the_memory_afterwards(tmp_path):
         like = make_snapshot(1)
         zeros = {"w": jnp.zeros(4_000_000)}
         like = like._replace(state=like.state.replace(batch_stats=zeros))
-        restored = checkpoints.restore_latest(manager, like, pytest.fail)
+        restored = restoring.restore_latest(manager, like, pytest.fail)
     for x, y in zip(values(restored), expected, strict=True):
         np.testing.assert_array_equal(x, y)
 
@@ -279,7 +279,7 @@ def test_the_checksum_takes_every_dtype(leaf):
 
 def test_another_runs_parameters(directory):
     own, other = make_snapshot(1).state, make_snapshot(20).state
-    state = checkpoints.start_from(str(directory.parent), own)
+    state = restoring.start_from(str(directory.parent), own)
     jax.tree.map(np.testing.assert_array_equal, state.params, other.params)
     assert state.step == own.step
     jax.tree.map(np.testing.assert_array_equal, state.opt_state, own.opt_state)
@@ -294,7 +294,7 @@ def test_another_runs_running_statistics_come_too(tmp_path):
         checkpoints.finish(manager)
     zeros = jax.tree.map(jnp.zeros_like, stats)
     own = make_snapshot(1).state.replace(batch_stats=zeros)
-    started = checkpoints.start_from(str(tmp_path), own)
+    started = restoring.start_from(str(tmp_path), own)
     jax.tree.map(np.testing.assert_array_equal, started.batch_stats, stats)
 
 
@@ -313,4 +313,4 @@ def test_parameters_that_cannot_be_had(directory, case, tmp_path):
     else:
         state = state.replace(params={"other": jnp.zeros(3)})
     with pytest.raises(UserError, match=r"train\.init_from"):
-        checkpoints.start_from(str(run), state)
+        restoring.start_from(str(run), state)

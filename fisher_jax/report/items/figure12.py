@@ -9,9 +9,10 @@ from fisher_jax.report.canvas import Drawing
 from fisher_jax.report.choose import REFERENCES, Setting
 from fisher_jax.report.claims import Claim
 from fisher_jax.report.collect import Runs
-from fisher_jax.report.decide import Decision, across_settings, below
+from fisher_jax.report.decide import Decision, below
 from fisher_jax.report.item import FigurePart, Item
 from fisher_jax.report.names import method_label
+from fisher_jax.report.permutation import across_settings
 from fisher_jax.report.shapes.coefficients import SPREAD, draw_coefficients
 from fisher_jax.report.shapes.memorisation import NOISE, noisy_settings
 from fisher_jax.report.values import by_seed, chosen_runs

@@ -14,8 +14,9 @@ from fisher_jax.report.choose import (
 )
 from fisher_jax.report.claims import Claim
 from fisher_jax.report.collect import Runs
-from fisher_jax.report.decide import Decision, across_settings
+from fisher_jax.report.decide import Decision
 from fisher_jax.report.item import FigurePart, Item
+from fisher_jax.report.permutation import across_settings
 from fisher_jax.report.rules import follows
 from fisher_jax.report.shapes.scatter import CAPTION, finish_scatter
 from fisher_jax.report.values import highest_of
