@@ -134,7 +134,7 @@ def _check_port(
     except OSError as error:
         why = os.strerror(error.errno or 0)
         raise UserError(
-            f"process 0 cannot listen at port {number} ({why}); another run may be "
+            f"process 0 cannot listen on port {number} ({why}); another run may be "
             "using it: choose another --coordinator_address for all"
         ) from error
 

@@ -104,7 +104,7 @@ def rerun(
     """
     recorded = read_json(run / "config.json")
     if "config" not in recorded:
-        raise UserError(f"{run} is no run: it has no readable config.json")
+        raise UserError(f"{run} is not a run's folder: it has no readable config.json")
     if not (run / "result.json").exists():
         raise UserError(f"{run} has not ended; run its command again first")
     if out is None:

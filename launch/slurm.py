@@ -78,7 +78,9 @@ def run_on_slurm(work: Work, options: SlurmOptions, console: Console) -> None:
                 time.sleep(options.poll_seconds)
     except KeyboardInterrupt:
         jobs = sorted({s.job.partition("_")[0] for s in work.states.values() if s.job})
-        console.print(f"Jobs that are queued or run go on: scancel {' '.join(jobs)}")
+        console.print(
+            f"Queued and running jobs go on; to cancel them: scancel {' '.join(jobs)}"
+        )
         raise
 
 

@@ -178,7 +178,7 @@ def _run(
         if new := len(ours["runs"].keys() - theirs["runs"].keys()):
             console.print(f"The sweep has grown: {new} new runs.")
         if kept:
-            console.print(f"No longer in the sweep, and left: {', '.join(kept)}")
+            console.print(f"No longer in the sweep, but kept: {', '.join(kept)}")
         work = Work(definition, out, given=given, only=options.only,
                     max_failures=options.max_failures)  # fmt: skip
         return _execute(console, options, work)

@@ -186,7 +186,7 @@ def wanted_names(definition: Definition, only: Sequence[str]) -> list[str]:
     wanted = [name for name in names if _matches(name, only)]
     if not wanted:
         raise UserError(
-            f"no run matches {' '.join(only)!r}; they are called like {names[0]!r}"
+            f"no run matches {' '.join(only)!r}; their names look like {names[0]!r}"
         )
     return wanted
 

@@ -85,7 +85,7 @@ def test_the_same_command_again_says_that_it_is_finished(finished):
     before = (workdir / "metrics.jsonl").read_bytes()
     code, output = run(*SMALL, EPOCHS, f"--workdir={workdir}")
     assert code == 0
-    assert "finished before" in output
+    assert "already finished" in output
     assert (workdir / "metrics.jsonl").read_bytes() == before
 
 

@@ -207,7 +207,7 @@ def test_a_port_in_use_is_told_in_one_line():
         code, _, said = starting((f"localhost:{server.getsockname()[1]}", 2, 0))
     assert code == 1
     (line,) = said
-    assert "cannot listen at port" in line
+    assert "cannot listen on port" in line
     assert "Address already in use" in line
 
 
@@ -226,7 +226,7 @@ def test_a_step_of_a_larger_allocation_counts_its_own_processes():
     with socket.create_server(("", 61_440 + 1 + 61 * 3)):
         code, _, said = starting(**SLURM, SLURM_STEP_NUM_TASKS="2")
     assert code == 1
-    assert f"cannot listen at port {61_440 + 1 + 61 * 3}" in said[-1]
+    assert f"cannot listen on port {61_440 + 1 + 61 * 3}" in said[-1]
 
 
 def test_one_process_of_one_is_alone():

@@ -58,7 +58,8 @@ def prepare(name: str, data_dir: Path, manual_dir: Path | None = None) -> Path:
             in another format, or downloading or preparing fails.
     """
     if name in PACKAGED:
-        raise DataError(f"{name} comes with {PACKAGED[name][1]} and needs no preparing")
+        origin = PACKAGED[name][1]
+        raise DataError(f"{name} comes with {origin} and needs no preparation")
     if prepared_dir := find_prepared(name, data_dir):
         if (found := file_format(prepared_dir)) == "array_record":
             return prepared_dir
@@ -164,7 +165,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(error, file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("interrupted; the same command uses what is downloaded", file=sys.stderr)
+        print("interrupted; the same command continues", file=sys.stderr)
         return 130
     if was_prepared:
         print(f"{arguments.name} is already prepared in {prepared_dir}")

@@ -116,7 +116,7 @@ def _opened(path: Path) -> zipfile.ZipFile:
         raise DataError(f"{path} is missing; {_REMEDY}") from error
     except (OSError, zipfile.BadZipFile) as error:
         raise DataError(
-            f"{path} is truncated or no zip file ({one_line(error)}); {_REMEDY}"
+            f"{path} is truncated or not a zip file ({one_line(error)}); {_REMEDY}"
         ) from error
 
 

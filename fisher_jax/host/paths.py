@@ -32,7 +32,7 @@ def local_path(text: str, option: str = "") -> Path:
         return Path(text).expanduser()
     except RuntimeError as error:
         raise UserError(
-            f"{given}: no home folder is known here; give the whole path"
+            f"{given}: no home folder is known here; give the full path"
         ) from error
 
 

@@ -235,7 +235,7 @@ def _report_earlier_end(console: Console, directory: Path) -> int:
     result = records.read_json(directory / "result.json")
     diverged = result.get("status") == records.DIVERGED
     console.print(
-        f"This run has {'diverged' if diverged else 'finished'} before; its result is "
+        f"This run has already {'diverged' if diverged else 'finished'}; its result is "
         f"{directory / 'result.json'} (remove that file to run again)."
     )
     return EXIT_DIVERGED if diverged else EXIT_FINISHED

@@ -347,7 +347,9 @@ def _kept_id(path: Path, create: Callable[[], str]) -> str:
         try:
             return str(_noted(path)["id"])
         except (ValueError, KeyError, TypeError) as error:
-            raise UserError(f"cannot read {path}; remove it to track anew") from error
+            raise UserError(
+                f"cannot read {path}; remove it to start tracking afresh"
+            ) from error
     identifier = create()
     write_json(path, {"id": identifier})
     return identifier

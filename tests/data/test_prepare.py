@@ -144,7 +144,7 @@ def test_interrupted(tmp_path, monkeypatch, capsys):
     builder = tfds.image_classification.Cifar100
     monkeypatch.setattr(builder, "download_and_prepare", interrupt)
     assert main(["cifar100", f"--data_dir={tmp_path}"]) == 130
-    assert "the same command uses what is downloaded" in capsys.readouterr().err
+    assert "interrupted; the same command continues" in capsys.readouterr().err
 
 
 # --- A real preparation ---------------------------------------------------------------

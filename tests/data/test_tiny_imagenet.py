@@ -184,14 +184,14 @@ def test_truncated_archive(tmp_path, files, kept):
     write_tiny_imagenet(path, files)
     content = path.read_bytes()
     path.write_bytes(content[: int(len(content) * kept)])
-    with pytest.raises(DataError, match=f"{path} is truncated or no zip file"):
+    with pytest.raises(DataError, match=f"{path} is truncated or not a zip file"):
         open_archive(path)
 
 
 def test_missing_archive(tmp_path):
     with pytest.raises(DataError, match=r"archive.zip is missing; download it again"):
         open_archive(tmp_path / "archive.zip")
-    with pytest.raises(DataError, match="is truncated or no zip file"):
+    with pytest.raises(DataError, match="is truncated or not a zip file"):
         open_archive(tmp_path)
 
 

@@ -48,7 +48,7 @@ def test_a_user_without_entry_and_home(tmp_path):
     )  # fmt: skip
     cache, said = done.stdout.splitlines()
     assert cache == "/tmp/cache-54321"
-    assert said == "--out=~/runs: no home folder is known here; give the whole path"
+    assert said == "--out=~/runs: no home folder is known here; give the full path"
     assert not list(tmp_path.iterdir())
 
 
