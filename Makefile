@@ -118,6 +118,7 @@ BENCH_PYTHON := JAX_PLATFORMS=cpu $(BENCH_VENV)/bin/python
 
 bench: $(BENCH_STAMP) bench-loop
 	$(BENCH_PYTHON) -m benchmarks.run
+	$(BENCH_PYTHON) -m benchmarks.torch_gpt
 
 # What the training loop adds to its compiled step. DATA_DIR, a folder of prepared TFDS
 # sets, adds CIFAR-10.

@@ -16,7 +16,7 @@ from typing import Any
 import jax
 import torch
 
-from benchmarks import accuracy, report, summary, work
+from benchmarks import accuracy, report, spectra_peers, summary, work
 from benchmarks.naive_jax import number_of_parameters
 from benchmarks.networks import PROBLEMS, Problem, mlp, simple_cnn
 from benchmarks.report import Results, Target, counted_target, timed_target
@@ -153,6 +153,15 @@ class Benchmark:
             ),
         )
 
+    def spectrum(self, problem: Problem, effort: Effort) -> None:
+        """Diagonals, eigenpairs and densities beside PyTorch's libraries."""
+        for title, section, reference in (
+            ("Diagonals", spectra_peers.diagonals, "ours, F exactly"),
+            ("The three largest eigenvalues of H", spectra_peers.eigenpairs, "ours"),
+            ("The density of H, 8 probes of 32 steps", spectra_peers.densities, "ours"),
+        ):
+            self.table(problem, title, section(problem), reference, effort)
+
     def memory(self) -> None:
         """Temporary memory by the number of examples."""
         # 5.9 million parameters.
@@ -221,6 +230,10 @@ def measure(minutes: float, folder: Path) -> Results:
         ):
             title = f"{problem.name}, {section.__name__}"
             run(title, partial(section, problem, effort))
+    for key in ("simple_cnn", "mlp"):
+        problem = PROBLEMS[key]()
+        section = partial(benchmark.spectrum, problem, slow)
+        run(f"{problem.name}, spectrum", section)
     # Costs are FLOPs, which are not known on GPUs.
     for name in accuracy.NETWORKS if jax.default_backend() == "cpu" else ():
         run(f"accuracy, {name}", partial(benchmark.accuracy, name))

@@ -29,7 +29,7 @@ def problem(request):
 @pytest.fixture
 def peers():
     """The peers; without PyTorch their tests are skipped."""
-    for name in ("torch", "backpack", "curvlinops", "opacus"):
+    for name in ("torch", "backpack", "curvlinops", "opacus", "hessian_eigenthings"):
         pytest.importorskip(name, reason=f"NO {name.upper()}: peers are not tested")
     from benchmarks import work
 
@@ -227,3 +227,39 @@ def test_the_densitys_peer_has_the_same_value(monkeypatch):
     assert [row.limit for row in rows] == [None, 1.1, None]
     with pytest.raises(AssertionError, match="differs from ours"):
         spectra.check("x", 1.0, 1.1)
+
+
+@pytest.mark.slow
+def test_spectra_of_the_peers_agree(peers, monkeypatch):
+    """Each section compares values before it returns what is to be timed."""
+    from benchmarks import spectra_peers
+
+    problem = PROBLEMS["mlp"]()
+    diagonals = spectra_peers.diagonals(problem).calls
+    assert list(diagonals)[:2] == ["ours, F exactly", "BackPACK, F exactly"]
+    for section in (spectra_peers.eigenpairs, spectra_peers.densities):
+        assert len(section(problem).calls) == 3
+    with pytest.raises(AssertionError, match="standard errors"):
+        spectra_peers.check_within("x", 1.0, 2.0, 0.1)
+    # Of another batch the Hessian is another.
+    monkeypatch.setattr(spectra_peers, "make_twin", twin_of_another_batch)
+    with pytest.raises(AssertionError, match="differs from ours"):
+        spectra_peers.eigenpairs(problem)
+
+
+@pytest.mark.slow
+def test_the_gpt_of_pytorch_has_our_norms(peers, monkeypatch):
+    from benchmarks import torch_gpt
+    from benchmarks.gpt import gpt
+
+    problem = gpt(2, vocabulary=11, num_positions=5, width=8, depth=2, num_heads=2)
+    assert len(torch_gpt.calls(problem)) == 3
+    monkeypatch.setattr(torch_gpt, "_EPSILON", 0.5)
+    with pytest.raises(AssertionError, match="differs from ours"):
+        torch_gpt.calls(problem)
+
+
+def twin_of_another_batch(problem):
+    from benchmarks.torch_twins import make_twin
+
+    return make_twin(problem._replace(inputs=2 * problem.inputs))
