@@ -55,10 +55,19 @@ def test_outputs_that_depend_on_the_batch_are_found_on_request(is_training):
             outputs_fn, variables["params"], inputs, jax.random.key(2), **options
         )
 
+    def traces(**options):
+        labels = jnp.zeros(7, jnp.int32)
+        return curvature.fisher_and_hessian_trace(
+            outputs_fn, variables["params"], inputs, labels, jax.random.key(2),
+            piecewise_linear=True, **options,
+        ).fisher  # fmt: skip
+
     if is_training:
-        with pytest.raises(ValueError, match=r"change by up to .* with the rest"):
-            trace(check=True)
+        for function in (trace, traces):
+            with pytest.raises(ValueError, match=r"change by up to .* with the rest"):
+                function(check=True)
     else:
+        np.testing.assert_allclose(traces(check=True), traces(), rtol=1e-5)
         np.testing.assert_allclose(trace(check=True), trace(), rtol=1e-5)
 
 

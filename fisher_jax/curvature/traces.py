@@ -46,6 +46,7 @@ def fisher_and_hessian_trace(
     num_probes: int = 30,
     piecewise_linear: bool = False,
     axis_name: axes.AxisName = None,
+    check: bool = False,
 ) -> Traces:
     """Tr(F), and Tr(H) of the mean loss, for softmax (1/B) Σ_i −log p(y_i|x_i).
 
@@ -79,6 +80,8 @@ def fisher_and_hessian_trace(
         piecewise_linear: True: the estimate of Tr(F) is returned for both. Whether the
             network is piecewise linear is not checked.
         axis_name: mesh axes along which the batch is split inside shard_map.
+        check: whether to compare outputs of half the batch with those of the whole
+            first, as ``fisher_trace`` does.
 
     Returns:
         ``fisher`` and ``hessian``, each with scalars ``mean`` and ``sem``, at least
@@ -88,8 +91,11 @@ def fisher_and_hessian_trace(
         TypeError: integer parameters, labels of a wrong type, or outputs that are not
             floating point.
         ValueError: labels out of range, shapes that do not fit, no key, an unknown
-            draw, counts below one, or a split batch without axis_name.
+            draw, counts below one, or a split batch without axis_name; with ``check``,
+            outputs that depend on the rest of the batch.
     """
+    if check:
+        likelihoods.check_examples_apart(outputs_fn, params, inputs)
     trees.check_params(params)
     key = trees.checked_key(key)
     likelihoods.check_likelihood(likelihood)
