@@ -1,4 +1,4 @@
-"""Runs an experiment's sweep: every search, then every final run; again to continue.
+"""Runs an experiment's sweep: its searches first, then its final runs.
 
 python -m launch.sweep --config=experiments/table1.py --out=runs/table1
 python -m launch.sweep --config=experiments/table1.py:small --out=runs/table1_small
@@ -83,11 +83,11 @@ def _parser() -> Parser:
     add("--winners", type=path_argument, metavar="FILE",
         help="another sweep's selection.json, whose choices are taken")  # fmt: skip
     add("--max_failures", type=positive, default=3,
-        help="a run that failed so often is left (default 3)")  # fmt: skip
+        help="give up on a run after so many failures (default 3)")  # fmt: skip
     add("--dry_run", action="store_true", help="print the commands, run nothing")
     add("--status", action="store_true", help="print how the runs stand")
     add("--estimate", action="store_true",
-        help="parameters, FLOPs, memory, device-hours; runs nothing")  # fmt: skip
+        help="work, memory and time on three devices; runs nothing")  # fmt: skip
     add("--utilisation", type=float, default=0.3,
         help="share of a device's peak that --estimate assumes (0.3)")  # fmt: skip
     add("--topology", metavar="SLICE", help="with --estimate: compile for it, as "
