@@ -8,7 +8,7 @@ explained: fisher_jax/train/keys.py. The run's folder is runs/EXPERIMENT[_VARIAN
 --workdir=DIR. The same command on the same folder continues a run.
 
 One process uses all its devices. On a TPU pod or under srun, start the same command
-everywhere; elsewhere tell each of several processes --coordinator_address=HOST:PORT,
+everywhere; elsewhere give each of several processes --coordinator_address=HOST:PORT,
 --num_processes and --process_id. --profile_steps=FROM:TO traces these steps.
 
 Exit codes: 0 finished, 2 bad configuration or data, 3 diverged, 75 preempted after

@@ -94,9 +94,9 @@ def _parser() -> Parser:
         "v5e:4x4 or h100:8, and print what its compiler says")  # fmt: skip
     slurm = parser.add_argument_group("Slurm")
     for name, example in _SLURM_TEXTS.items():
-        slurm.add_argument(f"--{name}", help=f"as {example}")
+        slurm.add_argument(f"--{name}", help=f"for example {example}")
     slurm.add_argument("--setup", action="append", default=[], metavar="LINE",
-        help="a shell line before each run, as 'module load cuda'; can be repeated"
+        help="a shell line before each run, such as 'module load cuda'; can be repeated"
     )  # fmt: skip
     slurm.add_argument("--time", type=positive, default=1440, metavar="MINUTES",
                        help="limit of each job (default 1440); a run that reaches it "

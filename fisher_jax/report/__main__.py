@@ -73,7 +73,7 @@ def _compare_parser() -> argparse.ArgumentParser:
         prog="python -m fisher_jax.report compare",
         description="Overlays runs: prints what their configurations and results "
         "differ in and draws their curves in one figure. Runs that differ in their "
-        "seed alone are averaged.",
+        "seed only are averaged.",
     )
     parser.add_argument(
         "runs",
