@@ -1,8 +1,8 @@
 """The GPT of ``gpt.py`` in PyTorch, and the norms of its per-example gradients there.
 
 ``python -m benchmarks.torch_gpt`` compares PyTorch's vmap(grad) with ours in value and
-then in time and memory. Opacus has no rule for a table that is tied to the output, nor
-for positions that are a plain parameter; BackPACK has none for LayerNorm.
+then in time and memory. Opacus takes such a module too, but is not timed here; BackPACK
+has no rule for LayerNorm.
 """
 
 import resource
