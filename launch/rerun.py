@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from fisher_jax.errors import UserError, needs_extra, one_line
+from fisher_jax.host.machine import describe_machine
 from fisher_jax.host.output import keep_writing
 from fisher_jax.host.paths import path_argument
 from fisher_jax.run_files import read_json
@@ -112,6 +113,7 @@ def rerun(
     elif out.exists() and any(out.iterdir()):
         raise UserError(f"{out} is not empty; choose another --out")
     console.print(f"Running again in {out}")
+    warn_of_other_machine(recorded, console)
     command = main_command(str((run / "config.json").absolute()), out, *overrides)
     code = subprocess.run(command, check=False).returncode
     if code not in (0, 3):
@@ -131,6 +133,16 @@ def rerun(
     for line in conclusion(comparison, recorded.get("archived", {})):
         console.print(line)
     return 1 if comparison.differences or comparison.missing else 0
+
+
+def warn_of_other_machine(recorded: Mapping[str, Any], console: Console) -> None:
+    """Says before a rerun what will make it differ: XLA adds in another order."""
+    here = describe_machine()
+    if (there := recorded.get("machine", here)) != here:
+        console.print(
+            f"Warning: the first run was on {there}; this is {here}. On CPUs that "
+            "changes the last digits (one core: taskset -c 0 ...)"
+        )
 
 
 def compare(run: Path, again: Path) -> Comparison:

@@ -128,8 +128,13 @@ def _compare(arguments: argparse.Namespace) -> int:
         print(f"Skipped, as they hold no run: {names}", file=sys.stderr)
     console = Console(highlight=False)
     for number, (name, runs) in enumerate(groups.items(), start=1):
-        seeds = "" if len(runs) == 1 else f" ({len(runs)} seeds: mean ± 95% interval)"
+        seeds = "" if len(runs) == 1 else f" ({len(runs)} seeds)"
         console.print(Text(f"#{number} {name}{seeds}"))
+    if any(len(runs) > 1 for runs in groups.values()):
+        console.print(
+            "Of several seeds: the mean, ± half its 95% interval in the table, with a "
+            "band of one standard deviation in the figure."
+        )
     for title, differences in (
         ("Results", compare.result_rows(groups)),
         ("Configurations differ in", compare.config_differences(groups)),

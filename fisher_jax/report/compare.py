@@ -135,7 +135,8 @@ def result_rows(groups: Groups) -> Differences:
     """
     runs = [run for group in groups.values() for run in group]
     rows = [("records", tuple(_words(map(_state, g)) for g in groups.values()))]
-    for key in dict.fromkeys(key for run in runs for key in run.result):
+    recorded = (k for run in runs for k, v in run.result.items() if v is not None)
+    for key in dict.fromkeys(recorded):
         rows.append((key, tuple(_averaged(group, key) for group in groups.values())))
     different = tuple(len(set(values)) > 1 for _, values in rows)
     return Differences(tuple(rows), different)

@@ -6,8 +6,9 @@ import pytest
 from rich.console import Console
 
 from fisher_jax.errors import UserError
+from fisher_jax.host.machine import describe_machine
 from launch.archive import main as archive
-from launch.rerun import compare, conclusion, main, rerun
+from launch.rerun import compare, conclusion, main, rerun, warn_of_other_machine
 from tests.command import ROOT, SMALL, run
 
 
@@ -55,6 +56,16 @@ def test_an_archived_run_reruns_identical(archived, tmp_path, monkeypatch):
     ), last
     # Versions, machine and settings are those of the first run.
     assert "Warning" not in capture.get()
+
+
+def test_another_machine_is_named_before_the_run():
+    console = Console(soft_wrap=True, highlight=False)
+    with console.capture() as capture:
+        warn_of_other_machine({"machine": "a big one, 64 cores"}, console)
+        warn_of_other_machine({"machine": describe_machine()}, console)
+        warn_of_other_machine({}, console)  # of before it was recorded
+    (line,) = capture.get().splitlines()
+    assert line.startswith("Warning: the first run was on a big one, 64 cores; this is")
 
 
 def test_a_changed_bit_is_found_with_its_size(finished, tmp_path):
