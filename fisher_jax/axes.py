@@ -91,11 +91,16 @@ def rows(array: Array, order: Array) -> Array:
 
 
 def first(tree: PyTree, count: int) -> PyTree:
-    """The first ``count`` rows of arrays, whole on each device of an Explicit axis."""
+    """The first ``count`` rows of arrays, whole on each device of an Explicit axis.
+
+    Looked up, not sliced: of a slice that is shorter than the devices are many XLA
+    fills the rest with what divides by zero, and gradients of embeddings are NaN then
+    (JAX 0.10, an Auto mesh of two axes with the batch along one).
+    """
 
     def one(array: Array) -> Array:
         if not explicit_split(array):
-            return array[:count]
+            return array[jnp.arange(count)]
         sharding = jax.typeof(array).sharding
         spec = PartitionSpec(None, *sharding.spec[1:])
         whole = _sharding(sharding.mesh, spec)

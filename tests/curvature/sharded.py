@@ -268,6 +268,37 @@ def check_explicit_axes(split):
         compare(f"explicit {network} checked", *traces)
 
 
+def check_first_example(mesh):
+    """Of a batch along one of two axes: a slice of it gave NaN, by XLA's padding."""
+    key = jax.random.key(0)
+    tokens = jax.random.randint(key, (4, 3), 0, 5)
+    mask = jnp.arange(24).reshape(4, 3, 2) % 5 > 0
+    params = {
+        "table": jax.random.normal(key, (5, 4)),
+        "kernel": jax.random.normal(key, (4, 2)),
+    }
+
+    def network(params, tokens):
+        rows = params["table"][tokens]
+        rows -= rows.mean(-1, keepdims=True)
+        rows /= jnp.sqrt((rows**2).mean(-1, keepdims=True) + 1e-5)
+        return rows @ params["kernel"]
+
+    @jax.jit
+    def penalty(params, tokens, mask):
+        return jax.value_and_grad(
+            lambda p: penalties.single_example_fisher_penalty(
+                network, p, tokens, key, likelihood=curvature.Bernoulli(), mask=mask
+            )
+        )(params)
+
+    specs = (P(), P("rows"), P("rows"))
+    arrays = params, tokens, mask
+    sharded = jax.device_put(arrays, tuple(NamedSharding(mesh, s) for s in specs))
+    compare("the first example of a batch along one axis", penalty(*sharded),
+            penalty(*arrays))  # fmt: skip
+
+
 def main():
     jax.config.update("jax_enable_x64", True)
     assert len(jax.devices()) == 4
@@ -278,6 +309,7 @@ def main():
     check_gaussian(mesh, split)
     check_convolutions(mesh, split)
     check_explicit_axes(split)
+    check_first_example(mesh)
     print("done 0")
 
 
