@@ -25,6 +25,7 @@ from fisher_jax.train.config import (
     parse_value,
     split_path,
 )
+from fisher_jax.train.keys import Config
 
 _HAS_SWEEP = re.compile(r"^(def get_sweep\(|get_config, get_sweep = )", re.MULTILINE)
 
@@ -152,8 +153,11 @@ def grown(
 
 
 def _resolved(content: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """The whole configuration of each run of a fingerprint, by name."""
-    base = content.get("base", {})
+    """The whole configuration of each run of a fingerprint, by name.
+
+    Keys that are younger than a sweep had their defaults in it.
+    """
+    base = {**flat_config(Config()), **content.get("base", {})}
     given = {pair[0]: base.get(pair[0]) for pair in content.get("command_line", [])}
     runs = content.get("runs", {})
     return {name: {**base, **changes, **given} for name, changes in runs.items()}

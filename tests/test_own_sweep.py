@@ -48,6 +48,19 @@ def test_it_grows_and_refuses_a_changed_run(defined):
     assert "train.num_epochs 20 there, 30 here" in first_difference(changed, before)
 
 
+def test_a_sweep_of_before_a_key_goes_on(defined):
+    definition = defined()
+    before = fingerprint(definition)
+    younger = "measure.precision"
+    older = {
+        **before,
+        "base": {k: v for k, v in before["base"].items() if k != younger},
+    }
+    assert first_difference(before, older) is None
+    other = {**before, "base": {**before["base"], younger: "default"}}
+    assert "measure.precision" in first_difference(before, other)
+
+
 def test_a_mistyped_key_is_refused(defined):
     with pytest.raises(UserError, match="learning_rat"):
         defined(("optimizer.learning_rate", "optimizer.learning_rat"))
