@@ -29,6 +29,7 @@ def made_parts(runs: Runs) -> dict[str, Iterator[str]]:
         "runs": _versions(runs),
         "claims": claims(items, runs),
         "beyond_rfp": _table(items["beyond_rfp"], runs),
+        "beyond_stale": _table(items["beyond_stale"], runs),
         "beyond_estimators": _table(items["beyond_estimators"], runs),
     }
 

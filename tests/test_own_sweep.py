@@ -1,4 +1,4 @@
-"""The page on sweeps of one's own: its file is a sweep, and it can grow as told."""
+"""The pages with sweeps of one's own: their files are sweeps, and grow as told."""
 
 import re
 from pathlib import Path
@@ -64,3 +64,15 @@ def test_a_sweep_of_before_a_key_goes_on(defined):
 def test_a_mistyped_key_is_refused(defined):
     with pytest.raises(UserError, match="learning_rat"):
         defined(("optimizer.learning_rate", "optimizer.learning_rat"))
+
+
+def test_the_three_strengths_of_the_page_on_penalties(tmp_path):
+    text = (PAGE.parent / "choosing.md").read_text()
+    (code,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    file = tmp_path / "strengths.py"
+    file.write_text(code)
+    definition = load_definition(str(file))
+    runs = definition.plan(None)
+    strengths = [run.overrides["penalty.coefficient"] for run in runs]
+    assert strengths == [0.03, 0.1, 0.3]
+    assert definition.base["penalty.num_groups"] == 8

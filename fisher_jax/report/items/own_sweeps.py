@@ -23,6 +23,7 @@ from fisher_jax.report.tables import Row, Table
 # Column of the runs, how it is called, and a factor (100 for percent).
 QUANTITIES = (
     ("test_accuracy", "test accuracy, %", 100.0),
+    ("best_validation_accuracy", "best validation, %", 100.0),
     ("test_accuracy_at_best_validation", "test at best validation, %", 100.0),
     ("final_train_accuracy", "training accuracy, %", 100.0),
     ("final_train_noisy_accuracy", "wrong labels memorised, %", 100.0),
