@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 from experiments.sweeps import FORMS, Search, SweepRun, Winners, differences
 from fisher_jax.errors import UserError, one_line
-from fisher_jax.report.names import METHOD_OF_PENALTY
+from fisher_jax.report.names import method_of
 from fisher_jax.run_files import flatten
 from fisher_jax.train.config import (
     check_config,
@@ -218,17 +218,11 @@ def _unlabelled(
     """A run of a file that has only override dicts: labels from the configuration."""
     config = {**base, **changes}
     group = {k: v for k, v in changes.items() if k != "seed"}
-    penalty = (config["penalty.name"], config["penalty.draw"])
-    method = "baseline"
-    if config["mixup.beta"] or config["sam.radius"]:
-        method = "mixup" if config["mixup.beta"] else "sam"
-    elif penalty[0] != "none":
-        method = METHOD_OF_PENALTY.get(penalty, penalty[0])
     labels = {
         "experiment": experiment,
         "form": arg if arg in FORMS else "",
         "setting": f"{config['dataset.name']}_{config['model.name']}",
-        "method": method,
+        "method": method_of(config),
         "stage": "final",
         "seed": config["seed"],
         "group": group,

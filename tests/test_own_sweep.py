@@ -75,4 +75,5 @@ def test_the_three_strengths_of_the_page_on_penalties(tmp_path):
     runs = definition.plan(None)
     strengths = [run.overrides["penalty.coefficient"] for run in runs]
     assert strengths == [0.03, 0.1, 0.3]
+    assert {run.labels["method"] for run in runs} == {"rfp_groups"}
     assert definition.base["penalty.num_groups"] == 8

@@ -22,11 +22,11 @@ METHODS: Mapping[str, Method] = {
     "fp_single": Method("FP exact", "FP exact"),
     "gp_r": Method("GP_r", r"GP$_\mathrm{r}$"),
     "rfp": Method("RFP (ours)", "RFP (ours)"),
-    "fp_groups": Method("FP, 8 groups", "FP, 8 groups"),
+    "fp_groups": Method("FP in groups", "FP in groups"),
     "importance": Method("Importance (ours)", "Importance (ours)"),
-    "rfp_groups": Method("RFP, 8 groups (ours)", "RFP, 8 groups (ours)"),
+    "rfp_groups": Method("RFP in groups (ours)", "RFP in groups (ours)"),
     "importance_groups": Method(
-        "Importance, 8 groups (ours)", "Importance, 8 groups (ours)"
+        "Importance in groups (ours)", "Importance in groups (ours)"
     ),
     "sam": Method("SAM", "SAM"),
     "gradient_norm": Method("Gradient norm", "Gradient norm"),
@@ -65,10 +65,11 @@ SETTINGS = (
     "cifar10_simple_cnn",
 )
 
-# From penalty.name and penalty.draw.
+# From penalty.name and penalty.draw; a batch in groups is another method.
 METHOD_OF_PENALTY = {
     ("fisher", "labels"): "fp",
     ("fisher", "rademacher"): "rfp",
+    ("fisher", "importance"): "importance",
     ("fisher_single", "labels"): "fp_single",
     ("gradient", "labels"): "gp",
     ("random_label", "labels"): "gp_r",
@@ -95,7 +96,8 @@ def method_of(config: Mapping[str, Any], variant: str = "") -> str:
     penalty = str(config.get("penalty.name", "none"))
     if penalty != "none" and config.get("penalty.coefficient") != 0:
         draw = str(config.get("penalty.draw", "labels"))
-        return METHOD_OF_PENALTY.get((penalty, draw), penalty)
+        in_groups = "_groups" if config.get("penalty.num_groups", 1) > 1 else ""
+        return METHOD_OF_PENALTY.get((penalty, draw), penalty) + in_groups
     return "eta_star" if variant == "eta_star" else "baseline"
 
 

@@ -93,7 +93,7 @@ def test_strengths_of_stale_penalties(tmp_path):
     table = beyond_stale.ITEM.table.fill(runs.table, runs)
     fp, grouped = (row.cells for row in table.rows)
     assert fp[:5] == ("FP", "10", "0.1: 80.7, 1: 41.3", "61.00 ± 1.00", "3")
-    assert grouped[:2] == ("FP, 8 groups", "10")
+    assert grouped[:2] == ("FP in groups", "10")
     # Differences 20, 19 and 21: mean 20, standard error 1/√3, t = 4.303.
     assert grouped[3:] == ("81.00 ± 1.00", "3", "+20.00 [+17.52, +22.48]")
     verdicts = [
