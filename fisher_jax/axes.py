@@ -100,7 +100,7 @@ def first(tree: PyTree, count: int) -> PyTree:
 
     def one(array: Array) -> Array:
         if not explicit_split(array):
-            return array[jnp.arange(count)]
+            return jnp.asarray(array)[jnp.arange(count)]
         sharding = jax.typeof(array).sharding
         spec = PartitionSpec(None, *sharding.spec[1:])
         whole = _sharding(sharding.mesh, spec)
