@@ -7,6 +7,7 @@ from typing import Any
 
 import pandas as pd
 
+from fisher_jax.report.decide import Difference
 from fisher_jax.report.names import METHODS, method_label
 from fisher_jax.report.statistics import Summary
 from fisher_jax.report.tables import Cell, Published, Table
@@ -143,6 +144,12 @@ def difference_text(cell: Cell, decimals: int) -> str:
     if cell.difference is None:
         return ""
     return f"{cell.difference:+.{decimals}f}".replace("-", MINUS)
+
+
+def interval_text(difference: Difference) -> str:
+    """Returns "+1.55 [+0.79, +2.31]", with true minus signs."""
+    ends = f"[{difference.low:+.2f}, {difference.high:+.2f}]"
+    return f"{difference.mean:+.2f} {ends}".replace("-", MINUS)
 
 
 def escape_markdown(text: str) -> str:

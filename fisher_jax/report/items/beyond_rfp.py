@@ -22,7 +22,7 @@ from fisher_jax.report.collect import DIVERGED, Runs
 from fisher_jax.report.decide import LEVEL, Difference, difference, holm
 from fisher_jax.report.item import FigurePart, Item, TablePart
 from fisher_jax.report.names import METHODS, method_label, position
-from fisher_jax.report.render import MINUS, summary_text
+from fisher_jax.report.render import interval_text, summary_text
 from fisher_jax.report.rules import generalises_better
 from fisher_jax.report.statistics import summarise
 from fisher_jax.report.tables import Row, Table
@@ -104,15 +104,15 @@ class _Line(NamedTuple):
     def cells(self, corrected_p: float) -> tuple[str, ...]:
         """What stands in its row; the difference has a star if it survives."""
         difference = ""
-        if (found := self.minus_fp) is not None:
-            difference = f"{found.mean:+.2f} [{found.low:+.2f}, {found.high:+.2f}]"
-            difference += " *" if corrected_p <= LEVEL else ""
+        if self.minus_fp is not None:
+            star = " *" if corrected_p <= LEVEL else ""
+            difference = interval_text(self.minus_fp) + star
         return (
             method_label(self.method),
             self.strength,
             self.accuracy,
             str(self.n),
-            difference.replace("-", MINUS),
+            difference,
             self.collapses_at,
         )
 

@@ -1,6 +1,6 @@
 """Beyond the paper: how strong a penalty may be that is renewed every f steps."""
 
-from collections.abc import Hashable, Iterator
+from collections.abc import Hashable
 from functools import partial
 
 import pandas as pd
@@ -9,42 +9,44 @@ from fisher_jax.report import canvas
 from fisher_jax.report.canvas import Drawing
 from fisher_jax.report.choose import Setting, settings_of
 from fisher_jax.report.claims import Claim
-from fisher_jax.report.collect import Runs
+from fisher_jax.report.collect import DIVERGED, Runs
 from fisher_jax.report.decide import Decision, difference, larger
 from fisher_jax.report.item import FigurePart, Item, TablePart
 from fisher_jax.report.names import METHODS, method_label, position
-from fisher_jax.report.render import MINUS, summary_text
+from fisher_jax.report.render import interval_text, summary_text
 from fisher_jax.report.statistics import summarise
 from fisher_jax.report.tables import Row, Table
-from fisher_jax.report.values import by_seed
 
 PERIOD = 10  # the paper's f
 
 
 def _last_accuracy(runs: pd.DataFrame) -> pd.Series:
     """Test accuracy in % after the last epoch; 0 of a run that diverged."""
-    return 100 * runs["test_accuracy"].astype(float).fillna(0.0)
+    accuracy = 100 * runs["test_accuracy"].astype(float)
+    return accuracy.mask(runs["status"] == DIVERGED, 0.0)
 
 
 def _over_strengths(runs: pd.DataFrame) -> dict[Hashable, float]:
-    """The mean over the strengths, by seed."""
-    return by_seed(runs, _last_accuracy(runs))
+    """The mean over the strengths by seed, of seeds that have them all."""
+    both = [runs["seed"], runs["coefficient"]]
+    table = _last_accuracy(runs).groupby(both).mean().unstack()
+    return dict(table.mean(axis=1, skipna=False).dropna())
 
 
-def _kinds(runs: pd.DataFrame) -> Iterator[tuple[str, float, pd.DataFrame]]:
-    """Each method at each f, in the methods' order."""
-    kinds = runs[runs["coefficient"] > 0].groupby(["method", "update_every"])
-    for (method, every), group in sorted(
-        kinds, key=lambda kind: (position(kind[0][0], METHODS), -kind[0][1])
-    ):
-        yield method, every, group
+def _kinds(runs: pd.DataFrame) -> dict[tuple[str, float], pd.DataFrame]:
+    """The penalised runs of each method at each f, in the methods' order."""
+    kinds = dict(
+        list(runs[runs["coefficient"] > 0].groupby(["method", "update_every"]))
+    )
+    order = sorted(kinds, key=lambda kind: (position(kind[0], METHODS), -kind[1]))
+    return {kind: kinds[kind] for kind in order}
 
 
 def _draw(rows: pd.DataFrame, runs: Runs) -> Drawing:
     settings = settings_of(rows, by_noise=True)
     figure, all_axes = canvas.new_panels(len(settings), height=2.6)
     for axes, setting in zip(all_axes, settings, strict=True):
-        for method, every, group in _kinds(setting.runs):
+        for (method, every), group in _kinds(setting.runs).items():
             means = _last_accuracy(group).groupby(group["coefficient"])
             line = canvas.method_line(method)
             label = canvas.method_text(method)
@@ -73,42 +75,33 @@ def _fill(rows: pd.DataFrame, runs: Runs) -> Table:
     settings = settings_of(rows, by_noise=True)
     lines = []
     for setting in settings:
-        kinds = list(_kinds(setting.runs))
-        fp = [g for method, every, g in kinds if (method, every) == ("fp", PERIOD)]
-        for method, every, group in kinds:
-            means = _last_accuracy(group).groupby(group["coefficient"]).mean()
-            seeds = _over_strengths(group)
-            cells = (
-                method_label(method),
-                f"{every:g}",
-                ", ".join(f"{alpha:g}: {mean:.1f}" for alpha, mean in means.items()),
-                summary_text(summarise(list(seeds.values())), 2),
-                str(len(seeds)),
-                _minus(seeds, _over_strengths(fp[0]))
-                if fp and group is not fp[0]
-                else "",
-            )
+        kinds = _kinds(setting.runs)
+        fp = kinds.get(("fp", PERIOD))
+        for (method, every), group in kinds.items():
+            other = None if group is fp else fp
+            cells = (method_label(method), f"{every:g}", *_cells(group, other))
             lines.append(Row(setting.title, cells))
     columns = ("method", "f", "by strength", "mean", "n", "minus FP, f = 10")
     return Table(columns, tuple(lines), len(rows), canvas.notes_of(settings))
 
 
-def _minus(values: dict[Hashable, float], others: dict[Hashable, float]) -> str:
-    found = difference(values, others)
-    if isinstance(found, str):
-        return ""
-    text = f"{found.mean:+.2f} [{found.low:+.2f}, {found.high:+.2f}]"
-    return text.replace("-", MINUS)
+def _cells(group: pd.DataFrame, other: pd.DataFrame | None) -> tuple[str, ...]:
+    """Accuracy by strength, its mean, of how many seeds, and that minus the other's."""
+    means = _last_accuracy(group).groupby(group["coefficient"]).mean()
+    seeds = _over_strengths(group)
+    found = "" if other is None else difference(seeds, _over_strengths(other))
+    return (
+        ", ".join(f"{alpha:g}: {mean:.1f}" for alpha, mean in means.items()),
+        summary_text(summarise(list(seeds.values())), 2),
+        str(len(seeds)),
+        "" if isinstance(found, str) else interval_text(found),
+    )
 
 
 def _is_steadier(setting: Setting, runs: Runs, *, method: str) -> Decision | None:
-    groups, whole = (
-        setting.runs[
-            (setting.runs["method"] == name) & (setting.runs["update_every"] == PERIOD)
-        ]
-        for name in (f"{method}_groups", method)
-    )
-    if not len(groups) or not len(whole):
+    kinds = _kinds(setting.runs)
+    groups, whole = (kinds.get((name, PERIOD)) for name in (f"{method}_groups", method))
+    if groups is None or whole is None:
         return None
     label = method_label(method)
     return larger(

@@ -71,24 +71,32 @@ def test_errors_of_estimators(tmp_path):
     )
 
 
+def add_stale(folder, method, seed, alpha, result):
+    """A run of one strength; without a result it has not ended."""
+    changes = {"seed": seed, "train.num_epochs": 2, "penalty.name": "fisher"}
+    path = write_run(
+        folder / f"{method}-{seed}-{alpha}",
+        experiment="beyond_stale",
+        changes=CNN | changes | {"penalty.coefficient": alpha},
+        method=method,
+        until_epoch=None if result else 1,
+    )
+    if result:
+        (path / "result.json").write_text(json.dumps(result))
+
+
+def finished(accuracy):
+    return {"status": "finished", "test_accuracy": accuracy}
+
+
 def test_strengths_of_stale_penalties(tmp_path):
     """Means over two strengths by seed: 60, 62, 61 whole; 80, 81, 82 in groups."""
-    whole, groups = ((0.8, 0.4), (0.8, 0.44), (0.82, 0.4)), ((0.8, 0.8),) * 3
-    gain = (0.0, 0.02, 0.04)
+    whole = ((0.8, 0.4), (0.8, 0.44), (0.82, 0.4))
+    groups = ((0.8, 0.8), (0.8, 0.82), (0.8, 0.84))
     for method, kept in (("fp", whole), ("fp_groups", groups)):
         for seed, accuracies in enumerate(kept):
             for alpha, accuracy in zip((0.1, 1.0), accuracies, strict=True):
-                more = gain[seed] if method == "fp_groups" and alpha == 1.0 else 0.0
-                changes = {"seed": seed, "train.num_epochs": 2}
-                changes |= {"penalty.coefficient": alpha, "penalty.name": "fisher"}
-                path = write_run(
-                    tmp_path / f"{method}-{seed}-{alpha}",
-                    experiment="beyond_stale",
-                    changes=CNN | changes,
-                    method=method,
-                )
-                result = {"status": "finished", "test_accuracy": accuracy + more}
-                (path / "result.json").write_text(json.dumps(result))
+                add_stale(tmp_path, method, seed, alpha, finished(accuracy))
     runs = load_runs([tmp_path])
     table = beyond_stale.ITEM.table.fill(runs.table, runs)
     fp, grouped = (row.cells for row in table.rows)
@@ -100,3 +108,13 @@ def test_strengths_of_stale_penalties(tmp_path):
         verdict_on(claim, runs.table, runs) for claim in beyond_stale.ITEM.claims
     ]
     assert [verdict.status for verdict in verdicts] == ["holds", "no runs"]
+
+
+def test_a_diverged_run_counts_as_0_and_an_unended_one_not_at_all(tmp_path):
+    add_stale(tmp_path, "fp", 0, 0.1, finished(0.8))
+    add_stale(tmp_path, "fp", 0, 1.0, {"status": "diverged"})
+    add_stale(tmp_path, "fp", 1, 0.1, finished(0.9))
+    add_stale(tmp_path, "fp", 1, 1.0, None)
+    runs = load_runs([tmp_path])
+    (row,) = beyond_stale.ITEM.table.fill(runs.table, runs).rows
+    assert row.cells[2:5] == ("0.1: 85.0, 1: 0.0", "40.00", "1")
