@@ -26,13 +26,12 @@ Published: nothing; see docs/results.md for what came out.
 Expected time: --estimate tells; small: 180 runs of 15 s each on two CPU cores.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from experiments import methods
 from experiments.settings import (
     CIFAR10_PART,
     DIGITS,
-    MEDIUM_SEEDS,
     NOISY_DIGITS,
     PAPER,
     TrainingSetting,
@@ -59,6 +58,7 @@ CHANGES: Mapping[str, Changes] = {
     "gp_r": methods.PENALTIES["gp_r"],
     "sam": {"sam.radius": 0.05},
     "gradient_norm": {"penalty.name": "gradient_norm", "penalty.coefficient": 0.01},
+    **methods.GROUPED,
 }
 _WIDE = log_spaced(1e-3, 1e1, 9)
 GRIDS: Mapping[str, tuple[float, ...]] = {
@@ -91,12 +91,14 @@ def get_runs(arg: str = "", winners: Winners | None = None) -> list[SweepRun]:
     """Returns the runs that can be defined with these winners."""
     check_arg("beyond_rfp.py", arg)
     if arg == "medium":
-        return _setting_runs(CIFAR10_PART, 0.0, MEDIUM_GRIDS, winners)
+        seeds = CIFAR10_PART.seeds
+        return _setting_runs(CIFAR10_PART, 0.0, MEDIUM_GRIDS, seeds, winners)
+    grids = FEWER if arg else GRIDS
     return [
         run
         for noise in NOISE
         for setting in ((NOISY_DIGITS if noise else DIGITS,) if arg else PAPER)
-        for run in _setting_runs(setting, noise, FEWER if arg else GRIDS, winners)
+        for run in _setting_runs(setting, noise, grids, SEEDS, winners)
     ]
 
 
@@ -104,15 +106,15 @@ def _setting_runs(
     setting: TrainingSetting,
     noise: float,
     grids: Mapping[str, tuple[float, ...]],
+    seeds: Sequence[int],
     winners: Winners | None,
 ) -> list[SweepRun]:
     """One setting's runs at one noise: the plain ones, then search and final runs."""
     plain = _plain(setting, noise, winners)
-    seeds = MEDIUM_SEEDS if setting is CIFAR10_PART else SEEDS
     runs = over_seeds(plain, seeds=seeds)
     for method, grid in grids.items():
-        changes = {**CHANGES, **methods.GROUPED}[method]
-        run = plain._replace(method=method, config=changed(plain.config, changes))
+        config = changed(plain.config, CHANGES[method])
+        run = plain._replace(method=method, config=config)
         key = "sam.radius" if method == "sam" else "penalty.coefficient"
         search = Search(f"{setting.name}/noise_{noise:g}/{method}", key)
         runs += searched(run, search, grid, seeds, winners)
@@ -121,11 +123,11 @@ def _setting_runs(
 
 def _plain(setting: TrainingSetting, noise: float, winners: Winners | None) -> SweepRun:
     eta_star = taken(winners, setting.eta_search, setting.eta_star)
-    run = setting.run("baseline", eta_star if noise else eta_star / setting.slower)
-    changes: Changes = {"dataset.label_noise": noise}
+    run = setting.run("baseline", eta_star / setting.slower)
     if noise:
-        changes = {**changes, "optimizer.weight_decay": 0.0}
-    return run._replace(config=changed(run.config, changes), group={"noise": noise})
+        changes = methods.noisy(eta_star, noise)
+        run = run._replace(config=changed(run.config, changes))
+    return run._replace(group={"noise": noise})
 
 
 get_config, get_sweep = entry_points(get_runs)

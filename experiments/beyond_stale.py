@@ -41,12 +41,7 @@ NOISE = 0.5
 SEEDS = (1, 2, 3, 4, 5)
 STRENGTHS = log_spaced(1e-2, 1e0, 5)
 FEWER_STRENGTHS = (0.03, 0.1, 0.3, 1.0)
-CHANGES: Mapping[str, Changes] = {
-    "fp": methods.PENALTIES["fp"],
-    "rfp": methods.PENALTIES["rfp"],
-    "importance": {**methods.PENALTIES["rfp"], "penalty.draw": "importance"},
-    **methods.GROUPED,
-}
+CHANGES: Mapping[str, Changes] = {**methods.DRAWS, **methods.GROUPED}
 
 
 def get_runs(arg: str = "", winners: Winners | None = None) -> list[SweepRun]:
@@ -56,14 +51,8 @@ def get_runs(arg: str = "", winners: Winners | None = None) -> list[SweepRun]:
     runs = []
     for setting in (NOISY_DIGITS,) if arg else (SIMPLE_CNN, VGG11, WRESNET):
         eta_star = taken(winners, setting.eta_search, setting.eta_star)
-        shared = {
-            "optimizer.learning_rate": eta_star,
-            "optimizer.weight_decay": 0.0,
-            "dataset.label_noise": NOISE,
-        }
-        plain = SweepRun(
-            changed(setting.get_config(), shared), setting.name, "baseline", {}
-        )
+        config = changed(setting.get_config(), methods.noisy(eta_star, NOISE))
+        plain = SweepRun(config, setting.name, "baseline", {})
         kinds = [(method, 10) for method in CHANGES] + [("fp", 1)]
         runs.append(plain)
         for method, update_every in kinds:

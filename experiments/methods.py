@@ -39,17 +39,26 @@ PENALTIES: dict[str, Changes] = {
     },
 }
 
-# The same with the batch in groups, whose gradients are less noisy (docs/theory.md).
-_IN_GROUPS: Changes = {"penalty.num_groups": 8}
-GROUPED: dict[str, Changes] = {
-    "fp_groups": {**PENALTIES["fp"], **_IN_GROUPS},
-    "rfp_groups": {**PENALTIES["rfp"], **_IN_GROUPS},
-    "importance_groups": {
-        **PENALTIES["rfp"],
-        **_IN_GROUPS,
-        "penalty.draw": "importance",
-    },
+# The Fisher penalty by each of its draws, and with the batch in groups, whose
+# gradients are less noisy (docs/theory.md).
+DRAWS: dict[str, Changes] = {
+    "fp": PENALTIES["fp"],
+    "rfp": PENALTIES["rfp"],
+    "importance": {**PENALTIES["rfp"], "penalty.draw": "importance"},
 }
+GROUPED: dict[str, Changes] = {
+    f"{name}_groups": {**changes, "penalty.num_groups": 8}
+    for name, changes in DRAWS.items()
+}
+
+
+def noisy(eta_star: float, noise: float) -> Changes:
+    """Returns the changes of a run on wrong labels: eta*, no weight decay (I.3)."""
+    return {
+        "optimizer.learning_rate": eta_star,
+        "optimizer.weight_decay": 0.0,
+        "dataset.label_noise": noise,
+    }
 
 
 def table_1(eta_star: float, baseline: float) -> dict[str, Changes]:

@@ -114,9 +114,7 @@ def _noisy(
     config = changed(
         setting.get_config(),
         {
-            "optimizer.learning_rate": learning_rate,
-            "optimizer.weight_decay": 0.0,
-            "dataset.label_noise": noise,
+            **methods.noisy(learning_rate, noise),
             "measure.gradient_examples": 128,
             **methods.PENALTIES.get(method, {}),
         },

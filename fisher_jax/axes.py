@@ -99,11 +99,11 @@ def first(tree: PyTree, count: int) -> PyTree:
     """
 
     def one(array: Array) -> Array:
-        if not explicit_split(array):
-            return jnp.asarray(array)[jnp.arange(count)]
-        sharding = jax.typeof(array).sharding
-        spec = PartitionSpec(None, *sharding.spec[1:])
-        whole = _sharding(sharding.mesh, spec)
+        array, whole = jnp.asarray(array), None
+        if explicit_split(array):
+            sharding = jax.typeof(array).sharding
+            spec = PartitionSpec(None, *sharding.spec[1:])
+            whole = _sharding(sharding.mesh, spec)
         picked: Array = array.at[jnp.arange(count)].get(out_sharding=whole)
         return picked
 

@@ -413,8 +413,15 @@ def lanczos(
     (basis, *_), (alphas, betas) = jax.lax.scan(
         step, (zeros, first, none, none), jnp.arange(steps)
     )
+    return basis, tridiagonal_of(alphas, betas)
+
+
+def tridiagonal_of(
+    alphas: Float[Array, " k"], betas: Float[Array, " k"]
+) -> Float[Array, "k k"]:
+    """The symmetric matrix with alphas on its diagonal and all betas but the last."""
     beside = jnp.diag(betas[:-1], 1)
-    return basis, jnp.diag(alphas) + beside + beside.T
+    return jnp.diag(alphas) + beside + beside.T
 
 
 def rounding(dtype: jnp.dtype) -> float:

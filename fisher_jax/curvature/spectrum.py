@@ -297,5 +297,4 @@ def _tridiagonal(
     _, (alphas, betas) = jax.lax.scan(
         step, (jnp.zeros_like(first), first, none, none), None, length=steps
     )
-    beside = jnp.diag(betas[:-1], 1)
-    return jnp.diag(alphas) + beside + beside.T
+    return hessian.tridiagonal_of(alphas, betas)

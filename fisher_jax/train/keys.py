@@ -409,8 +409,9 @@ def _problems(config: Config) -> Iterator[str]:
     for name in model_keys(model):
         if name not in MODELS[model.name].__dataclass_fields__:
             yield f"model.{name} is for {', '.join(takers(name))}, not for {model.name}"
-    size, default = config.dataset, ImageSize()
-    crop, resize = size.crop_size or default.crop, size.resize_size or default.resize
+    dataset, default = config.dataset, ImageSize()
+    crop = dataset.crop_size or default.crop
+    resize = dataset.resize_size or default.resize
     if crop > resize:
         yield f"dataset.crop_size={crop} exceeds dataset.resize_size={resize}"
     if penalty.num_examples is not None and penalty.num_examples > train.batch_size:
