@@ -46,14 +46,17 @@ def _draw(rows: pd.DataFrame, runs: Runs) -> Drawing:
     settings = settings_of(rows, by_noise=True)
     figure, all_axes = canvas.new_panels(len(settings), height=2.6)
     for axes, setting in zip(all_axes, settings, strict=True):
-        for (method, every), group in _kinds(setting.runs).items():
+        kinds = _kinds(setting.runs)
+        for place, ((method, every), group) in enumerate(kinds.items()):
+            # Sideways, or error bars would hide each other.
+            apart = 1.03 ** (place - (len(kinds) - 1) / 2)
             means = _last_accuracy(group).groupby(group["coefficient"])
             line = canvas.method_line(method)
             label = canvas.method_text(method)
             if every != PERIOD:
                 line, label = {**line, "alpha": 0.5}, f"{label}, f = {every:g}"
             axes.errorbar(
-                list(means.groups),
+                [apart * strength for strength in means.groups],
                 means.mean(),
                 yerr=means.std(),
                 marker="o",
@@ -117,7 +120,8 @@ ITEM = Item(
     figure=FigurePart(
         _draw,
         "Test accuracy after the last epoch against the strength, mean and one "
-        "standard deviation over seeds; f = 10 unless said.",
+        "standard deviation over seeds; f = 10 unless said. Points of one strength "
+        "are drawn a little apart.",
         "Accuracy against the strength on a logarithmic axis, a line for each method; "
         "where a line falls off the method has become too strong.",
     ),
