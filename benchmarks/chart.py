@@ -10,16 +10,18 @@ OURS, PEERS = "#1b6ca8", "#b9bec4"
 
 
 def draw(folder: Path, path: Path) -> None:
-    """Draws a panel of horizontal bars for each kind of work, on a logarithmic axis.
+    """Draws a panel of horizontal bars for each kind of work that peers do, too.
+
+    Every panel has its own scale, which begins at zero: bars are as long as times are.
 
     Args:
         folder: with the results.json that is drawn.
         path: of the image.
     """
-    works = compared(folder)
+    works = [work for work in compared(folder) if work[2]]
     bars = [1 + len(peers) for _, _, peers in works]
     figure, panels = plt.subplots(
-        len(works), 1, sharex=True, figsize=(7, 0.22 * sum(bars) + 0.45 * len(works)),
+        len(works), 1, figsize=(7, 0.22 * sum(bars) + 0.45 * len(works)),
         gridspec_kw={"height_ratios": bars}, layout="constrained",
     )  # fmt: skip
     for panel, (title, ours, peers) in zip(panels, works, strict=True):
@@ -30,9 +32,8 @@ def draw(folder: Path, path: Path) -> None:
         panel.bar_label(drawn, labels, padding=3, fontsize=8)
         panel.set_title(title, loc="left", fontsize=9)
         panel.invert_yaxis()
-        panel.tick_params(labelsize=8)
-        panel.spines[["top", "right"]].set_visible(False)
-        panel.set_xscale("log")
+        panel.tick_params(labelsize=8, bottom=False, labelbottom=False)
+        panel.spines[["top", "right", "bottom"]].set_visible(False)
         panel.margins(x=0.15)
     panels[-1].set_xlabel("milliseconds, less is better", fontsize=8)
     figure.savefig(path, dpi=150)
