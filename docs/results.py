@@ -44,17 +44,22 @@ def _versions(runs: Runs) -> Iterator[str]:
 
 
 def claims(items: dict[str, Item], runs: Runs) -> Iterator[str]:
-    """Yields how many claims are decided, and a row for each that has runs."""
+    """Yields how many of the paper's are decided, and a row for each that has runs.
+
+    Claims of ours, of items that are not the paper's, have rows only.
+    """
     verdicts = [
         (item, verdict_on(claim, item_rows(item, runs), runs))
         for item in items.values()
         for claim in item.claims
     ]
     with_runs = [(item, verdict) for item, verdict in verdicts if verdict.findings]
-    statuses = [verdict.status for _, verdict in with_runs]
-    tested, expected = by_chance([verdict.decision for _, verdict in with_runs])
+    of_paper = [verdict for item, verdict in verdicts if item.place]
+    found = [verdict for verdict in of_paper if verdict.findings]
+    statuses = [verdict.status for verdict in found]
+    tested, expected = by_chance([verdict.decision for verdict in found])
     yield (
-        f"Of {len(verdicts)} claims {len(with_runs)} have runs: "
+        f"Of the paper's {len(of_paper)} claims {len(found)} have runs: "
         f"{statuses.count('holds')} hold, {statuses.count('fails')} fail, "
         f"{statuses.count('undecided')} are undecided. {tested} could be tested at "
         f"all; if there were no effect anywhere, about {expected:.1f} of these would "
