@@ -69,7 +69,7 @@ def load_data(config: Config) -> Selection:
 
 
 def build(config: Config, data: Selection, mesh: Mesh) -> tuple[loop.Run, Snapshot]:
-    """Makes the run's functions and its initial snapshot, after ``check_devices``.
+    """Makes the run's functions and its initial snapshot, after ``check_mesh``.
 
     Raises:
         UserError: the batch exceeds the data, the model does not fit the images,
@@ -166,21 +166,23 @@ def step_settings(config: Config) -> StepSettings:
     penalty = None
     if PENALTIES[config.penalty.name] is not None:
         penalty = PenaltySettings(
-            config.penalty.name,
-            config.penalty.draw,
-            config.penalty.num_examples,
-            config.penalty.method,
-            config.penalty.batch_norm,
-            config.penalty.num_groups,
+            name=config.penalty.name,
+            draw=config.penalty.draw,
+            num_examples=config.penalty.num_examples,
+            method=config.penalty.method,
+            batch_norm=config.penalty.batch_norm,
+            num_groups=config.penalty.num_groups,
         )
     is_gradient_norm = config.penalty.name == "gradient_norm"
     return StepSettings(
-        penalty,
-        config.mixup.beta,
-        config.sam.radius,
-        config.penalty.radius if is_gradient_norm else 0.0,
-        config.penalty.coefficient if is_gradient_norm else 0.0,
-        config.train.microbatches,
+        penalty=penalty,
+        mixup_beta=config.mixup.beta,
+        sam_radius=config.sam.radius,
+        gradient_norm_radius=config.penalty.radius if is_gradient_norm else 0.0,
+        gradient_norm_coefficient=config.penalty.coefficient
+        if is_gradient_norm
+        else 0.0,
+        microbatches=config.train.microbatches,
     )
 
 
@@ -200,9 +202,8 @@ def measure_settings(config: Config, mesh: Mesh) -> measure.MeasureSettings:
 
 def _fisher_batch(config: Config) -> int | None:
     """B for which B times the penalty estimates Tr(F); None if the penalty does not."""
-    if config.penalty.name == "fisher":
-        return config.penalty.num_examples or config.train.batch_size
-    return 1 if config.penalty.name == "fisher_single" else None
+    is_estimate = config.penalty.name in ("fisher", "fisher_single")
+    return config.penalised_examples if is_estimate else None
 
 
 def _feed_settings(config: Config, data: Selection, augment_key: Array) -> FeedSettings:

@@ -33,7 +33,7 @@ from fisher_jax.train.step import (
     create_state,
     make_eval_apply,
 )
-from fisher_jax.train.surroundings import check_devices
+from fisher_jax.train.surroundings import check_mesh
 
 
 class DataSize(NamedTuple):
@@ -186,7 +186,7 @@ def lower_programs(
     Raises:
         UserError: the model does not fit the images, or the devices not the batch.
     """
-    check_devices(config, mesh)
+    check_mesh(config, mesh)
     data, model = data_size(config), make_model(config, data_size(config).num_classes)
     same = partial(_on, parallel.replicated(mesh))
     share = partial(_on, parallel.split_over_devices(mesh))

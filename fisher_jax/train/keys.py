@@ -393,6 +393,13 @@ class Config(Section):
     eval: Eval = Eval()
     checkpoint: Checkpoint = Checkpoint()
 
+    @property
+    def penalised_examples(self) -> int:
+        """How many of the batch's examples the penalty sees."""
+        if self.penalty.name == "fisher_single":
+            return 1
+        return self.penalty.num_examples or self.train.batch_size
+
     @model_validator(mode="after")
     def _check_together(self) -> Self:
         for problem in _problems(self):
@@ -425,16 +432,15 @@ def _problems(config: Config) -> Iterator[str]:
             f"got {penalty.name!r}"
         )
     if penalty.num_groups > 1:
-        penalised = penalty.num_examples or train.batch_size
         if penalty.name != "fisher":
             yield (
                 f"penalty.num_groups={penalty.num_groups} needs penalty.name=fisher, "
                 f"got {penalty.name!r}"
             )
-        if penalised % penalty.num_groups:
+        if config.penalised_examples % penalty.num_groups:
             yield (
                 f"penalty.num_groups={penalty.num_groups} does not divide the "
-                f"{penalised} examples that the penalty sees"
+                f"{config.penalised_examples} examples that the penalty sees"
             )
     if (penalty.name, penalty.method) == ("input_gradient", "finite_difference"):
         yield "penalty.name=input_gradient has penalty.method=exact only"

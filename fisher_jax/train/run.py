@@ -30,7 +30,7 @@ from fisher_jax.train.provenance import (
 )
 from fisher_jax.train.signals import EXIT_PREEMPTED, StopSignals
 from fisher_jax.train.speed import StepTrace
-from fisher_jax.train.surroundings import check_devices
+from fisher_jax.train.surroundings import check_mesh
 from fisher_jax.train.trackers import TrackedRun, open_tracker, require_tracker
 
 EXIT_FINISHED, EXIT_DIVERGED = 0, 3
@@ -167,7 +167,7 @@ def _prepare(
     """Loads the data and builds the run; writes config.json or compares with it."""
     startup.start_compilation_cache(default_cache_dir().parent / "xla")
     mesh = parallel.make_mesh()
-    check_devices(config, mesh)  # before the data, which may take long to load
+    check_mesh(config, mesh)  # before the data, which may take long to load
     data = load_data(config)
     plan, snapshot = build(config, data, mesh)
     facts = facts_of(data, plan, snapshot.state)

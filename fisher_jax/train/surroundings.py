@@ -41,7 +41,7 @@ def check_data(config: Config, *, is_streamed: bool) -> None:
         )
 
 
-def check_devices(config: Config, mesh: Mesh) -> None:
+def check_mesh(config: Config, mesh: Mesh) -> None:
     """Refuses batches that the devices do not divide, and bfloat16 on a CPU.
 
     Raises:
@@ -59,9 +59,8 @@ def check_devices(config: Config, mesh: Mesh) -> None:
             f"train.batch_size={train.batch_size} is not divided by "
             f"train.microbatches={train.microbatches} times {mesh.size} devices"
         )
-    penalised = penalty.num_examples or train.batch_size
     # Where devices do not divide what it sees, each computes the whole penalty.
-    if penalty.num_groups > 1 and penalised % mesh.size == 0:
+    if penalty.num_groups > 1 and config.penalised_examples % mesh.size == 0:
         parallel.check_divides("penalty.num_groups", penalty.num_groups, mesh)
 
 

@@ -27,7 +27,7 @@ from fisher_jax.models.batch_norm import batch_norm
 from fisher_jax.train import assemble, loop
 from fisher_jax.train.config import load_config
 from fisher_jax.train.step import step_keys
-from fisher_jax.train.surroundings import check_devices
+from fisher_jax.train.surroundings import check_mesh
 
 BATCH, CLASSES, SHAPE = 16, 10, (4, 4, 1)
 ALPHA, RADIUS, RATE = 0.7, 0.1, 0.1
@@ -250,7 +250,7 @@ def parameters_after(options, data, num_devices):
     """
     config = configured(options)
     mesh = Mesh(np.array(jax.devices()[:num_devices]), (parallel.DATA_AXIS,))
-    check_devices(config, mesh)
+    check_mesh(config, mesh)
     run, snapshot = assemble.build(config, data, mesh)
     images, labels = batch()
     # A copy: the step donates its state.

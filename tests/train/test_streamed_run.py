@@ -16,7 +16,7 @@ from fisher_jax.errors import DataError, UserError
 from fisher_jax.train import assemble, loop
 from fisher_jax.train.config import check_config
 from fisher_jax.train.provenance import facts_of
-from fisher_jax.train.surroundings import check_devices
+from fisher_jax.train.surroundings import check_mesh
 from tests import command
 from tests.tiers import some
 from tests.train.sessions import assert_same_end, go_on, make_plan, without_time
@@ -215,7 +215,7 @@ def test_keys_that_do_not_fit_the_set(data_dir, overrides, said):
 def test_bfloat16_is_refused_on_cpu():
     config = check_config({"model.compute_dtype": "bfloat16"})
     with pytest.raises(UserError, match=r"model.compute_dtype=bfloat16 is for acc"):
-        check_devices(config, parallel.make_mesh())
+        check_mesh(config, parallel.make_mesh())
 
 
 SMALL_NETWORK = (
