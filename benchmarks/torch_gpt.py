@@ -1,8 +1,8 @@
 """The GPT of ``gpt.py`` in PyTorch, and the norms of its per-example gradients there.
 
-``python -m benchmarks.torch_gpt`` compares PyTorch's vmap(grad) with ours in value and
-then in time and memory. Opacus takes such a module too, but is not timed here; BackPACK
-has no rule for LayerNorm.
+``python -m benchmarks.torch_gpt`` compares PyTorch's vmap(grad) and Opacus' per-example
+gradients with ours in value and then in time. Opacus' ghost norms refuse tied tables;
+BackPACK has no rule for LayerNorm.
 """
 
 import resource
@@ -13,9 +13,11 @@ from typing import Any
 import jax
 import numpy as np
 import torch
+from opacus.grad_sample import GradSampleModule
 from torch import Tensor, nn
 from torch.nn import functional
 
+from benchmarks import torch_peers
 from benchmarks.gpt import gpt
 from benchmarks.networks import Problem
 from benchmarks.spectra import check
@@ -66,12 +68,16 @@ class GPTTwin(nn.Module):
         super().__init__()
         model, params = problem.model, problem.params
         self.table = nn.Embedding(model.vocabulary, model.width)
-        self.positions = nn.Parameter(_tensor(params["positions"]))
+        self.positions = nn.Embedding(model.num_positions, model.width)
         self.blocks = nn.Sequential(
             *(BlockTwin(model.width, model.num_heads) for _ in range(model.depth))
         )
         self.last = nn.LayerNorm(model.width, _EPSILON)
+        # A layer, as Opacus hooks layers.
+        self.attend = nn.Linear(model.width, model.vocabulary, bias=False)
+        self.attend.weight = self.table.weight
         _fill(self.table, {"weight": params["Embed_0"]["embedding"]})
+        _fill(self.positions, {"weight": params["positions"]})
         _fill_norm(self.last, params["LayerNorm_0"])
         for number, block in enumerate(self.blocks):
             ours = params[f"Block_{number}"]
@@ -85,8 +91,9 @@ class GPTTwin(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Maps tokens [B, T] to logits [B, T, C]."""
-        hidden = self.blocks(self.table(tokens) + self.positions)
-        return functional.linear(self.last(hidden), self.table.weight)
+        places = torch.arange(tokens.shape[1]).expand(tokens.shape)
+        hidden = self.blocks(self.table(tokens) + self.positions(places))
+        return self.attend(self.last(hidden))
 
 
 def _tensor(array: Any) -> Tensor:
@@ -128,6 +135,24 @@ def norms_by_vmap(problem: Problem) -> Callable[[], Tensor]:
     return norms
 
 
+def norms_by_opacus(problem: Problem) -> Callable[[], Tensor]:
+    """The same from the gradients per example that Opacus' hooks leave."""
+    model = GradSampleModule(GPTTwin(problem), loss_reduction="sum")
+    inputs, labels = (_tensor(a).long() for a in (problem.inputs, problem.labels))
+
+    def norms() -> Tensor:
+        model.zero_grad()
+        with torch_peers.without_hook_warnings():
+            logits = model(inputs).flatten(0, 1)
+            functional.cross_entropy(
+                logits, labels.flatten(), reduction="sum"
+            ).backward()
+        samples = [p.grad_sample for p in model.parameters()]
+        return sum(s.flatten(1).square().sum(1) for s in samples)
+
+    return norms
+
+
 def calls(problem: Problem) -> dict[str, Callable[[], Any]]:
     """Our gradient and norms, and PyTorch's norms, after a comparison of values."""
 
@@ -141,12 +166,16 @@ def calls(problem: Problem) -> dict[str, Callable[[], Any]]:
         )
 
     gradient, ours = jax.jit(jax.grad(loss)), jax.jit(norms)
-    theirs = norms_by_vmap(problem)
-    check("vmap(grad) of the GPT", ours(problem.params), theirs())
+    theirs = {
+        "PyTorch, vmap(grad)": norms_by_vmap(problem),
+        "Opacus, per-example": norms_by_opacus(problem),
+    }
+    for name, peer in theirs.items():
+        check(f"{name} of the GPT", ours(problem.params), peer())
     return {
         "our gradient": lambda: jax.block_until_ready(gradient(problem.params)),
         "ours, norms": lambda: jax.block_until_ready(ours(problem.params)),
-        "PyTorch, vmap(grad)": theirs,
+        **theirs,
     }
 
 

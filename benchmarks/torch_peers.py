@@ -121,7 +121,7 @@ def norms_by_backpack(twin: Twin, labels: Tensor) -> Callable[[], Tensor]:
 
     def norms() -> Tensor:
         model.zero_grad()
-        with _without_hook_warnings():
+        with without_hook_warnings():
             value = loss(model(twin.inputs), labels)
             with backpack(extension):
                 value.backward()
@@ -143,7 +143,7 @@ def norms_by_opacus(twin: Twin, labels: Tensor, ghost: bool) -> Callable[[], Ten
 
     def norms() -> Tensor:
         model.zero_grad()
-        with _without_hook_warnings():
+        with without_hook_warnings():
             logits = model(twin.inputs)
             functional.cross_entropy(logits, labels, reduction="sum").backward()
         if ghost:
@@ -155,7 +155,7 @@ def norms_by_opacus(twin: Twin, labels: Tensor, ghost: bool) -> Callable[[], Ten
 
 
 @contextmanager
-def _without_hook_warnings() -> Iterator[None]:
+def without_hook_warnings() -> Iterator[None]:
     """The peers' hooks meet inputs that need no gradient; PyTorch says so each time."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
