@@ -19,18 +19,35 @@ _RANDOM = frozenset(
 )
 
 
-def evaluate(program: ClosedJaxpr, arguments: Sequence[Any], rule: Rule) -> list[Any]:
+def evaluate(
+    program: ClosedJaxpr,
+    arguments: Sequence[Any],
+    rule: Rule,
+    *,
+    is_merged: bool = True,
+) -> list[Any]:
     """Evaluates a traced program, equation by equation, under ``rule``.
 
     Nested ``jit`` calls are entered; loops, conditionals, custom derivatives and
-    rematerialised blocks are evaluated as they stand. Equal equations with the same
-    operands are evaluated once.
+    rematerialised blocks are evaluated as they stand.
+
+    Args:
+        program: what to evaluate.
+        arguments: what it is a function of.
+        rule: evaluates some equations in its own way.
+        is_merged: whether equal equations with the same operands are evaluated once.
+            Not where ``rule`` tells equations apart, as the arrays of two arguments
+            may be one.
     """
-    return _evaluate(program, arguments, rule, {})
+    return _evaluate(program, arguments, rule, is_merged, {})
 
 
 def _evaluate(
-    program: ClosedJaxpr, arguments: Sequence[Any], rule: Rule, done: dict[Any, Any]
+    program: ClosedJaxpr,
+    arguments: Sequence[Any],
+    rule: Rule,
+    is_merged: bool,
+    done: dict[Any, Any],
 ) -> list[Any]:
     jaxpr = program.jaxpr
     variables = [*jaxpr.constvars, *jaxpr.invars]
@@ -41,10 +58,11 @@ def _evaluate(
 
     for equation in jaxpr.eqns:
         operands = [read(v) for v in equation.invars]
-        key = _identity(equation, operands)
+        key = _identity(equation, operands) if is_merged else None
         results = done[key][1] if key in done else rule(equation, operands)
         if results is None and equation.primitive is jit_p:
-            results = _evaluate(equation.params["jaxpr"], operands, rule, done)
+            nested = equation.params["jaxpr"]
+            results = _evaluate(nested, operands, rule, is_merged, done)
         if results is None:
             keywords = equation.primitive.get_bind_params(equation.params)
             results = equation.primitive.bind(*operands, **keywords)

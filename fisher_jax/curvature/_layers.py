@@ -240,7 +240,8 @@ def with_taps(
         return rule
 
     def tapped(taps: Sequence[Array], arguments: Sequence[Any]) -> list[Array]:
-        return programs.evaluate(program, arguments, rule_of((), taps))
+        rule = rule_of((), taps)
+        return programs.evaluate(program, arguments, rule, is_merged=False)
 
     return tapped
 
@@ -257,7 +258,8 @@ def _enter(
     closed = ClosedJaxpr(inner.jaxpr, ())
 
     def block(taps: Sequence[Array], *operands: Any) -> list[Any]:
-        return programs.evaluate(closed, operands, rule_with(taps))
+        rule = rule_with(taps)
+        return programs.evaluate(closed, operands, rule, is_merged=False)
 
     if equation.primitive is jit_p:
         return block(taps, *operands)

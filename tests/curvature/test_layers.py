@@ -167,6 +167,25 @@ def test_two_parameters_multiplied_with_each_other():
     assert_allclose(norms(params), expected, rtol=1e-12)
 
 
+@pytest.mark.parametrize("is_nested", [False, True])
+def test_one_array_as_two_parameters_is_two(is_nested):
+    """Equal products of one array are merged, but not if each has a norm."""
+    w, x, labels = normal(0, 4, 5), normal(1, 3, 4), jnp.arange(3)
+
+    def sum_of_two(p, x):
+        return jnp.tanh(x @ p["a"]) + jnp.tanh(x @ p["b"])
+
+    network = jax.checkpoint(sum_of_two) if is_nested else sum_of_two
+
+    def norms(a, b):
+        return curvature.squared_gradient_norms(network, {"a": a, "b": b}, x, labels)
+
+    expected = norms(w, w + 0)
+    assert_allclose(jax.jit(lambda w: norms(w, w))(w), expected, rtol=1e-12)
+    with jax.disable_jit():
+        assert_allclose(norms(w, w), expected, rtol=1e-12)
+
+
 def test_norms_of_a_bfloat16_layer_are_summed_in_float32():
     x, w = normal(0, 1, 300, 16), normal(1, 16, 8).astype(jnp.float32)
 
