@@ -199,6 +199,45 @@ def test_the_next_hessian_operator_compiles_nothing():
     assert compiled.num_programs() == 2
 
 
+@pytest.mark.parametrize("chunk_size", [None, 2])
+def test_the_next_fisher_operator_compiles_nothing(chunk_size):
+    model = Traced()
+
+    def largest(params, inputs):
+        operator = curvature.fisher_operator(
+            model.network, params, inputs, chunk_size=chunk_size
+        )
+        found = curvature.eigenpairs(operator, params, KEY, num=2, num_iterations=12)
+        logits = inputs @ params["w"]
+        p = jax.nn.softmax(logits)
+        covariance = jax.vmap(jnp.diag)(p) - p[:, :, None] * p[:, None]
+        fisher = jnp.einsum("bi,bj,bkl->ikjl", inputs, inputs, covariance) / len(inputs)
+        dense = fisher.reshape(12, 12)
+        expected = np.linalg.eigvalsh(dense)[::-1]
+        assert_allclose(found.values, expected[:2], rtol=1e-4)
+        product = operator(params)["w"].ravel()
+        assert_allclose(product, dense @ params["w"].ravel(), rtol=1e-4, atol=1e-6)
+
+    largest(PARAMS, INPUTS)
+    count = model.count
+    largest({"w": 0.5 * PARAMS["w"]}, 2 * INPUTS)
+    assert compiled.num_programs() == 2
+    assert model.count == count
+
+
+def test_a_fisher_operator_outlives_its_function_and_does_not_keep_it():
+    def network(params, inputs):
+        return inputs @ params["w"]
+
+    alive = weakref.ref(network)
+    operator = curvature.fisher_operator(network, PARAMS, INPUTS)
+    expected = curvature.fisher_vector_product(network, PARAMS, INPUTS, PARAMS)
+    del network
+    gc.collect()
+    assert alive() is None
+    assert_allclose(operator(PARAMS)["w"], expected["w"], rtol=1e-5)
+
+
 def test_functions_that_are_used_often_are_not_warned_of():
     losses = [lambda p, c=c: c * jnp.sum(p["w"] ** 2) for c in range(8)]
     with warnings.catch_warnings():

@@ -85,21 +85,11 @@ def hessian_operator(loss_fn: hessian.LossFn, params: PyTree) -> Operator:
     trees.check_params(params)
     trees.check_scalar("loss_fn", loss_fn, params)
     _, product = jax.linearize(jax.grad(loss_fn), params)
-    shapes = jax.eval_shape(lambda: params)
-    residuals, structure = jax.tree.flatten(product)
-
-    def operator(residuals: list[Array], vector: PyTree) -> PyTree:
-        trees.check_same_shapes("vector", vector, shapes)
-        linear = jax.tree.unflatten(structure, residuals)
-        return linear(
-            jax.tree.map(lambda v, p: jnp.asarray(v, p.dtype), vector, shapes)
-        )
-
-    # A pytree of arrays and one function: a program that returns it returns the same
-    # function each time, by which programs are found again.
-    return Partial(operator, residuals)
+    return _operator(product, params)
 
 
+@compiled.compiles_itself
+@trees.highest_precision
 def fisher_operator(
     outputs_fn: OutputsFn,
     params: PyTree,
@@ -112,6 +102,10 @@ def fisher_operator(
     axis_name: axes.AxisName = None,
 ) -> Operator:
     """vector -> F vector, ``fisher_vector_product`` of the rest.
+
+    Without ``chunk_size`` the network is run once for all products, and its
+    intermediate values are kept. Operators of one ``outputs_fn`` share their programs,
+    as those of ``hessian_operator`` do.
 
     >>> network = lambda params, x: x @ params["w"]
     >>> params, x = {"w": jnp.zeros((1, 2))}, jnp.array([[1.0], [2.0]])
@@ -130,11 +124,15 @@ def fisher_operator(
         axis_name: mesh axes along which the batch is split inside shard_map.
 
     Returns:
-        A linear function of pytrees like params; it raises what
-        ``fisher_vector_product`` raises.
-    """
+        A linear function of pytrees like params, whose leaves are cast to its dtypes.
 
-    def operator(vector: PyTree) -> PyTree:
+    Raises:
+        TypeError, ValueError: as ``fisher_vector_product``; from the operator a vector
+            of another shape.
+    """
+    trees.check_params(params)
+
+    def product(vector: PyTree) -> PyTree:
         return fisher_vector_product(
             outputs_fn,
             params,
@@ -147,7 +145,28 @@ def fisher_operator(
             axis_name=axis_name,
         )
 
-    return operator
+    if chunk_size is not None:
+        product = jax.checkpoint(product)  # keeps what is needed of no chunk
+    # It is linear: linearised anywhere it is itself.
+    _, linear = jax.linearize(product, params)
+    return _operator(linear, params)
+
+
+def _operator(product: Operator, params: PyTree) -> Operator:
+    """A linear function of ``jax.linearize`` as an operator that programs can share."""
+    shapes = jax.eval_shape(lambda: params)
+    residuals, structure = jax.tree.flatten(product)
+
+    def operator(residuals: list[Array], vector: PyTree) -> PyTree:
+        trees.check_same_shapes("vector", vector, shapes)
+        linear = jax.tree.unflatten(structure, residuals)
+        return linear(
+            jax.tree.map(lambda v, p: jnp.asarray(v, p.dtype), vector, shapes)
+        )
+
+    # A pytree of arrays and one function: a program that returns it returns the same
+    # function each time, by which programs are found again.
+    return Partial(operator, residuals)
 
 
 @compiled.compiles_itself
