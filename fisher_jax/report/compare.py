@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from fisher_jax.errors import UserError
 from fisher_jax.report import canvas
 from fisher_jax.report.collect import describe
+from fisher_jax.report.names import QUANTITIES
 from fisher_jax.report.statistics import half_width, summarise
 from fisher_jax.run_files import (
     RunFiles,
@@ -44,6 +45,15 @@ METRICS = (
     Metric("gradient/cosine", "cosine(g_clean, g_noisy)"),
     Metric("penalty/value", "penalty", "log"),
 )
+
+_LABELS = {key: (label, factor) for key, label, factor in QUANTITIES}
+# Of config.json, besides the configuration.
+_SURROUNDINGS = {
+    "git_commit": "commit",
+    "device_kind": "device",
+    "device_count": "devices",
+    "label_noise_hash": "hash of the label noise",
+}
 
 # Runs by name; those under one name differ in their seed alone.
 Groups = Mapping[str, Sequence[RunFiles]]
@@ -134,10 +144,12 @@ def result_rows(groups: Groups) -> Differences:
     their number in brackets where it is not all of them.
     """
     runs = [run for group in groups.values() for run in group]
-    rows = [("records", tuple(_words(map(_state, g)) for g in groups.values()))]
+    rows = [("last epoch", tuple(_words(map(_state, g)) for g in groups.values()))]
     recorded = (k for run in runs for k, v in run.result.items() if v is not None)
     for key in dict.fromkeys(recorded):
-        rows.append((key, tuple(_averaged(group, key) for group in groups.values())))
+        label, factor = _LABELS.get(key, (key, 1.0))
+        values = tuple(_averaged(group, key, factor) for group in groups.values())
+        rows.append((label, values))
     different = tuple(len(set(values)) > 1 for _, values in rows)
     return Differences(tuple(rows), different)
 
@@ -149,19 +161,25 @@ def _listed(texts: Iterable[str]) -> str:
     return text if len(distinct) == 1 or len(text) < 60 else f"{len(distinct)} values"
 
 
-def _averaged(group: Sequence[RunFiles], key: str) -> str:
+def _averaged(group: Sequence[RunFiles], key: str, factor: float) -> str:
     values = [run.result.get(key) for run in group]
-    if len(group) == 1 or len(set(map(_shown, values))) == 1:
-        return _shown(values[0])
     given = [value for value in values if value is not None]
-    if not all(isinstance(value, int | float) for value in given):
-        return _words(_shown(value) for value in values)
-    summary = summarise(given)
+    if not given or any(isinstance(v, bool | str | list | dict) for v in given):
+        return _words(map(_shown, values))
+    summary = summarise([factor * value for value in given])
     if summary is None:
         return "–"
-    spread = "" if summary.n == 1 else f" ± {half_width(summary):.2g}"
     count = "" if summary.n == len(group) else f" (n = {summary.n})"
-    return f"{summary.mean:.4g}{spread}{count}"
+    if len(set(given)) == 1:
+        return f"{_shown(factor * given[0] if factor != 1 else given[0])}{count}"
+    spread = f" ± {_plain(half_width(summary), 2)}"
+    return f"{_plain(summary.mean, 4)}{spread}{count}"
+
+
+def _plain(value: float, digits: int) -> str:
+    """So many digits, and no power of ten for what is large: 1300, not 1.3e+03."""
+    text = f"{value:.{digits}g}"
+    return f"{float(text):.0f}" if "e+" in text else text
 
 
 def _words(texts: Iterable[str]) -> str:
@@ -235,20 +253,20 @@ def save_figure(figure: Figure, path: Path) -> None:
 
 def _state(run: RunFiles) -> str:
     last = run.records[-1]["epoch"] if run.records else 0
-    unreadable = f", {run.unreadable_lines} unreadable" if run.unreadable_lines else ""
-    return f"{len(run.records)} to epoch {last:g}{unreadable}"
+    count = run.unreadable_lines
+    return f"{last:g}" + (f", {count} unreadable records" if count else "")
 
 
 def _described(run: RunFiles) -> dict[str, str]:
     flat: dict[str, str] = {}
     for name in ("config", "versions"):
         content = run.config.get(name)
-        prefix = "" if name == "config" else "versions."
+        prefix = "" if name == "config" else "version of "
         values = flatten(content if isinstance(content, dict) else {}, prefix)
         flat |= {key: _shown(value) for key, value in values.items()}
-    for name in ("git_commit", "device_kind", "device_count", "label_noise_hash"):
+    for name, label in _SURROUNDINGS.items():
         if name in run.config:
-            flat[name] = _shown(run.config[name])[:12]  # commits and hashes are long
+            flat[label] = _shown(run.config[name])[:12]  # commits and hashes are long
     return flat
 
 

@@ -1,4 +1,4 @@
-"""How methods, data sets and networks are called, and in which order they stand."""
+"""How methods, data sets, networks and quantities are called, and in which order."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
@@ -31,6 +31,30 @@ METHODS: Mapping[str, Method] = {
     "sam": Method("SAM", "SAM"),
     "gradient_norm": Method("Gradient norm", "Gradient norm"),
 }
+
+
+class Quantity(NamedTuple):
+    """What a run's result holds: its key, how it is called, its factor (100 for %)."""
+
+    key: str
+    label: str
+    factor: float = 1.0
+
+
+QUANTITIES = (
+    Quantity("test_accuracy", "test accuracy, %", 100),
+    Quantity("best_test_accuracy", "best test, %", 100),
+    Quantity("best_validation_accuracy", "best validation, %", 100),
+    Quantity("test_accuracy_at_best_validation", "test at best validation, %", 100),
+    Quantity("final_train_accuracy", "training accuracy, %", 100),
+    Quantity("best_train_accuracy", "best training, %", 100),
+    Quantity("final_train_clean_accuracy", "correct labels learnt, %", 100),
+    Quantity("final_train_noisy_accuracy", "wrong labels memorised, %", 100),
+    Quantity("max_fisher_trace", "peak Tr(F)"),
+    Quantity("early_fisher_trace", "early Tr(F)"),
+    Quantity("hessian_trace_at_best_test", "Tr(H) at best test"),
+    Quantity("seconds_per_epoch", "seconds per epoch"),
+)
 
 # How Tr(F) is drawn.
 DRAWS: Mapping[str, str] = {

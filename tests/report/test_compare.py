@@ -37,7 +37,7 @@ def test_what_two_runs_differ_in(folders):
     differences = config_differences(runs)
     assert differences.rows == (("penalty.coefficient", ("0.1", "0.3")),)
     results = dict(result_rows(runs).rows)
-    assert results["records"] == ("5 to epoch 4", "3 to epoch 2")
+    assert results["last epoch"] == ("4", "2")
     assert results["status"] == ("finished", "–")
 
 
@@ -132,9 +132,9 @@ def test_seeds_of_a_configuration_are_averaged(seeds):
         "rate_0.01": 3,
         "rate_0.1": 2,
     }
-    # t(0.975) of 2 and of 1 degrees of freedom times 0.1/√3 and 0.0707/√2.
+    # t(0.975) of 2 and of 1 degrees of freedom times 10/√3 and 7.07/√2.
     results = dict(result_rows(groups).rows)
-    assert results["test_accuracy"] == ("0.6 ± 0.25", "0.55 ± 0.64")
+    assert results["test accuracy, %"] == ("60 ± 25", "55 ± 64")
     assert dict(config_differences(groups).rows) == {
         "seed": ("0, 1, 2", "0, 1"),
         "optimizer.learning_rate": ("0.01", "0.1"),
@@ -178,4 +178,4 @@ def test_wide_tables_are_split_at_80_columns(seeds, capsys, monkeypatch):
     assert "band of one standard deviation in the figure" in " ".join(lines[:5])
     tables = [line for line in lines if not line.startswith("Figure")]
     assert max(map(len, tables)) <= 80
-    assert "0.6 ± 0.25" in shown.out
+    assert "60 ± 25" in shown.out

@@ -17,17 +17,17 @@ from fisher_jax.report.choose import (
 )
 from fisher_jax.report.collect import Runs
 from fisher_jax.report.item import FigurePart, Item, TablePart, all_items
+from fisher_jax.report.names import QUANTITIES
 from fisher_jax.report.statistics import half_width, summarise
 from fisher_jax.report.tables import Row, Table
 
-# Column of the runs, how it is called, and a factor (100 for percent).
-QUANTITIES = (
-    ("test_accuracy", "test accuracy, %", 100.0),
-    ("best_validation_accuracy", "best validation, %", 100.0),
-    ("test_accuracy_at_best_validation", "test at best validation, %", 100.0),
-    ("final_train_accuracy", "training accuracy, %", 100.0),
-    ("final_train_noisy_accuracy", "wrong labels memorised, %", 100.0),
-    ("max_fisher_trace", "peak Tr(F)", 1.0),
+SHOWN = (
+    "test_accuracy",
+    "best_validation_accuracy",
+    "test_accuracy_at_best_validation",
+    "final_train_accuracy",
+    "final_train_noisy_accuracy",
+    "max_fisher_trace",
 )
 MAX_CURVES = 12  # in a panel; with more no line can be told from its neighbours
 
@@ -96,7 +96,7 @@ def _fill(rows: pd.DataFrame, runs: Runs) -> Table | str:
         return "no runs of a sweep of your own"
     axes = list(dict.fromkeys(axis for c in together for axis in c.values))
     used = pd.concat([c.runs for c in together])
-    recorded = [q for q in QUANTITIES if used[q[0]].notna().any()]
+    recorded = [q for q in QUANTITIES if q.key in SHOWN and used[q.key].notna().any()]
     columns = [*axes, "n"]
     for _, label, _ in recorded:
         columns += [label, f"± {label.removesuffix(', %')}"]
