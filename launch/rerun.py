@@ -5,10 +5,10 @@ python -m launch.rerun results/table1/digits_simplecnn-fp-seed_1
 
 RUN_DIR is a run's own folder or an archived one, as those of results/: what an archive
 kept is compared, at the digits that it kept; all else to the bit. Says "identical", or
-how far off the rerun is and since which step. Versions, machine, settings and commit
-are told where they are not those of the first run: with others, other bits are to be
-expected. Times are not compared. --config.KEY=VALUE is for what is elsewhere here:
-dataset.data_dir, train.init_from.
+how far off the rerun is and since which step. Warns of another version, machine,
+setting or commit than the first run's: the numbers may then differ. Times are not
+compared. --config.KEY=VALUE sets what is in another place here: dataset.data_dir,
+train.init_from.
 
 Exit codes: 0 identical, 1 different, 2 bad input; main.py's where the rerun fails.
 """
@@ -26,6 +26,7 @@ from fisher_jax.host.machine import describe_machine
 from fisher_jax.host.output import keep_writing
 from fisher_jax.host.paths import path_argument
 from fisher_jax.run_files import read_json
+from launch.folder import log_path
 from launch.parser import Parser
 from launch.processes import main_command
 
@@ -112,22 +113,16 @@ def rerun(
         out = Path(tempfile.mkdtemp(prefix=f"{run.resolve().name}-again-"))
     elif out.exists() and any(out.iterdir()):
         raise UserError(f"{out} is not empty; choose another --out")
-    console.print(f"Running again in {out}")
     warn_of_other_machine(recorded, console)
     command = main_command(str((run / "config.json").absolute()), out, *overrides)
-    code = subprocess.run(command, check=False).returncode
+    code = _run(command, out, console)
     if code not in (0, 3):
         return code
     # Only now: what is wrong with the arguments should not wait for JAX.
     from fisher_jax.train.provenance import changes
 
-    unknown = [name for name in ("machine", "settings") if name not in recorded]
-    if unknown:
-        console.print(
-            f"Warning: the first run has no record of {', '.join(unknown)}; on CPUs "
-            "the number of cores decides how sums are rounded (one: taskset -c 0 ...)"
-        )
-    for line in changes(recorded, read_json(out / "config.json")):
+    told_before = {k: v for k, v in recorded.items() if k != "machine"}
+    for line in changes(told_before, read_json(out / "config.json")):
         console.print(f"Warning: {line}")
     comparison = compare(run, out)
     for line in conclusion(comparison, recorded.get("archived", {})):
@@ -135,14 +130,28 @@ def rerun(
     return 1 if comparison.differences or comparison.missing else 0
 
 
+def _run(command: Sequence[str], out: Path, console: Console) -> int:
+    """Runs with its progress on a terminal, else with its lines in a log beside."""
+    if console.is_terminal:
+        console.print(f"Running again in {out}")
+        return subprocess.run(command, check=False).returncode
+    log = log_path(out)
+    console.print(f"Running again in {out}, log: {log}")
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("w") as lines:
+        return subprocess.run(command, check=False, stdout=lines).returncode
+
+
 def warn_of_other_machine(recorded: Mapping[str, Any], console: Console) -> None:
-    """Says before a rerun what will make it differ: XLA adds in another order."""
-    here = describe_machine()
-    if (there := recorded.get("machine", here)) != here:
-        console.print(
-            f"Warning: the first run was on {there}; this is {here}. On CPUs that "
-            "changes the last digits (one core: taskset -c 0 ...)"
-        )
+    """Says before a rerun what may make it differ: XLA adds in another order."""
+    here, there = describe_machine(), recorded.get("machine")
+    if there == here:
+        return
+    which = f"was on {there}; this is {here}" if there else "did not record its machine"
+    console.print(
+        f"Warning: the first run {which}. On CPUs the number of cores changes the last "
+        "digits (taskset -c 0 ... runs on one core)"
+    )
 
 
 def compare(run: Path, again: Path) -> Comparison:
