@@ -270,6 +270,7 @@ def test_a_mistake_gets_one_line_and_exit_2(case, tmp_path):
     (line,) = errors(output)
     assert said in line
     assert "Traceback" not in output
+    assert not list(tmp_path.iterdir())
 
 
 def test_flags_that_are_missing(finished, tmp_path):

@@ -8,6 +8,8 @@ from typing import IO
 
 from fisher_jax.errors import UserError, one_line
 
+LOCK = ".lock"  # in the folder that is locked
+
 # How file systems say that they have no locks: NFS without its lock service, Lustre and
 # others that are mounted without them, FUSE.
 _NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EINVAL}
@@ -48,7 +50,7 @@ def hold(folder: Path, what: str, busy: str, warn: Callable[[str], None]) -> IO[
         UserError: another process holds it, or it cannot be written.
     """
     try:
-        file, is_locked = lock_file(folder / ".lock")
+        file, is_locked = lock_file(folder / LOCK)
     except BlockingIOError as error:
         raise UserError(busy) from error
     except OSError as error:

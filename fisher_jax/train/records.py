@@ -3,13 +3,14 @@
 import json
 import math
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from fisher_jax.errors import UserError, one_line
 from fisher_jax.host.files import write_whole
-from fisher_jax.host.locks import hold
+from fisher_jax.host.locks import LOCK, hold
 from fisher_jax.host.paths import check_name
 from fisher_jax.run_files import flatten
 
@@ -19,15 +20,15 @@ FINISHED = "finished"
 DIVERGED = "diverged"
 
 
-def open_workdir(directory: Path, warn: Callable[[str], None]) -> IO[str]:
-    """Makes the run directory and locks it for this process.
+@contextmanager
+def open_workdir(directory: Path, warn: Callable[[str], None]) -> Iterator[None]:
+    """Makes the run directory and locks it for this process while the context lasts.
+
+    A run that is refused before it wrote anything leaves neither folder nor lock.
 
     Args:
         directory: the run's, its workdir.
         warn: takes a line where the file system has no locks.
-
-    Returns:
-        The open lock file; the lock lasts until it is closed.
 
     Raises:
         UserError: it cannot be made or written, another process runs in it, or its
@@ -35,11 +36,30 @@ def open_workdir(directory: Path, warn: Callable[[str], None]) -> IO[str]:
     """
     what = f"workdir {str(directory)!r}"
     check_name(directory, "workdir")
+    made = [folder for folder in (directory, *directory.parents) if not folder.exists()]
     try:
         directory.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"cannot write to {what}: {error}") from error
-    return hold(directory, what, f"another process is running in {what}", warn)
+    busy = f"another process is running in {what}"
+    with ExitStack() as at_end:
+        # In the reverse order: NFS keeps a deleted file for as long as it is open.
+        at_end.callback(_remove_empty, made)
+        at_end.enter_context(hold(directory, what, busy, warn))
+        at_end.callback(_remove_lone_lock, directory)
+        yield
+
+
+def _remove_lone_lock(directory: Path) -> None:
+    with suppress(OSError):
+        if [path.name for path in directory.iterdir()] == [LOCK]:
+            (directory / LOCK).unlink()
+
+
+def _remove_empty(folders: Sequence[Path]) -> None:
+    with suppress(OSError):
+        for folder in folders:
+            folder.rmdir()
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:

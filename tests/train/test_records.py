@@ -136,26 +136,47 @@ def test_json_is_written_whole_or_not_at_all(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["result.json"]
 
 
+def opened(directory, warn=pytest.fail):
+    with records.open_workdir(directory, warn):
+        assert directory.is_dir()
+
+
 def test_the_second_process_in_a_workdir_is_refused(tmp_path):
     directory = tmp_path / "run"
-    lock = records.open_workdir(directory, pytest.fail)
-    with lock, pytest.raises(UserError, match="another process"):
-        records.open_workdir(directory, pytest.fail)
-    again = records.open_workdir(directory, pytest.fail)
-    again.close()
+    with (
+        records.open_workdir(directory, pytest.fail),
+        pytest.raises(UserError, match="another process"),
+    ):
+        opened(directory)
+    opened(directory)
+
+
+def test_a_run_that_wrote_nothing_leaves_nothing(tmp_path):
+    with (
+        pytest.raises(UserError, match="no data"),
+        records.open_workdir(tmp_path / "runs" / "one", pytest.fail),
+    ):
+        raise UserError("no data")
+    assert not list(tmp_path.iterdir())
+    (tmp_path / "own").mkdir()
+    opened(tmp_path / "own")
+    assert not list((tmp_path / "own").iterdir())
+    with records.open_workdir(tmp_path / "runs" / "two", pytest.fail):
+        records.write_json(tmp_path / "runs" / "two" / "config.json", {})
+    assert (tmp_path / "runs" / "two" / ".lock").exists()
 
 
 def test_a_workdir_that_cannot_be_made(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="cannot write to workdir"):
-        records.open_workdir(tmp_path / "file" / "run", pytest.fail)
+        opened(tmp_path / "file" / "run")
 
 
 @pytest.mark.parametrize("name", ["lr=[0.1]", "a*", "what?", "a\\b", "\udcff"])
 def test_names_that_break_checkpoints_are_refused(tmp_path, name):
     """Orbax or TensorStore would write a checkpoint that it cannot read back."""
     with pytest.raises(UserError, match="in its name, with which checkpoints cannot"):
-        records.open_workdir(tmp_path / name, pytest.fail)
+        opened(tmp_path / name)
     assert not list(tmp_path.iterdir())
 
 
@@ -163,10 +184,7 @@ def test_names_that_break_checkpoints_are_refused(tmp_path, name):
 def test_a_file_system_without_locks_is_told_and_used(tmp_path, monkeypatch, number):
     monkeypatch.setattr(fcntl, "flock", failing(number))
     warnings = []
-    directory = tmp_path / "run"
-    lock = records.open_workdir(directory, warnings.append)
-    lock.close()
-    assert directory.is_dir()
+    opened(tmp_path / "run", warnings.append)
     assert len(warnings) == 1
     assert "has no locks" in warnings[0]
 
@@ -174,7 +192,7 @@ def test_a_file_system_without_locks_is_told_and_used(tmp_path, monkeypatch, num
 def test_a_lock_that_fails_otherwise_is_no_other_process(tmp_path, monkeypatch):
     monkeypatch.setattr(fcntl, "flock", failing(errno.EIO))
     with pytest.raises(UserError, match=r"cannot write to workdir .*Input/output"):
-        records.open_workdir(tmp_path / "run", pytest.fail)
+        opened(tmp_path / "run")
 
 
 def failing(number):
