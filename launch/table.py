@@ -32,7 +32,13 @@ def runs_table(
         rows: at most so many, those that need attention first; None: all.
     """
     table = Table(
-        "run", "state", "epoch", "left", "Tr(F)", "", caption=summary(names, states)
+        "run",
+        "state",
+        "epoch",
+        "left",
+        "Tr(F)",
+        "error",
+        caption=summary(names, states),
     )
     shown = set(names)
     if rows is not None and len(names) > rows:
