@@ -126,8 +126,8 @@ def describe(run: RunFiles, records: Sequence[Record]) -> dict[str, Any]:
         "effective_noise": _number(run.config.get("label_noise_effective_rate")),
         "device": str(run.config.get("device_kind") or "unknown"),
         "device_count": _number(run.config.get("device_count")),
-        "version": json.dumps([run.config.get("git_commit"), versions], sort_keys=True),
-        "version_label": version_label(run.config.get("git_commit"), versions),
+        "version": json.dumps([_code(run), versions], sort_keys=True),
+        "version_label": _version_label(run.config, versions),
         **_quantities(run, records, config, status),
     }
 
@@ -156,13 +156,20 @@ def run_status(result: Mapping[str, Any], last_epoch: float, num_epochs: float) 
     return FINISHED if reached_end else INCOMPLETE
 
 
-def version_label(commit: Any, versions: Mapping[str, Any]) -> str:
-    """Returns a short name of the code that a run was made with."""
-    commit = str(commit or "no commit")
-    short = commit[:8] + ("+changes" if commit.endswith("+changes") else "")
-    return (
-        f"{short if commit != 'no commit' else commit}, jax {versions.get('jax', '?')}"
-    )
+def _code(run: RunFiles) -> Any:
+    """The hash of the code, which commits may share; before it was recorded, theirs."""
+    return run.config.get("code_hash") or run.config.get("git_commit")
+
+
+def _version_label(config: Mapping[str, Any], versions: Mapping[str, Any]) -> str:
+    """A short name of the code that a run was made with."""
+    commit = str(config.get("git_commit") or "no commit")
+    if commit != "no commit":
+        is_changed = commit.endswith("+changes")
+        commit = commit[:8] + ("+changes" if is_changed else "")
+        if is_changed and "code_hash" in config:
+            commit += f" ({str(config['code_hash'])[:4]})"
+    return f"{commit}, jax {versions.get('jax', '?')}"
 
 
 def _experiment_of(run: RunFiles) -> tuple[str, str, str]:

@@ -1,5 +1,6 @@
 """Where a run comes from: configuration, command, versions, machine and settings."""
 
+import hashlib
 import os
 import platform
 import re
@@ -38,6 +39,7 @@ SURROUNDINGS = (
     "device_count",
     "process_count",
     "git_commit",
+    "code_hash",
     "xla_flags",
 )
 
@@ -133,9 +135,14 @@ def changes(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
 
     Args:
         then, now: two config.json of one configuration. What the first did not record
-            is not compared.
+            is not compared, nor are the commits of the same code.
     """
-    pairs = [(name, then[name], now.get(name)) for name in SURROUNDINGS if name in then]
+    names = set(SURROUNDINGS) & then.keys()
+    if "code_hash" in names and then["code_hash"] == now.get("code_hash"):
+        names -= {"git_commit"}
+    pairs = [
+        (name, then[name], now.get(name)) for name in SURROUNDINGS if name in names
+    ]
     versions = now.get("versions", {})
     pairs += [(n, v, versions.get(n)) for n, v in then.get("versions", {}).items()]
     lines = [f"{n} {before} then, {after} now" for n, before, after in pairs
@@ -200,6 +207,7 @@ def config_json(
             **{name: version(name) for name in PACKAGES},
         },
         "git_commit": _git_commit(),
+        "code_hash": code_hash(Path(__file__).parent.parent),
         "machine": describe_machine(),
         "settings": dict(settings),
         "xla_flags": os.environ.get("XLA_FLAGS", ""),
@@ -209,6 +217,21 @@ def config_json(
 
 def _shown(value: Any) -> str:
     return "unset" if value is None else str(value)
+
+
+def code_hash(package: Path) -> str:
+    """A hash of the code that can change a run: all of the package but its report.
+
+    By it runs of two commits that differ in documents, tests or experiments alone are
+    known to be of the same code.
+    """
+    content = hashlib.sha256()
+    for path in sorted(package.rglob("*.py")):
+        name = path.relative_to(package).as_posix()
+        if not name.startswith("report/"):
+            content.update(f"{name} {path.stat().st_size}\n".encode())
+            content.update(path.read_bytes())
+    return content.hexdigest()[:16]
 
 
 def _git_commit() -> str | None:

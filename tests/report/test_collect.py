@@ -7,6 +7,7 @@ import pytest
 
 from benchmarks.synthetic_runs import CNN, write_run
 from fisher_jax.errors import UserError
+from fisher_jax.report.choose import one_version
 from fisher_jax.report.collect import load_runs, run_status
 from fisher_jax.run_files import find_runs, read_run
 
@@ -127,6 +128,25 @@ def test_the_same_run_twice_is_no_second_seed(run, tmp_path):
     other_code = {"experiment": "table1", "method": "fp", "commit": "f" * 40}
     write_run(tmp_path / "new code", changes=CNN | FP, **other_code)
     assert len(load_runs([tmp_path]).table) == 2
+
+
+def test_commits_of_the_same_code_are_one_version(tmp_path):
+    """A sweep that grew after a commit of documents is averaged, seed by seed."""
+    codes = (("a" * 40, "1"), ("b" * 40, "1"), ("b" * 40 + "+changes", "2345678"))
+    for seed, (commit, code) in enumerate(codes):
+        path = write_run(
+            tmp_path / str(seed),
+            experiment="own",
+            changes=CNN | {"seed": seed},
+            commit=commit,
+        )
+        config = json.loads((path / "config.json").read_text())
+        (path / "config.json").write_text(json.dumps({**config, "code_hash": code}))
+    rows = load_runs([tmp_path]).table
+    kept = one_version(rows)
+    assert list(kept.runs["seed"]) == [0, 1]
+    (note,) = kept.notes
+    assert note.startswith("1 run by other code (bbbbbbbb+changes (2345), jax")
 
 
 def test_folders_may_overlap_and_runs_are_not_looked_for_inside_runs(run):

@@ -10,7 +10,7 @@ import sys
 import pytest
 
 from fisher_jax.host.machine import describe_machine
-from fisher_jax.train.provenance import changes, setting_differences
+from fisher_jax.train.provenance import changes, code_hash, setting_differences
 from tests.command import SMALL, errors, lines_of, run, signal_when, start
 from tests.tiers import some
 
@@ -59,6 +59,24 @@ def test_changes_of_the_surroundings_are_named():
     assert changes(then, now) == ["machine a then, b now", "numpy 2 then, 3 now"]
     assert changes({}, now) == []
     assert " cores" in describe_machine()
+
+
+def test_commits_of_the_same_code_are_no_change(tmp_path):
+    then = {"git_commit": "x", "code_hash": "1"}
+    assert changes(then, {"git_commit": "y", "code_hash": "1"}) == []
+    assert changes(then, {"git_commit": "y", "code_hash": "2"}) == [
+        "git_commit x then, y now",
+        "code_hash 1 then, 2 now",
+    ]
+    for name in ("step.py", "report/page.py"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("x = 1")
+    before = code_hash(tmp_path)
+    (tmp_path / "report" / "page.py").write_text("x = 2")
+    (tmp_path / "report" / "notes.txt").write_text("")
+    assert code_hash(tmp_path) == before
+    (tmp_path / "step.py").write_text("x = 2")
+    assert code_hash(tmp_path) != before
 
 
 @pytest.fixture(scope="module")
