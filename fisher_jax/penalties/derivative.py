@@ -50,7 +50,7 @@ class SquaredNorm(NamedTuple):
         cotangent: v, of outputs and constants, differentiable in outputs.
         method: of differentiation.
         batch: B, of all devices.
-        num_groups: this device's.
+        groups_here: how many groups this device has, all or a part of each.
         chunk_size: examples in memory at a time.
         axis_name: mesh axes along which a group is split.
         axis_name_of_groups: mesh axes along which groups lie, each on one device.
@@ -59,14 +59,14 @@ class SquaredNorm(NamedTuple):
     cotangent: Cotangent
     method: Method
     batch: int
-    num_groups: int
+    groups_here: int
     chunk_size: int | None
     axis_name: axes.AxisName
     axis_name_of_groups: axes.AxisName
 
     def calls_with(self, inputs: PyTree) -> int:
         """With how many examples at a time the network is called, at most."""
-        group = trees.batch_size(inputs) // self.num_groups
+        group = trees.batch_size(inputs) // self.groups_here
         return min(group, self.chunk_size or group)
 
     def rule(self) -> Rule:
@@ -112,7 +112,7 @@ def _value_and_gradient(
 def _groups(terms: SquaredNorm, examples: PyTree) -> PyTree:
     """Examples [B, ...] as [groups, B/groups, ...]."""
     return jax.tree.map(
-        lambda a: a.reshape(terms.num_groups, -1, *a.shape[1:]), examples
+        lambda a: a.reshape(terms.groups_here, -1, *a.shape[1:]), examples
     )
 
 

@@ -373,7 +373,7 @@ def input_gradient_penalty(
             without axis_name.
         NotImplementedError: when differentiated in anything but params.
     """
-    outputs = _check(
+    outputs, in_parts = _check(
         outputs_fn, params, inputs, likelihood, mask, chunk_size, axis_name
     )
     likelihood.check_targets(labels, outputs)
@@ -403,7 +403,7 @@ def input_gradient_penalty(
         return derivative.with_gradient(network, rule, params, examples, chunk_size)
 
     examples = (inputs, jnp.asarray(labels), mask)
-    if not _is_cut(chunk_size, inputs):
+    if not in_parts:
         return scalar(outputs_fn, params, examples, None, axis_name)
     return axes.spread(scalar, outputs_fn, params, examples, None, axis_name)
 
@@ -493,7 +493,7 @@ def _squared_norm(
             the constants; None for labels.
     """
     trees.check_count("num_groups", num_groups)
-    outputs = _check(
+    outputs, in_parts = _check(
         outputs_fn, params, inputs, likelihood, mask, chunk_size, axis_name, num_groups
     )
     derivative.check_method(method, outputs_fn, params, inputs)
@@ -511,20 +511,20 @@ def _squared_norm(
         axis_name: axes.AxisName,
     ) -> Float[Array, ""]:
         inputs, constants, mask = examples
-        devices = axes.size(axis_name)
+        examples_here, devices = trees.batch_size(inputs), axes.size(axis_name)
         if draw_constants is not None:
-            shape = (trees.batch_size(inputs), *outputs.shape[1:])
+            shape = (examples_here, *outputs.shape[1:])
             own = jax.ShapeDtypeStruct(shape, outputs.dtype)
             constants = draw_constants(key, own, axis_name)
         in_groups = num_groups > 1
         terms = derivative.SquaredNorm(
-            functools.partial(_masked_cotangent, cotangent),
-            method,
-            trees.batch_size(inputs) * devices,
-            _groups_of_a_device(num_groups, trees.batch_size(inputs), devices),
-            chunk_size,
-            None if in_groups else axis_name,
-            axis_name if in_groups else None,
+            cotangent=functools.partial(_masked_cotangent, cotangent),
+            method=method,
+            batch=examples_here * devices,
+            groups_here=_groups_of_a_device(num_groups, examples_here, devices),
+            chunk_size=chunk_size,
+            axis_name=None if in_groups else axis_name,
+            axis_name_of_groups=axis_name if in_groups else None,
         )
         examples = (inputs, (constants, mask))
         return derivative.with_gradient(
@@ -532,7 +532,7 @@ def _squared_norm(
         )
 
     examples = (inputs, labels, mask)
-    if num_groups == 1 and not _is_cut(chunk_size, inputs):
+    if not in_parts:
         # The network sees the whole batch, as it lies.
         return scalar(outputs_fn, params, examples, key, axis_name)
     return axes.spread(scalar, outputs_fn, params, examples, key, axis_name)
@@ -563,29 +563,25 @@ def _uniform_labels(
     outputs: jax.ShapeDtypeStruct,
     axis_name: axes.AxisName,
 ) -> Array:
-    batch, *rest = outputs.shape
-    labels = likelihood.uniform(key, (batch * axes.size(axis_name), *rest))
+    examples_here, *rest = outputs.shape
+    labels = likelihood.uniform(key, (examples_here * axes.size(axis_name), *rest))
     return axes.own_rows(labels, axis_name, axis=0)
 
 
-def _groups_of_a_device(num_groups: int, batch: int, devices: int) -> int:
-    """How many of the groups lie on each device.
+def _groups_of_a_device(num_groups: int, examples_here: int, devices: int) -> int:
+    """How many of the groups each device has: one group lies on all of them.
 
     Raises:
         ValueError: if groups would be unequal, or cut.
     """
     if num_groups == 1:
         return 1
-    if num_groups % devices or batch % (num_groups // devices):
+    if num_groups % devices or examples_here % (num_groups // devices):
         raise ValueError(
-            f"num_groups: expected a divisor of the {batch * devices} examples that "
-            f"the {devices} devices divide, got {num_groups}"
+            f"num_groups: expected a divisor of the {examples_here * devices} examples "
+            f"that the {devices} devices divide, got {num_groups}"
         )
     return num_groups // devices
-
-
-def _is_cut(chunk_size: int | None, inputs: PyTree) -> bool:
-    return chunk_size is not None and chunk_size < trees.batch_size(inputs)
 
 
 def _check(
@@ -597,16 +593,18 @@ def _check(
     chunk_size: int | None,
     axis_name: axes.AxisName,
     num_groups: int = 1,
-) -> jax.ShapeDtypeStruct:
-    """Checks what every penalty takes; returns shape and dtype of the outputs."""
+) -> tuple[jax.ShapeDtypeStruct, bool]:
+    """Checks what every penalty takes.
+
+    Returns:
+        Shape and dtype of the outputs, and whether the network sees parts of the batch.
+    """
     trees.check_count("chunk_size", chunk_size)
     trees.check_params(params)
     axes.check(inputs, axis_name)
-    return likelihoods.checked_outputs(
-        outputs_fn,
-        params,
-        inputs,
-        likelihood,
-        mask,
-        in_parts=num_groups > 1 or _is_cut(chunk_size, inputs),
+    is_cut = chunk_size is not None and chunk_size < trees.batch_size(inputs)
+    in_parts = num_groups > 1 or is_cut
+    outputs = likelihoods.checked_outputs(
+        outputs_fn, params, inputs, likelihood, mask, in_parts=in_parts
     )
+    return outputs, in_parts
