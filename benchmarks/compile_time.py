@@ -27,12 +27,10 @@ SETTINGS = (
 )
 
 
-def seconds_to_compile(
-    config: Config, update_penalty: bool
-) -> tuple[float, float, float]:
+def seconds_to_compile(config: Config, renew: bool) -> tuple[float, float, float]:
     """Returns the clock's seconds and processor time, and GiB of temporary memory."""
     started, cpu_started = time.perf_counter(), time.process_time()
-    compiled = lower_step(config, update_penalty=update_penalty).compile()
+    compiled = lower_step(config, renew=renew).compile()
     seconds = time.perf_counter() - started
     cpu_seconds = time.process_time() - cpu_started
     return seconds, cpu_seconds, compiled.memory_analysis().temp_size_in_bytes / 2**30
@@ -46,9 +44,9 @@ def main() -> None:
         config = load_config(path)
         if config.penalty.name == "none":
             config = load_config(path, [("penalty.name", "fisher")])
-        for update_penalty in (False, True):
-            seconds, cpu_seconds, memory = seconds_to_compile(config, update_penalty)
-            kind = "with the penalty" if update_penalty else "without"
+        for renew in (False, True):
+            seconds, cpu_seconds, memory = seconds_to_compile(config, renew)
+            kind = "with the penalty" if renew else "without"
             print(
                 f"{name:24} {kind:16} {seconds:6.1f} s ({cpu_seconds:.1f} s of "
                 f"processor time), {memory:.1f} GiB temporary",

@@ -25,14 +25,16 @@ from fisher_jax.train.trackers import TensorBoard, TrackedRun
 ROOT = Path(__file__).parents[1]
 
 
-def time_alone(plan: loop.Run, state: object, steps: int) -> tuple[list[float], object]:
+def time_alone(
+    plan: loop.Plan, state: object, steps: int
+) -> tuple[list[float], object]:
     """Seconds of each of ``steps`` plain steps on one batch, each waited for."""
     batch = next(plan.feed.training_batches(0, 1))
     jax.block_until_ready(batch)
     seconds = []
     for _ in range(steps):
         started = time.perf_counter()
-        state, metrics = plan.train_step(state, *batch, update_penalty=False)
+        state, metrics = plan.train_step(state, *batch, renew=False)
         jax.block_until_ready((state, metrics))
         seconds.append(time.perf_counter() - started)
     return seconds, state
@@ -53,7 +55,7 @@ class TimedDisplay(Display):
 
 
 def time_in_the_loop(
-    plan: loop.Run, snapshot: checkpoints.Snapshot, directory: Path
+    plan: loop.Plan, snapshot: checkpoints.Snapshot, directory: Path
 ) -> tuple[list[float], checkpoints.Snapshot]:
     """Seconds between steps of the real loop, over the plan's epochs."""
     schedule = plan.schedule

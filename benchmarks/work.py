@@ -138,9 +138,7 @@ def _our_steps(problem: Problem, penalty: PenaltySettings | None) -> Call:
     state = create_state(problem.model, optimizer, problem.inputs.shape[1:], 0)
     # Copies: the step donates its state.
     state = state.replace(params=jax.tree.map(jnp.copy, problem.params))
-    step = jax.jit(
-        train_step, static_argnames=("settings", "update_penalty"), donate_argnums=0
-    )
+    step = jax.jit(train_step, static_argnames=("settings", "renew"), donate_argnums=0)
     settings = StepSettings(penalty=penalty)
     holder: list[TrainState] = [state]
 
@@ -152,7 +150,7 @@ def _our_steps(problem: Problem, penalty: PenaltySettings | None) -> Call:
                 problem.inputs,
                 problem.labels,
                 settings=settings,
-                update_penalty=penalty is not None and index == 0,
+                renew=penalty is not None and index == 0,
             )
         holder[0] = jax.block_until_ready(state)
         assert metrics.is_finite

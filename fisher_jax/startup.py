@@ -1,7 +1,7 @@
 """The start of a program that computes: its processes, its devices, how XLA compiles.
 
 What is here is called before the first use of a device, from ``start_processes`` to
-``check_devices``.
+``initialise_devices``.
 """
 
 import os
@@ -165,7 +165,7 @@ def _giving_up(which: str) -> Iterator[None]:
         timer.cancel()
 
 
-def check_devices() -> None:
+def initialise_devices() -> None:
     """Initialises the devices; the first call that does, after ``start_processes``.
 
     Raises:

@@ -42,9 +42,7 @@ def step(params, inputs, key):
         apply_fn=model.apply, params=params, tx=optimizer, batch_stats={}, key=key
     ).replace(step=jnp.zeros((), jnp.int32))
     labels = jnp.arange(inputs.shape[0]) % 10
-    new, metrics = train_step(
-        state, inputs, labels, settings=settings, update_penalty=True
-    )
+    new, metrics = train_step(state, inputs, labels, settings=settings, renew=True)
     return new.params, metrics
 
 

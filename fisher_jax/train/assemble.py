@@ -23,7 +23,7 @@ from fisher_jax.models import MODELS
 from fisher_jax.train import loop, restoring
 from fisher_jax.train.checkpoints import Best, Snapshot
 from fisher_jax.train.feed import FeedSettings, make_feed
-from fisher_jax.train.gradients import PENALTIES, PenaltySettings, StepSettings
+from fisher_jax.train.gradients import PenaltySettings, StepSettings
 from fisher_jax.train.keys import Config, model_keys
 from fisher_jax.train.schedule import Schedule
 from fisher_jax.train.step import (
@@ -68,7 +68,7 @@ def load_data(config: Config) -> Selection:
     )
 
 
-def build(config: Config, data: Selection, mesh: Mesh) -> tuple[loop.Run, Snapshot]:
+def build(config: Config, data: Selection, mesh: Mesh) -> tuple[loop.Plan, Snapshot]:
     """Makes the run's functions and its initial snapshot, after ``check_mesh``.
 
     Raises:
@@ -77,7 +77,8 @@ def build(config: Config, data: Selection, mesh: Mesh) -> tuple[loop.Run, Snapsh
     """
     per_epoch = steps_per_epoch(len(data.labels), config.train.batch_size)
     model = make_model(config, data.source.num_classes)
-    optimizer = make_optimizer(config, per_epoch)
+    schedule = make_schedule(config, per_epoch)
+    optimizer = make_optimizer(config, schedule)
     try:
         state = create_state(model, optimizer, data.image_shape, config.seed)
     except ValueError as error:
@@ -91,7 +92,7 @@ def build(config: Config, data: Selection, mesh: Mesh) -> tuple[loop.Run, Snapsh
     nothing = StepMetrics(jnp.float32(0), jnp.float32(0), jnp.int32(0))
     metrics = parallel.place(nothing, everywhere)
     snapshot = Snapshot(state, metrics, loop.no_penalties(everywhere), best)
-    return _plan(config, data, mesh, per_epoch, make_eval_apply(model)), snapshot
+    return _plan(config, data, mesh, schedule, make_eval_apply(model)), snapshot
 
 
 def make_model(config: Config, num_classes: int) -> nn.Module:
@@ -104,33 +105,32 @@ def make_model(config: Config, num_classes: int) -> nn.Module:
     )
 
 
-def make_optimizer(
-    config: Config, steps_per_epoch: int
-) -> optax.GradientTransformation:
+def make_optimizer(config: Config, schedule: Schedule) -> optax.GradientTransformation:
     """Returns SGD with the step decay of ``config.optimizer``, and the penalty."""
-    rate, penalty = config.optimizer, None
-    schedule = step_decay(
-        rate.learning_rate, rate.decay_factor, rate.decay_epochs, steps_per_epoch
+    sgd_keys, penalty = config.optimizer, None
+    learning_rate = step_decay(
+        sgd_keys.learning_rate,
+        sgd_keys.decay_factor,
+        sgd_keys.decay_epochs,
+        schedule.steps_per_epoch,
     )
-    if PENALTIES[config.penalty.name] is not None:
+    if schedule.first_step is not None:
         penalty = stale_penalty(
-            config.penalty.coefficient,
-            config.penalty.update_every,
-            config.penalty.start_epoch * steps_per_epoch,
+            config.penalty.coefficient, schedule.update_every, schedule.first_step
         )
-    return sgd(schedule, rate.momentum, rate.weight_decay, penalty)
+    return sgd(learning_rate, sgd_keys.momentum, sgd_keys.weight_decay, penalty)
 
 
 def _plan(
-    config: Config, data: Selection, mesh: Mesh, per_epoch: int, eval_apply: Any
-) -> loop.Run:
+    config: Config, data: Selection, mesh: Mesh, schedule: Schedule, eval_apply: Any
+) -> loop.Plan:
     keys = parallel.place(
         jax.random.split(jax.random.fold_in(jax.random.key(config.seed), 1)),
         parallel.replicated(mesh),
     )
     settings = step_settings(config)
-    return loop.Run(
-        schedule=_schedule(config, per_epoch),
+    return loop.Plan(
+        schedule=schedule,
         fisher_batch=_fisher_batch(config),
         mesh=mesh,
         batch_shape=(config.train.batch_size, *data.image_shape),
@@ -144,15 +144,14 @@ def _plan(
     )
 
 
-def _schedule(config: Config, per_epoch: int) -> Schedule:
-    penalty = config.penalty
+def make_schedule(config: Config, steps_per_epoch: int) -> Schedule:
+    """Returns when penalty updates, records and checkpoints are due."""
+    first_step = config.penalty.start_epoch * steps_per_epoch
     return Schedule(
         num_epochs=config.train.num_epochs,
-        steps_per_epoch=per_epoch,
-        penalty_every=penalty.update_every,
-        penalty_first_step=(
-            None if PENALTIES[penalty.name] is None else penalty.start_epoch * per_epoch
-        ),
+        steps_per_epoch=steps_per_epoch,
+        update_every=config.penalty.update_every,
+        first_step=first_step if config.adds_penalty else None,
         measure_every_epochs=config.measure.every_epochs,
         measure_every_steps=config.measure.every_steps,
         checkpoint_every_epochs=config.checkpoint.every_epochs,
@@ -164,11 +163,11 @@ def _schedule(config: Config, per_epoch: int) -> Schedule:
 def step_settings(config: Config) -> StepSettings:
     """Returns what is fixed when the training step is compiled."""
     penalty = None
-    if PENALTIES[config.penalty.name] is not None:
+    if config.adds_penalty:
         penalty = PenaltySettings(
             name=config.penalty.name,
             draw=config.penalty.draw,
-            num_examples=config.penalty.num_examples,
+            num_examples=config.penalised_examples,
             method=config.penalty.method,
             batch_norm=config.penalty.batch_norm,
             num_groups=config.penalty.num_groups,

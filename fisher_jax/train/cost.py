@@ -21,11 +21,11 @@ from fisher_jax.train.assemble import (
     load_data,
     make_model,
     make_optimizer,
+    make_schedule,
     measure_settings,
     step_settings,
 )
 from fisher_jax.train.feed import gather_program
-from fisher_jax.train.gradients import PENALTIES
 from fisher_jax.train.keys import Config
 from fisher_jax.train.step import (
     compile_train_step,
@@ -142,10 +142,10 @@ def step_programs(config: Config) -> tuple[int, float, Program, Program | None]:
     forward = jax.jit(
         make_eval_apply(make_model(config, data_size(config).num_classes))
     ).lower(state.batch_stats, state.params, inputs)
-    plain = analyse(lower_step(config, update_penalty=False).compile())
+    plain = analyse(lower_step(config, renew=False).compile())
     update = None
-    if PENALTIES[config.penalty.name] is not None:
-        update = analyse(lower_step(config, update_penalty=True).compile())
+    if config.adds_penalty:
+        update = analyse(lower_step(config, renew=True).compile())
     return (
         count_parameters(state.params),
         analyse(forward.compile()).flops / config.train.batch_size,
@@ -155,7 +155,7 @@ def step_programs(config: Config) -> tuple[int, float, Program, Program | None]:
 
 
 def lower_step(
-    config: Config, *, update_penalty: bool, mesh: Mesh | None = None
+    config: Config, *, renew: bool, mesh: Mesh | None = None
 ) -> jax.stages.Lowered:
     """Returns the training step, traced and ready to be compiled.
 
@@ -170,7 +170,7 @@ def lower_step(
         state = _on(parallel.replicated(mesh), state)
         inputs, labels = _on(parallel.split_over_devices(mesh), (inputs, labels))
     step: Any = compile_train_step(step_settings(config), mesh)
-    return step.lower(state, inputs, labels, update_penalty=update_penalty)
+    return step.lower(state, inputs, labels, renew=renew)
 
 
 def lower_programs(
@@ -212,16 +212,16 @@ def lower_programs(
         num_train = max(measured.fisher_examples, measured.hessian_examples)
     train_split = split(same, num_train, math.prod(data.image_shape))
     programs: dict[str, Callable[[], jax.stages.Lowered]] = {
-        "plain step": partial(lower_step, config, update_penalty=False, mesh=mesh)
+        "plain step": partial(lower_step, config, renew=False, mesh=mesh)
     }
     if config.dataset.name != "imagenet2012":
         gather = gather_program(config.dataset.augment, mesh)
         programs["batch"] = lambda: gather.lower(
             train_split, rows(config.train.batch_size), key, integer
         )
-    if PENALTIES[config.penalty.name] is not None:
+    if config.adds_penalty:
         programs["step with an update"] = partial(
-            lower_step, config, update_penalty=True, mesh=mesh
+            lower_step, config, renew=True, mesh=mesh
         )
     if measured.fisher_examples:
         programs["Tr(F)"] = lambda: measure.estimate_fisher.lower(
@@ -262,7 +262,7 @@ def _shapes(config: Config) -> tuple[Any, Any, Any]:
     """Returns the shapes of a state, of a batch's inputs and of its labels."""
     data = data_size(config)
     model = make_model(config, data.num_classes)
-    optimizer = make_optimizer(config, 1)
+    optimizer = make_optimizer(config, make_schedule(config, 1))
     try:
         state = jax.eval_shape(
             lambda: create_state(model, optimizer, data.image_shape, 0)

@@ -16,13 +16,24 @@ from jaxtyping import Array, Float, Int, Key, PyTree
 from fisher_jax import axes, baselines, loops, penalties
 from fisher_jax.curvature import Categorical
 
+# The choices of ``penalty.name``; None: no penalty whose gradient is added.
+PENALTIES: Mapping[str, Callable[..., Float[Array, ""]] | None] = {
+    "none": None,
+    "fisher": penalties.fisher_penalty,
+    "fisher_single": penalties.single_example_fisher_penalty,
+    "gradient": penalties.gradient_penalty,
+    "random_label": penalties.random_label_penalty,
+    "input_gradient": penalties.input_gradient_penalty,
+    "gradient_norm": None,  # changes the gradient itself, in every step
+}
+
 
 class PenaltySettings(NamedTuple):
-    """Which penalty, and of how many examples; ``None`` = the whole batch."""
+    """Which penalty, how it is computed, and of which part of the batch."""
 
     name: str
     draw: penalties.Draw = "labels"
-    num_examples: int | None = None
+    num_examples: int | None = None  # the batch's first; None: all. fisher_single: 1
     method: penalties.Method = "exact"
     batch_norm: str = "train"  # or "eval": by the running statistics
     num_groups: int = 1
@@ -168,24 +179,13 @@ def loss_gradient(
     return BatchScores(loss, accuracy, batch_stats), gradient
 
 
-def penalised_examples(
-    inputs: Float[Array, "B H W channels"],
-    labels: Int[Array, " B"],
-    settings: StepSettings,
-) -> tuple[Float[Array, "n H W channels"], Int[Array, " n"]]:
-    """The batch's first examples, as many as the penalty sees: never mixed ones."""
-    count = settings.penalty and settings.penalty.num_examples
-    if settings.penalty is not None and settings.penalty.name == "fisher_single":
-        count = 1
-    return inputs[:count], labels[:count]
-
-
 def penalty_of_step(
     network: Network,
     inputs: Float[Array, "B H W channels"],
     labels: Int[Array, " B"],
     key: Key[Array, ""],
-    settings: StepSettings,
+    settings: PenaltySettings,
+    chunk_size: int | None,
     axis_name: axes.AxisName,
 ) -> Callable[[PyTree], Float[Array, ""]]:
     """Returns params -> penalty of the batch, by the statistics ``batch_norm`` says.
@@ -195,36 +195,20 @@ def penalty_of_step(
 
     Args:
         inputs, labels: this device's share; all of them with ``axis_name`` None.
+        chunk_size: examples in memory at a time.
     """
-    penalty = settings.penalty
-    assert penalty is not None
 
     def logits_fn(params: PyTree, x: Any) -> Float[Array, "B C"]:
-        if penalty.batch_norm == "train":
+        if settings.batch_norm == "train":
             return network.train_mode(params, x)[0]
         return network.eval_mode(params, x)
 
-    chunk_size = None
-    if settings.microbatches > 1:
-        chunk_size = -(-labels.shape[0] // settings.microbatches)
-    return penalty_function(
-        penalty, logits_fn, inputs, labels, key, chunk_size, axis_name
+    return named_penalty(
+        settings, logits_fn, inputs, labels, key, chunk_size, axis_name
     )
 
 
-# The choices of ``penalty.name``; None: no penalty whose gradient is added.
-PENALTIES: Mapping[str, Callable[..., Float[Array, ""]] | None] = {
-    "none": None,
-    "fisher": penalties.fisher_penalty,
-    "fisher_single": penalties.single_example_fisher_penalty,
-    "gradient": penalties.gradient_penalty,
-    "random_label": penalties.random_label_penalty,
-    "input_gradient": penalties.input_gradient_penalty,
-    "gradient_norm": None,  # changes the gradient itself, in every step
-}
-
-
-def penalty_function(
+def named_penalty(
     settings: PenaltySettings,
     logits_fn: Callable[[PyTree, Any], Float[Array, "B C"]],
     inputs: Float[Array, "B ..."],
@@ -233,14 +217,14 @@ def penalty_function(
     chunk_size: int | None = None,
     axis_name: axes.AxisName = None,
 ) -> Callable[[PyTree], Float[Array, ""]]:
-    """Returns params -> penalty, the one that ``settings.name`` says.
+    """Returns params -> penalty, the one of PENALTIES that ``settings.name`` says.
 
-    It is called with the network and params and, by the names of its parameters, with
-    what it takes of inputs, labels, key, draw, num_groups, method, chunk_size and
-    axis_name.
+    After the network and params it gets what its signature names of the rest: so one
+    line in PENALTIES is all that a penalty needs, whichever of them it takes.
 
     Raises:
         ValueError: the name is not one of PENALTIES with a function.
+        TypeError: the function has a parameter that nothing here is for.
     """
     penalty = PENALTIES.get(settings.name)
     if penalty is None:
@@ -255,6 +239,13 @@ def penalty_function(
         "chunk_size": chunk_size,
         "axis_name": axis_name,
     }
-    names = inspect.signature(penalty).parameters
+    _, _, *names = inspect.signature(penalty).parameters
+    # Those of a classifier's step have their defaults.
+    unknown = set(names) - set(offered) - {"likelihood", "mask"}
+    if unknown:
+        raise TypeError(
+            f"penalty {settings.name!r} has the parameter {min(unknown)!r}, which is "
+            f"none of {', '.join(offered)}"
+        )
     taken = {name: offered[name] for name in names if name in offered}
     return lambda params: penalty(logits_fn, params, **taken)

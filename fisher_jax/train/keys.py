@@ -400,6 +400,11 @@ class Config(Section):
             return 1
         return self.penalty.num_examples or self.train.batch_size
 
+    @property
+    def adds_penalty(self) -> bool:
+        """Whether a penalty's gradient is added; gradient_norm changes the loss's."""
+        return PENALTIES[self.penalty.name] is not None
+
     @model_validator(mode="after")
     def _check_together(self) -> Self:
         for problem in _problems(self):
@@ -431,6 +436,7 @@ def _problems(config: Config) -> Iterator[str]:
             f"penalty.draw={penalty.draw} needs penalty.name=fisher, "
             f"got {penalty.name!r}"
         )
+    # Whether devices and batch norm suit groups: surroundings.py.
     if penalty.num_groups > 1:
         if penalty.name != "fisher":
             yield (

@@ -38,7 +38,7 @@ from fisher_jax.train.step import (
 from fisher_jax.train.trackers import Tracker, finite_values
 
 
-class Run(NamedTuple):
+class Plan(NamedTuple):
     """All that a run computes with; made in one place, ``assemble.py``."""
 
     schedule: Schedule
@@ -85,7 +85,7 @@ class Stopped(Exception):
         self.step = step
 
 
-def train(run: Run, snapshot: Snapshot, session: Session) -> Snapshot:
+def train(plan: Plan, snapshot: Snapshot, session: Session) -> Snapshot:
     """Runs from the snapshot's step to the end.
 
     Raises:
@@ -94,20 +94,20 @@ def train(run: Run, snapshot: Snapshot, session: Session) -> Snapshot:
         UserError: a file could not be written.
         DataError: a file of the data set is damaged; a checkpoint is written.
     """
-    start, schedule = int(snapshot.state.step), run.schedule
+    start, schedule = int(snapshot.state.step), plan.schedule
     clock = _Clock(session.records)
-    snapshot = _record_if_due(run, snapshot, start, session, clock)
+    snapshot = _record_if_due(plan, snapshot, start, session, clock)
     saved_at = time.monotonic()
-    with closing(run.feed.training_batches(start, schedule.total_steps)) as batches:
+    with closing(plan.feed.training_batches(start, schedule.total_steps)) as batches:
         for step in range(start, schedule.total_steps):
             previous, done = snapshot.metrics, step + 1
             if session.trace is not None:
                 session.trace.before(step, snapshot.state)
             with _saving_if_data_is_damaged(session, snapshot, step):
                 inputs, labels = next(batches)
-            state, metrics = take_step(run, snapshot.state, step, inputs, labels)
+            state, metrics = take_step(plan, snapshot.state, step, inputs, labels)
             penalties = snapshot.penalties
-            if schedule.is_update(step):
+            if schedule.is_penalty_update(step):
                 penalties = _add(penalties, penalty_value(state))
             snapshot = Snapshot(state, metrics, penalties, snapshot.best)
             # This waits for the step before, while the new one is already under way.
@@ -115,7 +115,7 @@ def train(run: Run, snapshot: Snapshot, session: Session) -> Snapshot:
             session.display.show_step(done)
             session.stop.ask_all()
             with _saving_if_data_is_damaged(session, snapshot, done):
-                snapshot = _record_if_due(run, snapshot, done, session, clock)
+                snapshot = _record_if_due(plan, snapshot, done, session, clock)
             is_wanted = done == schedule.total_steps or session.stop.is_due
             if is_wanted or schedule.is_save(done, time.monotonic() - saved_at):
                 _check_finite(metrics, step)
@@ -129,39 +129,39 @@ def train(run: Run, snapshot: Snapshot, session: Session) -> Snapshot:
 
 
 def take_step(
-    run: Run, state: TrainState, step: int, inputs: Array, labels: Array
+    plan: Plan, state: TrainState, step: int, inputs: Array, labels: Array
 ) -> tuple[TrainState, StepMetrics]:
     """Dispatches one step, a function of (state, step, batch); donates the state."""
-    update_penalty = run.schedule.is_update(step)
-    return run.train_step(state, inputs, labels, update_penalty=update_penalty)
+    renew = plan.schedule.is_penalty_update(step)
+    return plan.train_step(state, inputs, labels, renew=renew)
 
 
-def work_of_a_step(run: Run, state: TrainState) -> StepWork:
+def work_of_a_step(plan: Plan, state: TrainState) -> StepWork:
     """What a step does on average, once the penalty is switched on; for the log."""
-    rows = parallel.split_over_devices(run.mesh)
-    inputs = jax.ShapeDtypeStruct(run.batch_shape, jnp.float32, sharding=rows)
-    labels = jax.ShapeDtypeStruct(run.batch_shape[:1], jnp.int32, sharding=rows)
+    rows = parallel.split_over_devices(plan.mesh)
+    inputs = jax.ShapeDtypeStruct(plan.batch_shape, jnp.float32, sharding=rows)
+    labels = jax.ShapeDtypeStruct(plan.batch_shape[:1], jnp.int32, sharding=rows)
     batch = state, inputs, labels
 
-    def flops(update_penalty: bool) -> float | None:
+    def flops(renew: bool) -> float | None:
         # On CPUs training's own program, which JAX then keeps; else the same step, for
         # the whole batch, as one CPU would compute it.
-        counted = count_flops(run.train_step, *batch, update_penalty=update_penalty)
+        counted = count_flops(plan.train_step, *batch, renew=renew)
         if counted is not None:
             return counted
         try:
             arguments = on_cpu(batch)
         except RuntimeError:
             return None
-        step = run.step_of_one_device
-        return count_flops(step, *arguments, update_penalty=update_penalty)
+        step = plan.step_of_one_device
+        return count_flops(step, *arguments, renew=renew)
 
     total = flops(False)
-    if total is not None and run.schedule.penalty_first_step is not None:
+    if total is not None and plan.schedule.first_step is not None:
         with_update = flops(True)
         assert with_update is not None
-        total += (with_update - total) / run.schedule.penalty_every
-    return StepWork(run.batch_shape[0], total, peak_flops())
+        total += (with_update - total) / plan.schedule.update_every
+    return StepWork(plan.batch_shape[0], total, peak_flops())
 
 
 def _check_finite(metrics: StepMetrics, step: int) -> None:
@@ -210,7 +210,7 @@ class _Clock:
 
 
 def _record_if_due(
-    run: Run, snapshot: Snapshot, step: int, session: Session, clock: "_Clock"
+    plan: Plan, snapshot: Snapshot, step: int, session: Session, clock: "_Clock"
 ) -> Snapshot:
     """Measures, writes and shows a record where one is due and not there yet.
 
@@ -218,16 +218,16 @@ def _record_if_due(
     the continued run measures it.
     """
     is_there = bool(session.records) and session.records[-1]["step"] == step
-    if is_there or session.stop.is_due or not run.schedule.is_record(step):
+    if is_there or session.stop.is_due or not plan.schedule.is_record(step):
         return snapshot
     _check_finite(snapshot.metrics, step - 1)
     speed = clock.steps_per_second(step)
     try:
         with session.stop.interruptible():
-            values = measure_state(run, snapshot)
+            values = measure_state(plan, snapshot)
     except StopNow:
         return snapshot
-    epoch = step / run.schedule.steps_per_epoch
+    epoch = step / plan.schedule.steps_per_epoch
     record: Record = {
         "step": step,
         "epoch": int(epoch) if epoch.is_integer() else round(epoch, 6),
@@ -256,28 +256,28 @@ def _write_record(record: Record, session: Session) -> None:
     session.tracker.log(int(record["step"] or 0), finite_values(record))
 
 
-def measure_state(run: Run, snapshot: Snapshot) -> dict[str, float]:
+def measure_state(plan: Plan, snapshot: Snapshot) -> dict[str, float]:
     """Returns what is measured at this snapshot's step, by metric name."""
     state, penalties = snapshot.state, snapshot.penalties
     step = int(state.step)
-    logits_fn = jax.tree_util.Partial(run.eval_apply, _batch_stats(run, state, step))
-    settings, probe = run.measure_settings, run.feed.probe
-    examples = run.feed.probe_examples
+    logits_fn = jax.tree_util.Partial(plan.eval_apply, _batch_stats(plan, state, step))
+    settings, probe = plan.measure_settings, plan.feed.probe
+    examples = plan.feed.probe_examples
     fisher_key, hessian_key = jax.random.split(
-        jax.random.fold_in(run.measure_key, step)
+        jax.random.fold_in(plan.measure_key, step)
     )
     values: dict[str, float] = {}
-    is_epoch = run.schedule.is_epoch_record(step)
+    is_epoch = plan.schedule.is_epoch_record(step)
     if is_epoch:
-        values |= measure.measure_scores(logits_fn, state.params, run.feed.splits)
+        values |= measure.measure_scores(logits_fn, state.params, plan.feed.splits)
     if probe.fisher_ids.size:
         fisher = examples, probe.fisher_ids
-        if run.schedule.is_step_record(step):
-            fisher = run.feed.fresh_examples(step)
+        if plan.schedule.is_step_record(step):
+            fisher = plan.feed.fresh_examples(step)
         values |= measure.measure_fisher(
             logits_fn, state.params, *fisher, fisher_key, settings
         )
-    if settings.hessian_probes and run.schedule.has_hessian(step):
+    if settings.hessian_probes and plan.schedule.has_hessian(step):
         values |= measure.measure_hessian(
             logits_fn, state.params, examples, probe.hessian_ids, hessian_key, settings
         )
@@ -296,20 +296,20 @@ def measure_state(run: Run, snapshot: Snapshot) -> dict[str, float]:
             probe.noisy_ids,
             settings.mesh,
         )
-    if run.schedule.penalty_first_step is not None and step:
+    if plan.schedule.first_step is not None and step:
         values["penalty/value"] = float(penalty_value(state))
-    if run.fisher_batch is not None:
+    if plan.fisher_batch is not None:
         total, squares, updates = map(float, penalties)
-        values |= measure.online_fisher(total, squares, updates, run.fisher_batch)
+        values |= measure.online_fisher(total, squares, updates, plan.fisher_batch)
     return values
 
 
-def _batch_stats(run: Run, state: TrainState, step: int) -> PyTree:
+def _batch_stats(plan: Plan, state: TrainState, step: int) -> PyTree:
     """Batch norm's statistics to measure with: the running ones, or estimated anew."""
-    if not (state.batch_stats and run.reestimation_batches):
+    if not (state.batch_stats and plan.reestimation_batches):
         return state.batch_stats
     # On the batches of the coming steps: random, and the same after a resume.
-    ahead = run.feed.training_batches(step, step + run.reestimation_batches)
+    ahead = plan.feed.training_batches(step, step + plan.reestimation_batches)
     with closing(ahead):
         inputs = (inputs for inputs, _ in ahead)
         return reestimate_batch_stats(

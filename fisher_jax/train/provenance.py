@@ -152,7 +152,7 @@ def changes(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     return lines
 
 
-def facts_of(data: Selection, plan: loop.Run, state: TrainState) -> dict[str, Any]:
+def facts_of(data: Selection, plan: loop.Plan, state: TrainState) -> dict[str, Any]:
     """What follows from the configuration, for the header and config.json."""
     height, width, channels = data.image_shape
     return {

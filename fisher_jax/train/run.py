@@ -51,7 +51,7 @@ def run(config: Config, command: CommandLine) -> int:
         startup.require_determinism()
     startup.keep_convolutions_off_ynnpack()
     startup.start_processes(*command.processes)
-    startup.check_devices()
+    startup.initialise_devices()
     liveness = watch_processes(_leave_after_loss)
     stop = StopSignals()
     stop.install()
@@ -163,7 +163,7 @@ def _prepare(
     settings: Mapping[str, Any],
     console: Console,
     is_known: bool,
-) -> tuple[loop.Run, Snapshot]:
+) -> tuple[loop.Plan, Snapshot]:
     """Loads the data and builds the run; writes config.json or compares with it."""
     startup.start_compilation_cache(default_cache_dir().parent / "xla")
     mesh = parallel.make_mesh()
@@ -189,7 +189,7 @@ def _prepare(
 def _session(
     config: Config,
     command: CommandLine,
-    plan: loop.Run,
+    plan: loop.Plan,
     snapshot: Snapshot,
     console: Console,
     stop: StopSignals,

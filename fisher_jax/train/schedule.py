@@ -7,12 +7,16 @@ from fisher_jax.penalties import is_penalty_update
 
 
 class Schedule(NamedTuple):
-    """When things happen, in steps counted from 0 and epochs counted from 0."""
+    """When things happen, in steps counted from 0 and epochs counted from 0.
+
+    Attributes:
+        update_every, first_step: those of ``add_penalty``; first_step None without one.
+    """
 
     num_epochs: int
     steps_per_epoch: int
-    penalty_every: int
-    penalty_first_step: int | None  # None: no penalty
+    update_every: int
+    first_step: int | None
     measure_every_epochs: int
     measure_every_steps: int
     checkpoint_every_epochs: int
@@ -24,11 +28,11 @@ class Schedule(NamedTuple):
         """Steps of the whole run."""
         return self.num_epochs * self.steps_per_epoch
 
-    def is_update(self, step: int) -> bool:
+    def is_penalty_update(self, step: int) -> bool:
         """Whether ``step``, counted from 0, renews the penalty's gradient."""
-        first = self.penalty_first_step
+        first = self.first_step
         return first is not None and bool(
-            is_penalty_update(step, first, self.penalty_every)
+            is_penalty_update(step, first, self.update_every)
         )
 
     def is_record(self, done: int) -> bool:

@@ -1,7 +1,7 @@
 """One training step, pure: cross-entropy plus α times a penalty (eq. 3), then SGD.
 
 The optimizer is a chain of the published ``add_penalty``, weight decay and SGD. The
-penalty's gradient is renewed when ``update_penalty`` is set (every f = 10 steps in the
+penalty's gradient is renewed when ``renew`` is set (every f = 10 steps in the
 paper) and the latest one is added in the steps between. The caller knows from the
 step's number which it is, so that each form is compiled without a conditional.
 """
@@ -180,7 +180,7 @@ def train_step(
     labels: Int[Array, " B"],
     *,
     settings: StepSettings,
-    update_penalty: bool,
+    renew: bool,
     mesh: Mesh | None = None,
 ) -> tuple[TrainState, StepMetrics]:
     """Takes one step on the global batch.
@@ -188,13 +188,15 @@ def train_step(
     Args:
         state: whose optimizer has ``add_penalty`` in it if the settings have a penalty.
         settings: static.
-        update_penalty: static; recompute the penalty's gradient at these parameters.
+        renew: static; recompute the penalty's gradient at these parameters.
         mesh: static; the devices over which the batch is split, None for one.
     """
     keys = step_keys(state.key, state.step)
     examples = gradients.mix(inputs, labels, keys.mixup, settings.mixup_beta)
-    penalised = gradients.penalised_examples(inputs, labels, settings)
-    step = _on_devices(mesh, settings, update_penalty, len(penalised[1]))
+    # Never mixed ones.
+    seen = slice(settings.penalty.num_examples if settings.penalty else None)
+    penalised = inputs[seen], labels[seen]
+    step = _on_devices(mesh, settings, renew, len(penalised[1]))
     new, scores, gradient = step(state, examples, penalised, keys.penalty)
     kept = optax.tree_utils.tree_get(new.opt_state, "penalty_gradient")
     met = (
@@ -215,16 +217,16 @@ def compile_train_step(
     """Returns ``train_step`` for a batch split over the mesh; it donates the state."""
     return jax.jit(
         partial(train_step, settings=settings, mesh=mesh),
-        static_argnames=("update_penalty",),
+        static_argnames=("renew",),
         donate_argnums=0,
     )
 
 
 def _on_devices(
-    mesh: Mesh | None, settings: StepSettings, update_penalty: bool, num_penalised: int
+    mesh: Mesh | None, settings: StepSettings, renew: bool, num_penalised: int
 ) -> Callable[..., tuple[TrainState, BatchScores, PyTree]]:
     """Returns ``_take_step`` for one device, or under shard_map for all of a mesh."""
-    step = partial(_take_step, settings=settings, update_penalty=update_penalty)
+    step = partial(_take_step, settings=settings, renew=renew)
     if mesh is None or mesh.size == 1:
         return step
     same, share = PartitionSpec(), PartitionSpec(mesh.axis_names)
@@ -249,7 +251,7 @@ def _take_step(
     penalty_key: Key[Array, ""],
     *,
     settings: StepSettings,
-    update_penalty: bool,
+    renew: bool,
     axis_name: AxisName = None,
     penalty_axis_name: AxisName = None,
 ) -> tuple[TrainState, BatchScores, PyTree]:
@@ -261,15 +263,24 @@ def _take_step(
     scores, gradient = gradients.loss_gradient(network, examples, settings, axis_name)
     penalty_fn = None
     if settings.penalty is not None:
+        chunk_size = None
+        if settings.microbatches > 1:
+            chunk_size = -(-len(penalised[1]) // settings.microbatches)
         penalty_fn = gradients.penalty_of_step(
-            network, *penalised, penalty_key, settings, penalty_axis_name
+            network,
+            *penalised,
+            penalty_key,
+            settings.penalty,
+            chunk_size,
+            penalty_axis_name,
         )
+    # The run's schedule decides: add_penalty's own count would take a conditional.
     updates, opt_state = optax.with_extra_args_support(state.tx).update(
         gradient,
         state.opt_state,
         state.params,
         penalty_fn=penalty_fn,
-        renew=update_penalty,
+        renew=renew,
     )
     new = state.replace(
         step=state.step + 1,

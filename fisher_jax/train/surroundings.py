@@ -59,7 +59,8 @@ def check_mesh(config: Config, mesh: Mesh) -> None:
             f"train.batch_size={train.batch_size} is not divided by "
             f"train.microbatches={train.microbatches} times {mesh.size} devices"
         )
-    # Where devices do not divide what it sees, each computes the whole penalty.
+    # Where devices do not divide what it sees, each computes the whole penalty. That
+    # groups divide what it sees, keys.py holds.
     if penalty.num_groups > 1 and config.penalised_examples % mesh.size == 0:
         parallel.check_divides("penalty.num_groups", penalty.num_groups, mesh)
 

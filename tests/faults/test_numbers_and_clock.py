@@ -72,7 +72,7 @@ def test_the_first_bad_quantity_is_named(plan, tmp_path, fault, place, value):
     run = PLACES[place](run, value)
     if place == "the gradient":
         # Between two updates, so that the poisoned one is used.
-        schedule = run.schedule._replace(penalty_every=3)
+        schedule = run.schedule._replace(update_every=3)
         run = run._replace(schedule=schedule)
     tally.tried()
     with pytest.raises(loop.Diverged) as diverged:

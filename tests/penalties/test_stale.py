@@ -206,7 +206,7 @@ def test_any_optax_loop_takes_the_steps_of_main(draw):
         Network(), sgd(schedule, 0.9, 1e-3, stale_penalty(0.5)), (4, 4, 1), 0
     )
     settings = StepSettings(PenaltySettings("fisher", draw=draw))
-    main_step = jax.jit(train_step, static_argnames=("settings", "update_penalty"))
+    main_step = jax.jit(train_step, static_argnames=("settings", "renew"))
 
     optimizer = optax.chain(
         add_penalty(0.5, update_every=5),
@@ -241,7 +241,7 @@ def test_any_optax_loop_takes_the_steps_of_main(draw):
             inputs[i],
             labels[i],
             settings=settings,
-            update_penalty=update,
+            renew=update,
         )
     moved = ravel_pytree(theirs.params)[0]
     assert np.linalg.norm(moved - ravel_pytree(start)[0]) > 0.1

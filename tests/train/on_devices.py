@@ -43,7 +43,7 @@ CASES = {
     "rademacher": StepSettings(PenaltySettings("fisher", "rademacher")),
     "subset": StepSettings(PenaltySettings("fisher", num_examples=6)),
     "groups": StepSettings(PenaltySettings("fisher", "rademacher", num_groups=8)),
-    "single": StepSettings(PenaltySettings("fisher_single")),
+    "single": StepSettings(PenaltySettings("fisher_single", num_examples=1)),
     "gradient": StepSettings(PenaltySettings("gradient")),
     "random_label": StepSettings(PenaltySettings("random_label")),
     "input_gradient": StepSettings(PenaltySettings("input_gradient")),
@@ -142,7 +142,7 @@ def train(name, steps, mesh, split):
         if step == 1:
             digests = draws(state, inputs, labels)
         update = settings.penalty is not None and is_penalty_update(step, 0, 3)
-        state, metrics = step_fn(state, inputs, labels, update_penalty=update)
+        state, metrics = step_fn(state, inputs, labels, renew=update)
         values[f"loss{step}"] = float(metrics.loss)
         values[f"penalty{step}"] = float(penalty_value(state))
     for path, leaf in jax.tree_util.tree_leaves_with_path(
@@ -240,7 +240,7 @@ def what_is_sent(mesh, split):
         for update in {False, settings.penalty is not None}:
             compiled = (
                 compile_train_step(settings, mesh)
-                .lower(state, inputs, labels, update_penalty=update)
+                .lower(state, inputs, labels, renew=update)
                 .compile()
             )
             sent = {k: v / size for k, v in collectives(compiled).items()}

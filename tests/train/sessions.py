@@ -18,7 +18,7 @@ from fisher_jax.train.signals import StopSignals
 from fisher_jax.train.trackers import TensorBoard, TrackedRun
 
 # A run's functions, and one that returns the initial snapshot.
-Plan = tuple[loop.Run, Callable[[], Snapshot]]
+Plan = tuple[loop.Plan, Callable[[], Snapshot]]
 
 
 class StopAfter(StopSignals):

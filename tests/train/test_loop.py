@@ -127,7 +127,7 @@ def test_best_parameters_are_those_of_the_best_validation(plan, undisturbed):
 
 def test_schedule_of_records():
     schedule = Schedule(
-        num_epochs=5, steps_per_epoch=4, penalty_every=1, penalty_first_step=None,
+        num_epochs=5, steps_per_epoch=4, update_every=1, first_step=None,
         measure_every_epochs=2, measure_every_steps=0, checkpoint_every_epochs=1,
         checkpoint_min_seconds=0.0,
     )  # fmt: skip
@@ -145,9 +145,9 @@ def test_counting_a_steps_work_does_not_trace_it_twice(monkeypatch):
     traced = []
     original = training_step.train_step
 
-    def train_step(*args, update_penalty, **options):
-        traced.append(update_penalty)
-        return original(*args, update_penalty=update_penalty, **options)
+    def train_step(*args, renew, **options):
+        traced.append(renew)
+        return original(*args, renew=renew, **options)
 
     monkeypatch.setattr(training_step, "train_step", train_step)
     run, fresh = make_plan(small_config())

@@ -104,7 +104,7 @@ def test_two_options_in_bfloat16(first, second, data):
         assert "compute_dtype=bfloat16" in pairs.refusal_of(caught.value, options)
     state = create_state(
         assemble.make_model(config, pairs.CLASSES),
-        assemble.make_optimizer(config, 1),
+        assemble.make_optimizer(config, assemble.make_schedule(config, 1)),
         pairs.SHAPE,
         0,
     )
@@ -114,5 +114,5 @@ def test_two_options_in_bfloat16(first, second, data):
     expected = pairs.plain_step(config, state, images, labels)
     step = compile_train_step(assemble.step_settings(config))
     update = config.penalty.name != "none" and not config.penalty.start_epoch
-    new, _ = step(jax.tree.map(jnp.copy, state), images, labels, update_penalty=update)
+    new, _ = step(jax.tree.map(jnp.copy, state), images, labels, renew=update)
     assert pairs.error_of_way(state.params, new.params, expected) < 0.02

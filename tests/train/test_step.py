@@ -8,10 +8,11 @@ from flax import linen as nn
 from fisher_jax.baselines import mixup
 from fisher_jax.curvature import Categorical, sample_labels
 from fisher_jax.penalties import is_penalty_update
+from fisher_jax.train import gradients
 from fisher_jax.train.gradients import (
     PenaltySettings,
     StepSettings,
-    penalty_function,
+    named_penalty,
 )
 from fisher_jax.train.step import (
     create_state,
@@ -25,7 +26,7 @@ from tests.tiers import some
 
 BATCH, CLASSES = 6, 3
 SHAPE = (4, 4, 1)
-train_step = jax.jit(eager_train_step, static_argnames=("settings", "update_penalty"))
+train_step = jax.jit(eager_train_step, static_argnames=("settings", "renew"))
 NAMES = ("fisher", "fisher_single", "gradient", "random_label", "input_gradient")
 
 
@@ -100,9 +101,7 @@ def test_a_step_adds_alpha_times_the_penaltys_gradient(name, batch):
         lambda p, g, h: p - 0.1 * (g + 0.7 * h), state.params, plain, penalty
     )
     settings = StepSettings(PenaltySettings(name))
-    new, metrics = train_step(
-        state, inputs, labels, settings=settings, update_penalty=True
-    )
+    new, metrics = train_step(state, inputs, labels, settings=settings, renew=True)
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6),
         new.params,
@@ -115,6 +114,15 @@ def test_a_step_adds_alpha_times_the_penaltys_gradient(name, batch):
     )
     assert new.step == 1
     assert metrics.is_finite
+
+
+def test_a_penalty_with_a_parameter_that_nothing_is_for_is_refused(monkeypatch):
+    def penalty(logits_fn, params, inputs, num_group=1):
+        return jnp.sum(logits_fn(params, inputs))
+
+    monkeypatch.setitem(gradients.PENALTIES, "misspelt", penalty)
+    with pytest.raises(TypeError, match="'misspelt' has the parameter 'num_group'"):
+        named_penalty(PenaltySettings("misspelt"), None, None, None, None)
 
 
 def test_the_latest_gradient_is_reused_between_updates(batch):
@@ -131,9 +139,7 @@ def test_the_latest_gradient_is_reused_between_updates(batch):
         updates += [step] if update else []
         if update:
             key = step_keys(state.key, jnp.int32(step)).penalty
-            penalty_fn = penalty_function(
-                settings.penalty, logits_fn, inputs, labels, key
-            )
+            penalty_fn = named_penalty(settings.penalty, logits_fn, inputs, labels, key)
             stale = jax.grad(penalty_fn)(params)
         plain = jax.grad(
             lambda p: jnp.mean(Categorical().loss(logits_fn(p, inputs), labels))
@@ -142,9 +148,7 @@ def test_the_latest_gradient_is_reused_between_updates(batch):
             lambda v, g, h: 0.9 * v + g + 0.5 * h, velocity, plain, stale
         )
         params = jax.tree.map(lambda p, v: p - 0.1 * v, params, velocity)
-        state, _ = train_step(
-            state, inputs, labels, settings=settings, update_penalty=update
-        )
+        state, _ = train_step(state, inputs, labels, settings=settings, renew=update)
     assert updates == [3, 7]
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6),
@@ -158,7 +162,7 @@ def test_the_penalty_sees_only_its_examples(batch):
     settings = PenaltySettings("gradient", num_examples=2)
     state, _ = train_step(
         make_state(alpha=1.0), inputs, labels, settings=StepSettings(settings),
-        update_penalty=True,
+        renew=True,
     )  # fmt: skip
     alone = naive_penalty(
         "gradient", logits_of(make_state()), make_state().params, inputs[:2],
@@ -183,7 +187,7 @@ def test_a_penalty_in_groups_is_the_sum_of_its_groups(batch):
         return sum(optax.tree.norm(g, squared=True) for g in gradients)
 
     settings = StepSettings(PenaltySettings("fisher", num_groups=3))
-    new, _ = train_step(state, inputs, labels, settings=settings, update_penalty=True)
+    new, _ = train_step(state, inputs, labels, settings=settings, renew=True)
     kept = optax.tree_utils.tree_get(new.opt_state, "penalty_gradient")
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6),
@@ -197,12 +201,12 @@ def test_running_statistics_move_once_a_step_whatever_the_penalty(name, batch):
     inputs, labels = batch
     plain, _ = train_step(
         make_state(batch_norm=True), inputs, labels,
-        settings=StepSettings(), update_penalty=False,
+        settings=StepSettings(), renew=False,
     )  # fmt: skip
     state = make_state(batch_norm=True, alpha=0.1)
     penalised, _ = train_step(
         state, inputs, labels, settings=StepSettings(PenaltySettings(name)),
-        update_penalty=True,
+        renew=True,
     )  # fmt: skip
     jax.tree.map(
         np.testing.assert_array_equal, penalised.batch_stats, plain.batch_stats
@@ -217,9 +221,7 @@ def test_mixup_trains_on_the_mixed_loss(batch):
     inputs, labels = batch
     state = make_state()
     settings = StepSettings(mixup_beta=0.8)
-    _, metrics = train_step(
-        state, inputs, labels, settings=settings, update_penalty=False
-    )
+    _, metrics = train_step(state, inputs, labels, settings=settings, renew=False)
     mixed = mixup(step_keys(state.key, state.step).mixup, inputs, labels, 0.8)
     logits = logits_of(state)(state.params, mixed.inputs)
     expected = mixed.weight * Categorical().loss(logits, labels) + (
@@ -244,7 +246,7 @@ def test_sam_descends_along_the_gradient_at_the_worst_neighbour(batch):
     )
     new, metrics = train_step(
         state, inputs, labels, settings=StepSettings(sam_radius=0.3),
-        update_penalty=False,
+        renew=False,
     )  # fmt: skip
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6),
@@ -272,7 +274,7 @@ def test_the_gradient_norm_penalty_adds_lambda_times_the_norms_gradient(batch):
         lambda p, g: p - 0.1 * g, state.params, jax.grad(penalised)(state.params)
     )
     new, _ = train_step(
-        state, inputs, labels, update_penalty=False,
+        state, inputs, labels, renew=False,
         settings=StepSettings(
             gradient_norm_radius=radius, gradient_norm_coefficient=coefficient
         ),
@@ -281,9 +283,7 @@ def test_the_gradient_norm_penalty_adds_lambda_times_the_norms_gradient(batch):
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(a, b, atol=2e-3), new.params, exact
     )
-    plain, _ = train_step(
-        state, inputs, labels, settings=StepSettings(), update_penalty=False
-    )
+    plain, _ = train_step(state, inputs, labels, settings=StepSettings(), renew=False)
     moved = jax.tree.map(lambda a, b: jnp.max(jnp.abs(a - b)), plain.params, exact)
     assert max(jax.tree.leaves(moved)) > 1e-2
 
@@ -323,7 +323,7 @@ def test_mixup_under_a_perturbed_gradient_is_the_mixed_loss(kind, batch):
     )
     new, metrics = train_step(
         state, inputs, labels, settings=StepSettings(mixup_beta=0.8, **chosen),
-        update_penalty=False,
+        renew=False,
     )  # fmt: skip
     np.testing.assert_allclose(metrics.loss, loss_fn(state.params), rtol=1e-6)
     jax.tree.map(
@@ -341,9 +341,7 @@ def test_what_is_not_finite_is_reported(where, batch):
         inputs = inputs.at[0, 0, 0, 0].set(jnp.nan)
     else:
         state = state.replace(params=jax.tree.map(lambda p: p * jnp.inf, state.params))
-    _, metrics = train_step(
-        state, inputs, labels, settings=StepSettings(), update_penalty=False
-    )
+    _, metrics = train_step(state, inputs, labels, settings=StepSettings(), renew=False)
     assert not metrics.is_finite
 
 
@@ -375,9 +373,7 @@ def test_eval_mode_makes_the_penalty_use_running_statistics(batch):
     values = {}
     for mode in ("train", "eval"):
         settings = StepSettings(PenaltySettings("fisher", batch_norm=mode))
-        new, _ = train_step(
-            state, inputs, labels, settings=settings, update_penalty=True
-        )
+        new, _ = train_step(state, inputs, labels, settings=settings, renew=True)
         values[mode] = float(penalty_value(new))
     np.testing.assert_allclose(values["eval"], expected, rtol=1e-5)
     assert abs(values["train"] - values["eval"]) > 1e-3 * values["eval"]
