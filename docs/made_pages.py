@@ -26,7 +26,7 @@ from benchmarks.chart import draw
 from fisher_jax.models import MODELS
 from fisher_jax.report.build import build_report
 from fisher_jax.report.claims import Verdict
-from fisher_jax.report.page import Entry
+from fisher_jax.report.entry import Entry
 from fisher_jax.report.render import escape_markdown
 from fisher_jax.train.keys import Config, Key, all_keys, takers
 

@@ -35,7 +35,7 @@ def made_parts(runs: Runs) -> dict[str, Iterator[str]]:
 
 
 def _versions(runs: Runs) -> Iterator[str]:
-    groups = runs.table.groupby(["version_label", "device"])
+    groups = runs.rows.groupby(["version_label", "device"])
     yield "| code and versions | device | runs of | number |"
     yield "|---|---|---|---|"
     for (version, device), group in groups:

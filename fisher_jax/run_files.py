@@ -16,6 +16,8 @@ from fisher_jax.errors import UserError
 
 Record = Mapping[str, Any]
 
+FINISHED, DIVERGED = "finished", "diverged"  # the status in result.json
+
 # Folders of a run that hold no runs but may hold very many files, and a sweep's runs
 # that others have replaced.
 _NOT_RUNS = {"checkpoints", "tensorboard", "wandb", "mlruns", "__pycache__"}
@@ -30,9 +32,7 @@ class RunFiles(NamedTuple):
     records: list[dict[str, Any]]
     result: dict[str, Any]
     unreadable_lines: int
-    place: Mapping[str, Any] = MappingProxyType(
-        {}
-    )  # run.json: the run's place in a sweep
+    sweep: Mapping[str, Any] = MappingProxyType({})  # run.json: its place in a sweep
     unreadable_files: tuple[str, ...] = ()
 
 
@@ -84,7 +84,7 @@ def read_run(directory: Path) -> RunFiles:
         records=records,
         result=contents["result.json"],
         unreadable_lines=unreadable_lines,
-        place=contents["run.json"],
+        sweep=contents["run.json"],
         unreadable_files=tuple(unreadable_files),
     )
 

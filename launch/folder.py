@@ -20,10 +20,10 @@ from fisher_jax.host.files import write_whole
 from fisher_jax.host.locks import hold
 from fisher_jax.host.output import clock
 from fisher_jax.host.paths import check_name
-from fisher_jax.run_files import read_json
+from fisher_jax.run_files import DIVERGED, read_json
 
 QUEUED, WAITING, RUNNING = "queued", "waiting", "running"
-DONE, DIVERGED, FAILED, INTERRUPTED = "done", "diverged", "failed", "interrupted"
+DONE, FAILED, INTERRUPTED = "done", "failed", "interrupted"
 ENDED = (DONE, DIVERGED)
 # Preempted or interrupted after saving, or asked to end before there was anything to
 # save (SIGTERM, SIGINT, SIGUSR1 while Python starts): no failures.

@@ -7,6 +7,7 @@ from rich.table import Table
 from rich.text import Text
 
 from fisher_jax.host.output import clock
+from fisher_jax.run_files import DIVERGED
 from launch import folder
 from launch.folder import RunState
 
@@ -14,11 +15,11 @@ _STYLES = {
     folder.DONE: "green",
     folder.RUNNING: "bold",
     folder.FAILED: "red",
-    folder.DIVERGED: "yellow",
+    DIVERGED: "yellow",
     folder.INTERRUPTED: "yellow",
 }
 # Where a screen is too small, runs in these states are shown first.
-_FIRST = (folder.RUNNING, folder.FAILED, folder.DIVERGED, folder.INTERRUPTED)
+_FIRST = (folder.RUNNING, folder.FAILED, DIVERGED, folder.INTERRUPTED)
 
 
 def runs_table(

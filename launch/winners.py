@@ -5,9 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from fisher_jax.errors import UserError
-from fisher_jax.run_files import read_json
+from fisher_jax.run_files import DIVERGED, FINISHED, read_json
 from launch.definition import PlannedRun
-from launch.folder import ENDED
 
 # A search's candidates are compared by the first of these that they all have.
 SCORES = ("best_validation_accuracy", "best_test_accuracy")
@@ -84,7 +83,7 @@ def read_results(
     """Returns result.json of each run by name; None while one has not ended."""
     results = {run.name: read_json(out / run.name / "result.json") for run in runs}
     has_ended = all(
-        result.get("status") in ("finished", *ENDED) for result in results.values()
+        result.get("status") in (FINISHED, DIVERGED) for result in results.values()
     )
     return results if has_ended else None
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from fisher_jax.errors import UserError
-from fisher_jax.run_files import flatten, read_json
+from fisher_jax.run_files import FINISHED, flatten, read_json
 from fisher_jax.train.config import split_path
 from launch import folder, winners
 from launch.definition import Definition, PlannedRun
@@ -166,8 +166,7 @@ class Work:
         return name in self.states and self.states[name].state in folder.ENDED
 
     def _is_done(self, name: str) -> bool:
-        state = read_json(self.out / name / "result.json").get("status")
-        return state == "finished"
+        return read_json(self.out / name / "result.json").get("status") == FINISHED
 
 
 def _is_other(directory: Path, run: PlannedRun, key: str) -> bool:

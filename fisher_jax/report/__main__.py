@@ -105,7 +105,7 @@ def _report(arguments: argparse.Namespace, argv: Sequence[str]) -> int:
     tables = sum(entry.table is not None for entry in report.entries)
     figures = sum(entry.picture is not None for entry in report.entries)
     print(
-        f"{_counted(len(report.runs.table), 'run')}: {_counted(tables, 'table')} and "
+        f"{_counted(len(report.runs.rows), 'run')}: {_counted(tables, 'table')} and "
         f"{_counted(figures, 'figure')}"
     )
     for problem in problems[:5]:

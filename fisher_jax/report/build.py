@@ -9,9 +9,10 @@ from fisher_jax.report import canvas, render
 from fisher_jax.report.canvas import Drawing
 from fisher_jax.report.claims import verdict_on
 from fisher_jax.report.collect import Runs, load_runs
+from fisher_jax.report.entry import Entry, Picture, Report
 from fisher_jax.report.item import FigurePart, Item, all_items
 from fisher_jax.report.names import DRAWS
-from fisher_jax.report.page import Entry, Picture, Report, write_page
+from fisher_jax.report.page import write_page
 from fisher_jax.report.tables import Table
 
 
@@ -27,13 +28,15 @@ def build_report(folders: Sequence[Path], out: Path, command: str) -> Report:
     """
     runs = load_runs(folders)
     out.mkdir(parents=True, exist_ok=True)
-    entries = [make_entry(key, item, runs, out) for key, item in all_items().items()]
+    entries = [
+        fill_and_write(key, item, runs, out) for key, item in all_items().items()
+    ]
     report = Report(runs, tuple(entries), command)
     write_page(report, out / "index.html")
     return report
 
 
-def make_entry(key: str, item: Item, runs: Runs, out: Path) -> Entry:
+def fill_and_write(key: str, item: Item, runs: Runs, out: Path) -> Entry:
     """Fills, draws and decides one item, and writes its files."""
     rows = item_rows(item, runs)
     verdicts = tuple(verdict_on(claim, rows, runs) for claim in item.claims)
@@ -67,8 +70,8 @@ def _picture(drawing: Drawing, png: Path) -> Picture:
 def item_rows(item: Item, runs: Runs) -> pd.DataFrame:
     """Returns the rows of the runs that an item takes, all where it names none."""
     if not item.experiments:
-        return runs.table
-    return runs.table[runs.table["experiment"].isin(item.experiments)]
+        return runs.rows
+    return runs.rows[runs.rows["experiment"].isin(item.experiments)]
 
 
 def draw(figure: FigurePart, rows: pd.DataFrame, runs: Runs) -> Drawing | str:
@@ -78,7 +81,7 @@ def draw(figure: FigurePart, rows: pd.DataFrame, runs: Runs) -> Drawing | str:
         if isinstance(drawing, str):
             return drawing
         canvas.finish(drawing.figure)
-        if not canvas.shows_fisher_trace(drawing.figure):
+        if not figure.shows_fisher_trace:
             return drawing
         return drawing._replace(notes=(*drawing.notes, *draw_notes(rows, runs)))
 
@@ -86,7 +89,7 @@ def draw(figure: FigurePart, rows: pd.DataFrame, runs: Runs) -> Drawing | str:
 def draw_notes(rows: pd.DataFrame, runs: Runs) -> list[str]:
     """Returns for each draw of Tr(F) what it is and how large its errors are."""
     notes = []
-    for draw, group in rows.groupby("fisher_draw", sort=True):
+    for kind, group in rows.groupby("fisher_draw", sort=True):
         shares = []
         for index in group.index:
             records = runs.metrics[index]
@@ -94,10 +97,10 @@ def draw_notes(rows: pd.DataFrame, runs: Runs) -> list[str]:
                 value = records["trace/fisher"].where(records["trace/fisher"] > 0)
                 shares.append(records["trace/fisher_sem"] / value)
         errors = pd.concat(shares).dropna() if shares else pd.Series(dtype=float)
-        if draw in DRAWS and len(errors):
+        if kind in DRAWS and len(errors):
             usual, most = 100 * errors.median(), 100 * errors.quantile(0.95)
             notes.append(
-                f"Tr(F) by {DRAWS[draw]}: half of the records have a standard error "
+                f"Tr(F) by {DRAWS[kind]}: half of the records have a standard error "
                 f"below {usual:.0f}%, 95 in 100 below {most:.0f}%. A single run's band "
                 "is this error"
             )

@@ -52,6 +52,12 @@ HOLLOW: Mapping[str, Any] = MappingProxyType(
     {"marker": "o", "mfc": "none", "mec": "black", "ls": "none"}
 )
 MAX_POINTS = 1500  # of one line; more are thinned after smoothing
+# For the caption of what also shows √Tr(F).
+ROOT_REASON = (
+    "The paper's section 4 prints values of another order than its section 3 and than "
+    "mean squared gradient norms of these networks; they look like norms, not squared "
+    "norms. We compute Tr(F) as defined and give its square root for comparison."
+)
 
 
 class Drawing(NamedTuple):
@@ -99,7 +105,7 @@ def style() -> AbstractContextManager[None]:
 
 
 def mean_curve(
-    runs: pd.DataFrame,
+    rows: pd.DataFrame,
     metrics: Mapping[int, pd.DataFrame],
     name: str,
     *,
@@ -112,7 +118,7 @@ def mean_curve(
     Each run is smoothed before; unended runs are left out where others have ended.
     """
     columns, errors = [], pd.Series(dtype=float)
-    for index in drawable(runs).index:
+    for index in drawable(rows).index:
         frame = metrics[index]
         if name not in frame or x not in frame:
             continue
@@ -245,12 +251,6 @@ def add_root_axis(axes: Axes) -> None:
     root.minorticks_off()
     root.set_ylabel("√Tr(F)")
     root.spines["right"].set_visible(True)
-
-
-def shows_fisher_trace(figure: Figure) -> bool:
-    """Whether an axis of some panel is Tr(F)."""
-    labels = [label for a in figure.axes for label in (a.get_xlabel(), a.get_ylabel())]
-    return any("Tr(F" in label for label in labels)
 
 
 def start_at_zero(axes: Axes) -> None:

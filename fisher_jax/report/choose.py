@@ -9,9 +9,10 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from fisher_jax.report.collect import DIVERGED, FINISHED, INCOMPLETE
+from fisher_jax.report.collect import INCOMPLETE
 from fisher_jax.report.names import SETTINGS, position
 from fisher_jax.report.statistics import Summary, summarise
+from fisher_jax.run_files import DIVERGED, FINISHED
 
 REFERENCES = ("eta_star", "baseline")  # methods without a penalty
 # Which is taken: the first that runs have. Without a validation split it is the last.
@@ -22,7 +23,7 @@ class Setting(NamedTuple):
     """The runs of one setting, of one code version, and how its title reads."""
 
     title: str
-    runs: pd.DataFrame
+    rows: pd.DataFrame
     notes: tuple[str, ...]
     form: str
     dataset: str
@@ -31,23 +32,23 @@ class Setting(NamedTuple):
 class Chosen(NamedTuple):
     """Runs of one kind, and what was left out of them."""
 
-    runs: pd.DataFrame
+    rows: pd.DataFrame
     notes: tuple[str, ...]
 
 
-def one_version(runs: pd.DataFrame) -> Chosen:
+def one_version(rows: pd.DataFrame) -> Chosen:
     """Keeps the code version (commit and packages) with the most runs.
 
     Of equally many the one whose runs got further is kept. Runs of different code are
     never averaged.
     """
-    if runs["version"].nunique() <= 1:
-        return Chosen(runs, ())
-    groups = runs.groupby("version", sort=True)
+    if rows["version"].nunique() <= 1:
+        return Chosen(rows, ())
+    groups = rows.groupby("version", sort=True)
     order = groups.agg(n=("path", "size"), epochs=("last_epoch", "sum"))
     version = order.sort_values(["n", "epochs"], ascending=False).index[0]
-    kept = runs[runs["version"] == version]
-    left_out = runs[runs["version"] != version]
+    kept = rows[rows["version"] == version]
+    left_out = rows[rows["version"] != version]
     labels = ", ".join(sorted(left_out["version_label"].unique()))
     return Chosen(
         kept,
@@ -58,25 +59,25 @@ def one_version(runs: pd.DataFrame) -> Chosen:
     )
 
 
-def best_candidate(runs: pd.DataFrame) -> Chosen:
+def best_candidate(rows: pd.DataFrame) -> Chosen:
     """Keeps the configuration with the best mean validation accuracy, as the paper.
 
     Where no run has a validation split, test accuracy decides and the note says so.
     """
-    if runs["candidate"].nunique() <= 1:
-        return Chosen(runs, ())
+    if rows["candidate"].nunique() <= 1:
+        return Chosen(rows, ())
     by = "best_validation_accuracy"
-    if runs[by].isna().all():
+    if rows[by].isna().all():
         by = "best_test_accuracy"
-    scores = runs.groupby("candidate", sort=True)[by].mean()
+    scores = rows.groupby("candidate", sort=True)[by].mean()
     if scores.isna().all():
-        return Chosen(runs.iloc[:0], ("no candidate has an accuracy yet",))
-    kept = runs[runs["candidate"] == scores.idxmax()]
+        return Chosen(rows.iloc[:0], ("no candidate has an accuracy yet",))
+    kept = rows[rows["candidate"] == scores.idxmax()]
     word = "validation" if by == "best_validation_accuracy" else "test (no validation)"
     return Chosen(kept, (f"best of {len(scores)} candidates by {word} accuracy",))
 
 
-def for_cell(runs: pd.DataFrame) -> Chosen:
+def for_cell(rows: pd.DataFrame) -> Chosen:
     """Keeps what one table cell averages: the final stage if it is there.
 
     Returns:
@@ -84,22 +85,22 @@ def for_cell(runs: pd.DataFrame) -> Chosen:
         averaged is then only what they have.
     """
     notes: list[str] = []
-    final = runs[runs["stage"] == "final"]
+    final = rows[rows["stage"] == "final"]
     if len(final):
-        runs = final
-    elif len(runs):
+        rows = final
+    elif len(rows):
         notes.append("from the search stage; no final runs")
-    versioned = one_version(runs)
-    candidate = best_candidate(versioned.runs)
-    return Chosen(candidate.runs, (*notes, *versioned.notes, *candidate.notes))
+    versioned = one_version(rows)
+    candidate = best_candidate(versioned.rows)
+    return Chosen(candidate.rows, (*notes, *versioned.notes, *candidate.notes))
 
 
-def unfinished_note(runs: pd.DataFrame) -> tuple[str, ...]:
+def unfinished_note(rows: pd.DataFrame) -> tuple[str, ...]:
     """Says how many of the runs diverged or have not ended."""
-    counts = runs["status"].value_counts()
+    counts = rows["status"].value_counts()
     words = {DIVERGED: "diverged", INCOMPLETE: "not ended"}
     parts = [
-        f"{counts[status]} of {_runs(len(runs))} {word}"
+        f"{counts[status]} of {_runs(len(rows))} {word}"
         for status, word in words.items()
         if counts.get(status)
     ]
@@ -107,20 +108,20 @@ def unfinished_note(runs: pd.DataFrame) -> tuple[str, ...]:
 
 
 def average(
-    runs: pd.DataFrame, quantity: str, factor: float = 1.0
+    rows: pd.DataFrame, quantity: str, factor: float = 1.0
 ) -> tuple[Summary | None, str]:
     """Returns the mean over runs, and why there is none where there is none."""
-    if not len(runs):
+    if not len(rows):
         return None, "no runs"
-    summary = summarise([factor * v for v in runs[quantity].astype(float)])
+    summary = summarise([factor * v for v in rows[quantity].astype(float)])
     if summary is not None:
         return summary, ""
-    if not (runs["status"] == FINISHED).any():
-        return None, unfinished_note(runs)[0]
+    if not (rows["status"] == FINISHED).any():
+        return None, unfinished_note(rows)[0]
     return None, f"{quantity.replace('_', ' ')} was not recorded"
 
 
-def settings_of(runs: pd.DataFrame, *, by_noise: bool = False) -> list[Setting]:
+def settings_of(rows: pd.DataFrame, *, by_noise: bool = False) -> list[Setting]:
     """Splits runs by setting: the paper's sizes first, then the small forms.
 
     Args:
@@ -128,66 +129,66 @@ def settings_of(runs: pd.DataFrame, *, by_noise: bool = False) -> list[Setting]:
     """
     settings = []
     keys = ["form", "setting_label", "sweep_setting"]
-    for (form, label, sweep_setting), group in runs.groupby(keys):
+    for (form, label, sweep_setting), group in rows.groupby(keys):
         chosen = one_version(group)
-        same = runs[runs["setting_label"] == label]["sweep_setting"].nunique()
+        same = rows[rows["setting_label"] == label]["sweep_setting"].nunique()
         title = f"{label}, {sweep_setting}" if same > 1 else str(label)
         title += f" ({form})" if form else ""
-        notes = (*chosen.notes, *unfinished_note(chosen.runs))
+        notes = (*chosen.notes, *unfinished_note(chosen.rows))
         notes = tuple(f"{title}: {note}" for note in notes)
         dataset = str(group["dataset"].iloc[0])
-        settings.append(Setting(title, chosen.runs, notes, form, dataset))
+        settings.append(Setting(title, chosen.rows, notes, form, dataset))
     ordered = sorted(settings, key=_paper_order)
     return [part for s in ordered for part in _by_noise(s)] if by_noise else ordered
 
 
 def _paper_order(setting: Setting) -> tuple[str, int, str]:
-    name = str(setting.runs["setting"].iloc[0])
+    name = str(setting.rows["setting"].iloc[0])
     return setting.form, position(name, SETTINGS)[0], setting.title
 
 
 def _by_noise(setting: Setting) -> list[Setting]:
     return [
         setting._replace(
-            runs=group,
+            rows=group,
             title=setting.title + (f", {100 * noise:g}% noise" if noise else ""),
         )
-        for noise, group in setting.runs.groupby("noise", sort=True)
+        for noise, group in setting.rows.groupby("noise", sort=True)
     ]
 
 
-def final_stage(runs: pd.DataFrame) -> pd.DataFrame:
+def final_stage(rows: pd.DataFrame) -> pd.DataFrame:
     """Leaves out the runs of the search stage, if there are others."""
-    final = runs[runs["stage"] == "final"]
-    return final if len(final) else runs
+    final = rows[rows["stage"] == "final"]
+    return final if len(final) else rows
 
 
-def accuracies(runs: pd.DataFrame) -> pd.Series:
+def accuracies(rows: pd.DataFrame) -> pd.Series:
     """Returns test accuracy in %, at the best validation epoch where there is one."""
-    best, last = (runs[quantity].astype(float) for quantity in TEST_ACCURACY)
+    best, last = (rows[quantity].astype(float) for quantity in TEST_ACCURACY)
     return 100 * best.fillna(last)
 
 
-def strengths(runs: pd.DataFrame) -> pd.Series:
+def strengths(rows: pd.DataFrame) -> pd.Series:
     """Returns α, or SAM's radius or mixup's β where that is the method's strength."""
-    strength = runs["coefficient"].astype(float)
-    strength = strength.where(strength > 0, runs["sam_radius"].astype(float))
-    return strength.where(strength > 0, runs["mixup_beta"].astype(float))
+    strength = rows["coefficient"].astype(float)
+    strength = strength.where(strength > 0, rows["sam_radius"].astype(float))
+    return strength.where(strength > 0, rows["mixup_beta"].astype(float))
 
 
-def pairs(runs: pd.DataFrame, x: str, y: str) -> tuple[np.ndarray, np.ndarray]:
+def pairs(rows: pd.DataFrame, x: str, y: str) -> tuple[np.ndarray, np.ndarray]:
     """Returns two columns of the runs that have both."""
-    both = runs[[x, y]].astype(float).dropna()
+    both = rows[[x, y]].astype(float).dropna()
     return both[x].to_numpy(), both[y].to_numpy()
 
 
 def pairs_along_training(
-    runs: pd.DataFrame, metrics: Mapping[int, pd.DataFrame], x: str, y: str
+    rows: pd.DataFrame, metrics: Mapping[int, pd.DataFrame], x: str, y: str
 ) -> tuple[np.ndarray, np.ndarray]:
     """Returns two metrics at all records of all runs that hold both, both positive."""
     frames = [
         frame[[x, y]].dropna()
-        for frame in (metrics[index] for index in runs.index)
+        for frame in (metrics[index] for index in rows.index)
         if x in frame and y in frame
     ]
     if not frames:
@@ -197,16 +198,16 @@ def pairs_along_training(
     return both[x].to_numpy(float), both[y].to_numpy(float)
 
 
-def accuracy_metric(runs: pd.DataFrame, metrics: Mapping[int, pd.DataFrame]) -> str:
+def accuracy_metric(rows: pd.DataFrame, metrics: Mapping[int, pd.DataFrame]) -> str:
     """Returns validation/accuracy, or test/accuracy where nothing was set aside."""
-    has = any("validation/accuracy" in metrics[i] for i in runs.index)
+    has = any("validation/accuracy" in metrics[i] for i in rows.index)
     return "validation/accuracy" if has else "test/accuracy"
 
 
-def drawable(runs: pd.DataFrame) -> pd.DataFrame:
+def drawable(rows: pd.DataFrame) -> pd.DataFrame:
     """Keeps ended runs; all of them where none has ended, and diverged ones alone."""
-    finished = runs[runs["status"] == FINISHED]
-    return finished if len(finished) else runs
+    finished = rows[rows["status"] == FINISHED]
+    return finished if len(finished) else rows
 
 
 def join_notes(notes: Sequence[Sequence[str]]) -> tuple[str, ...]:

@@ -61,9 +61,9 @@ def verdict_on(claim: Claim, rows: pd.DataFrame, runs: Runs) -> Verdict:
 
 def decide_claim(claim: Claim, setting: Setting, runs: Runs) -> Decision | None:
     """Returns what the rule says of a setting; with one seed nothing is decided."""
-    if claim.noise is not None and not (setting.runs["noise"] == claim.noise).all():
+    if claim.noise is not None and not (setting.rows["noise"] == claim.noise).all():
         return None
     decision = claim.rule(setting, runs)
-    if decision is None or final_stage(setting.runs)["seed"].nunique() > 1:
+    if decision is None or final_stage(setting.rows)["seed"].nunique() > 1:
         return decision
     return undecided(decision.reason or "one seed", decision.evidence)

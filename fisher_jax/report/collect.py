@@ -11,6 +11,8 @@ import pandas as pd
 
 from fisher_jax.report.names import method_of, setting_label
 from fisher_jax.run_files import (
+    DIVERGED,
+    FINISHED,
     Record,
     RunFiles,
     command_line,
@@ -21,7 +23,7 @@ from fisher_jax.run_files import (
     read_run,
 )
 
-FINISHED, DIVERGED, INCOMPLETE = "finished", "diverged", "incomplete"
+INCOMPLETE = "incomplete"  # or what result.json says: FINISHED, DIVERGED
 # Of a run that has not finished, only what later records cannot change is told.
 _KNOWN_EARLY = ("early_fisher_trace", "seconds_per_epoch")
 
@@ -34,9 +36,18 @@ _CONFIG_FILE = re.compile(r"--?config=(.*/)?([^/:]+)\.py(?::(.*))?")
 
 
 class Runs(NamedTuple):
-    """Everything read: ``table`` has a row a run, ``metrics`` its records by row."""
+    """Everything read.
 
-    table: pd.DataFrame
+    Attributes:
+        rows: a row a run. What it was: path, experiment, form ("" at the paper's
+            scale), stage of its sweep, method, setting, seed, noise and other keys of
+            its configuration, candidate (all keys but the seed), version of the code.
+            How it ended: status, last_epoch, seconds. What came out:
+            ``run_files.quantities``.
+        metrics: its records, by the row's index.
+    """
+
+    rows: pd.DataFrame
     metrics: Mapping[int, pd.DataFrame]
     problems: tuple[str, ...]  # one line each: what could not be read or used
 
@@ -45,66 +56,66 @@ def load_runs(folders: Iterable[Path]) -> Runs:
     """Reads all runs below the folders; what is damaged is told, not fatal.
 
     A run that was made twice (same configuration, seed and code) counts once, by its
-    fuller copy: a repetition is no independent seed.
+    fuller copy: a repetition is no independent seed. Which experiment a run is of, as
+    items ask for it, says ``describe``.
 
     Raises:
         UserError: a folder does not exist, or there is no run.
     """
-    rows, metrics, problems = [], {}, []
+    described, metrics, problems = [], {}, []
     for index, directory in enumerate(find_runs(folders)):
         run = read_run(directory)
         records = numeric_records(run)
         metrics[index] = pd.DataFrame(records or {"epoch": [], "step": []}, dtype=float)
-        rows.append(describe(run, records))
+        described.append(describe(run, records))
         problems += _damage(run)
-    table = pd.DataFrame(rows)
-    table, repeated = _without_repetitions(table)
+    rows, repeated = _without_repetitions(pd.DataFrame(described))
     if repeated:
         problems.append(
             f"{repeated} repeated runs (same configuration, seed and code as another) "
             "are left out"
         )
-    return Runs(table, {i: metrics[i] for i in table.index}, tuple(problems))
+    return Runs(rows, {i: metrics[i] for i in rows.index}, tuple(problems))
 
 
-def _form(place: Mapping[str, Any], variant: str) -> str:
+def _form(sweep: Mapping[str, Any], variant: str) -> str:
     """Returns the smaller form that a run belongs to, "" at the paper's scale."""
-    if place.get("small"):  # as sweeps wrote it while there was one smaller form
+    if sweep.get("small"):  # as sweeps wrote it while there was one smaller form
         return "small"
-    form = str(place.get("form", variant))
+    form = str(sweep.get("form", variant))
     return form if form in ("small", "medium") else ""
 
 
 def describe(run: RunFiles, records: Sequence[Record]) -> dict[str, Any]:
     """Returns a run's row: identity, version, state, and its quantities.
 
-    The place in a sweep is read from run.json; without one, from the configuration
-    and the recorded command line.
+    Which experiment, form and method it is says run.json, which sweeps write; without
+    one, the configuration and the recorded command line.
     """
     nested = run.config.get("config")
     config = flatten(nested) if isinstance(nested, dict) else {}
-    place, command = run.place, _experiment_of(run)
+    sweep, source = run.sweep, _source_of(run)
     versions = run.config.get("versions")
     versions = versions if isinstance(versions, dict) else {}
     last_epoch = max((record["epoch"] for record in records), default=0.0)
     num_epochs = _number(config.get("train.num_epochs")) or 0.0
     status = run_status(run.result, last_epoch, num_epochs)
-    group = place.get("group") if isinstance(place.get("group"), dict) else {}
+    group = sweep.get("group") if isinstance(sweep.get("group"), dict) else {}
     dataset, model = config.get("dataset.name", "?"), config.get("model.name", "?")
     return {
         "path": str(run.directory),
-        "experiment": str(place.get("experiment") or command[0]),
-        "config_file": command[2],
-        "is_in_sweep": bool(place),
-        "form": _form(place, command[1]),
-        "stage": str(place.get("stage") or "final"),
-        "method": str(place.get("method") or method_of(config, command[1])),
+        "experiment": str(sweep.get("experiment") or source.experiment),
+        "config_file": source.file,
+        "is_in_sweep": bool(sweep),
+        "form": _form(sweep, source.variant),
+        "stage": str(sweep.get("stage") or "final"),
+        "method": str(sweep.get("method") or method_of(config, source.variant)),
         "setting": f"{dataset}_{model}",
-        "sweep_setting": str(place.get("setting") or ""),
+        "sweep_setting": str(sweep.get("setting") or ""),
         "setting_label": setting_label(config),
         "dataset": str(dataset),
         "model": str(model),
-        "seed": _number(config.get("seed", place.get("seed"))),
+        "seed": _number(config.get("seed", sweep.get("seed"))),
         "noise": _number(config.get("dataset.label_noise")) or 0.0,
         "learning_rate": _number(config.get("optimizer.learning_rate")),
         "batch_size": _number(config.get("train.batch_size")),
@@ -172,15 +183,23 @@ def _version_label(config: Mapping[str, Any], versions: Mapping[str, Any]) -> st
     return f"{commit}, jax {versions.get('jax', '?')}"
 
 
-def _experiment_of(run: RunFiles) -> tuple[str, str, str]:
-    """The experiment file's name, its variant, and its path unless in experiments/."""
+class _Source(NamedTuple):
+    """The configuration file that a run was started with."""
+
+    experiment: str  # the file's name without .py
+    variant: str  # what followed the colon
+    file: str  # its path, "" in experiments/
+
+
+def _source_of(run: RunFiles) -> _Source:
+    """Read from the recorded command line; empty where there is none."""
     for word in command_line(run):
         if match := _CONFIG_FILE.fullmatch(word):
             folder = match[1] or ""
             is_ours = folder.rstrip("/").rpartition("/")[2] == "experiments"
             file = "" if is_ours else f"{folder}{match[2]}.py"
-            return match[2], match[3] or "", file
-    return "", "", ""
+            return _Source(match[2], match[3] or "", file)
+    return _Source("", "", "")
 
 
 def _candidate(config: Mapping[str, Any]) -> str:
@@ -192,14 +211,14 @@ def _candidate(config: Mapping[str, Any]) -> str:
     return json.dumps(kept, sort_keys=True, default=str)
 
 
-def _without_repetitions(table: pd.DataFrame) -> tuple[pd.DataFrame, int]:
+def _without_repetitions(rows: pd.DataFrame) -> tuple[pd.DataFrame, int]:
     keys = ["candidate", "seed", "version", "init_from"]
     keys += ["experiment", "form", "stage", "method"]
     # Without a configuration two runs cannot be said to be the same.
-    known = table[table["candidate"] != "{}"]
+    known = rows[rows["candidate"] != "{}"]
     fullest = known.sort_values("last_epoch", ascending=False, kind="stable")
     repeated = fullest.index[fullest.duplicated(keys, keep="first")]
-    return table.drop(index=repeated), len(repeated)
+    return rows.drop(index=repeated), len(repeated)
 
 
 def _damage(run: RunFiles) -> list[str]:

@@ -14,13 +14,6 @@ from fisher_jax.report.claims import Claim
 from fisher_jax.report.collect import Runs
 from fisher_jax.report.tables import Table
 
-# For the caption of what also shows √Tr(F).
-ROOT_REASON = (
-    "The paper's section 4 prints values of another order than its section 3 and than "
-    "mean squared gradient norms of these networks; they look like norms, not squared "
-    "norms. We compute Tr(F) as defined and give its square root for comparison."
-)
-
 
 class FigurePart(NamedTuple):
     """How an item is drawn.
@@ -30,11 +23,14 @@ class FigurePart(NamedTuple):
             sentence on why there is nothing to draw.
         caption: stands below it.
         alt: what is seen, for those who do not see it.
+        shows_fisher_trace: an axis is Tr(F), so that the errors of its estimates are
+            told below.
     """
 
     draw: Callable[[pd.DataFrame, Runs], Drawing | str]
     caption: str
     alt: str
+    shows_fisher_trace: bool = False
 
 
 class TablePart(NamedTuple):

@@ -2,50 +2,22 @@
 
 import base64
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jinja2
 import pandas as pd
 
 from fisher_jax.report import render
 from fisher_jax.report.claims import Finding, Verdict
-from fisher_jax.report.collect import DIVERGED, FINISHED, INCOMPLETE, Runs
+from fisher_jax.report.collect import INCOMPLETE
 from fisher_jax.report.decide import UNDECIDED, by_chance
-from fisher_jax.report.item import Item
+from fisher_jax.report.entry import Entry, Picture, Report
 from fisher_jax.report.names import method_label
 from fisher_jax.report.tables import Cell, Table
+from fisher_jax.run_files import DIVERGED, FINISHED
 
 _KIND = ["experiment", "form", "is_in_sweep", "config_file"]
 MAX_PROBLEMS = 50  # shown; the rest is counted
-
-
-class Picture(NamedTuple):
-    """A figure as it was written."""
-
-    png: Path
-    run_count: int
-    notes: tuple[str, ...]
-    width: int  # pixels
-    height: int
-
-
-class Entry(NamedTuple):
-    """An item and what came of it; ``missing`` says why where nothing did."""
-
-    key: str
-    item: Item
-    verdicts: tuple[Verdict, ...]
-    table: Table | None = None
-    picture: Picture | None = None
-    missing: str = ""
-
-
-class Report(NamedTuple):
-    """Everything that was made."""
-
-    runs: Runs
-    entries: tuple[Entry, ...]
-    command: str
 
 
 def write_page(report: Report, path: Path) -> None:
@@ -63,13 +35,13 @@ def write_page(report: Report, path: Path) -> None:
 
 def page_content(report: Report) -> dict[str, Any]:
     """Returns the template's variables: strings and numbers only."""
-    table = report.runs.table
+    rows = report.runs.rows
     problems = report.runs.problems
     return {
         "command": report.command,
-        "facts": _facts(table),
+        "facts": _facts(rows),
         "chance": chance(report),
-        "items": [_item_content(e, table) for e in report.entries if _is_shown(e)],
+        "items": [_item_content(e, rows) for e in report.entries if _is_shown(e)],
         "missing": [(e.item.name, e.missing) for e in report.entries if e.missing],
         "verdicts": [
             _verdict_content(verdict, entry)
@@ -83,10 +55,10 @@ def page_content(report: Report) -> dict[str, Any]:
             for verdict in entry.verdicts
             if not verdict.findings
         ],
-        "versions": _versions(table),
+        "versions": _versions(rows),
         "problems": problems[:MAX_PROBLEMS],
         "more_problems": max(0, len(problems) - MAX_PROBLEMS),
-        "sweeps": _sweeps(table),
+        "sweeps": _sweeps(rows),
     }
 
 
@@ -159,41 +131,43 @@ def _finding_text(finding: Finding) -> str:
     return f"{finding.setting}{numbers}: {decision.status}{why}"
 
 
-def _facts(table: pd.DataFrame) -> list[tuple[str, str]]:
-    counts = table["status"].value_counts()
+def _facts(rows: pd.DataFrame) -> list[tuple[str, str]]:
+    counts = rows["status"].value_counts()
     ends = [f"{counts.get(FINISHED, 0)} finished"]
     ends += [f"{counts[s]} {w}" for s, w in _OTHER_ENDS if counts.get(s)]
-    devices = table["device"].value_counts()
+    devices = rows["device"].value_counts()
     return [
-        ("Runs", f"{len(table)}: " + ", ".join(ends)),
+        ("Runs", f"{len(rows)}: " + ", ".join(ends)),
         (
             "Experiments",
-            ", ".join(sorted(set(table["experiment"]) - {""})) or "unknown",
+            ", ".join(sorted(set(rows["experiment"]) - {""})) or "unknown",
         ),
-        ("Total time of all runs", duration(float(table["seconds"].sum()))),
+        ("Total time of all runs", duration(float(rows["seconds"].sum()))),
         ("Devices", ", ".join(f"{n} ({c} runs)" for n, c in devices.items())),
-        ("Code versions", str(table["version"].nunique())),
+        ("Code versions", str(rows["version"].nunique())),
     ]
 
 
 _OTHER_ENDS = ((DIVERGED, "diverged"), (INCOMPLETE, "not ended"))
 
 
-def _versions(table: pd.DataFrame) -> list[dict[str, Any]]:
-    rows = []
-    for _, group in table.groupby("version", sort=False):
+def _versions(rows: pd.DataFrame) -> list[dict[str, Any]]:
+    versions = []
+    for _, group in rows.groupby("version", sort=False):
         experiments = ", ".join(sorted(set(group["experiment"]) - {""}))
         label = group["version_label"].iloc[0]
-        rows.append({"label": label, "runs": len(group), "experiments": experiments})
-    return sorted(rows, key=lambda row: -row["runs"])
+        versions.append(
+            {"label": label, "runs": len(group), "experiments": experiments}
+        )
+    return sorted(versions, key=lambda row: -row["runs"])
 
 
-def _sweeps(table: pd.DataFrame) -> list[dict[str, Any]]:
-    rows = []
-    for keys, group in table.groupby(_KIND):
+def _sweeps(rows: pd.DataFrame) -> list[dict[str, Any]]:
+    sweeps = []
+    for keys, group in rows.groupby(_KIND):
         experiment, form, is_in_sweep, file = keys
         counts = group["status"].value_counts()
-        rows.append(
+        sweeps.append(
             {
                 "name": (experiment or "unknown") + (f" ({form})" if form else ""),
                 "runs": len(group),
@@ -207,19 +181,19 @@ def _sweeps(table: pd.DataFrame) -> list[dict[str, Any]]:
                 ),
             }
         )
-    return rows
+    return sweeps
 
 
-def _commands(experiments: tuple[str, ...], table: pd.DataFrame) -> list[str]:
+def _commands(experiments: tuple[str, ...], rows: pd.DataFrame) -> list[str]:
     """The commands of the experiments, () for all, that runs were found of."""
-    found = table[table["experiment"].isin(experiments)] if experiments else table
+    found = rows[rows["experiment"].isin(experiments)] if experiments else rows
     return [
         command_for(name, form=form, is_in_sweep=bool(in_sweep), file=file)
         for name, form, in_sweep, file in sorted(found.groupby(_KIND).groups)
     ]
 
 
-def _item_content(entry: Entry, runs: pd.DataFrame) -> dict[str, Any]:
+def _item_content(entry: Entry, rows: pd.DataFrame) -> dict[str, Any]:
     item = entry.item
     counts = [part.run_count for part in (entry.table, entry.picture) if part]
     return {
@@ -234,7 +208,7 @@ def _item_content(entry: Entry, runs: pd.DataFrame) -> dict[str, Any]:
         "caption": item.figure.caption if item.figure else "",
         "alt": item.figure.alt if item.figure else "",
         "run_count": max(counts),
-        "commands": _commands(item.experiments, runs),
+        "commands": _commands(item.experiments, rows),
     }
 
 

@@ -141,7 +141,7 @@ def _blocks(seeds: Sequence[Hashable]) -> Int[np.ndarray, " N"]:
 def _numbered(values: Sequence[Hashable]) -> Int[np.ndarray, " N"]:
     """Distinct values as 0, 1, 2, ...; every nan is a value of its own."""
     known: dict[Hashable, int] = {}
-    keys = [v if v == v else (place, "nan") for place, v in enumerate(values)]
+    keys = [v if v == v else (index, "nan") for index, v in enumerate(values)]
     return np.array([known.setdefault(key, len(known)) for key in keys], int)
 
 

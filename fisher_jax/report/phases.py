@@ -63,7 +63,7 @@ def varied_settings(
 ) -> list[Setting]:
     """Returns the settings whose first phases differ in ``varied``, with phases."""
     settings = [
-        setting._replace(runs=with_phases(setting.runs, table))
+        setting._replace(rows=with_phases(setting.rows, table))
         for setting in settings_of(rows)
     ]
-    return [s for s in settings if s.runs["varied"].iloc[0] == varied]
+    return [s for s in settings if s.rows["varied"].iloc[0] == varied]

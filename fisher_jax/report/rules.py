@@ -18,7 +18,7 @@ from fisher_jax.report.choose import (
     for_cell,
     strengths,
 )
-from fisher_jax.report.collect import DIVERGED, Runs
+from fisher_jax.report.collect import Runs
 from fisher_jax.report.decide import (
     HOLDS,
     UNDECIDED,
@@ -45,6 +45,7 @@ from fisher_jax.report.values import (
     still_rises,
     with_ratio,
 )
+from fisher_jax.run_files import DIVERGED
 
 FITTED = 98.5  # training accuracy in %: the paper's runs reach "~99% and above"
 CONVERGED = 1e-2  # training loss: the paper's converged runs are "at or below"
@@ -104,9 +105,9 @@ def generalises_better(
         return None
     first, second = (by_seed(chosen, accuracies(chosen)) for chosen in sides.values())
     decision = larger(first, second, names=(method_label(method), method_label(than)))
-    is_noisy = bool((setting.runs["noise"] > 0).any())
+    is_noisy = bool((setting.rows["noise"] > 0).any())
     handicaps = {
-        name: edge_of_grid(setting.runs[setting.runs["method"] == name], chosen)
+        name: edge_of_grid(setting.rows[setting.rows["method"] == name], chosen)
         or ("" if is_noisy else underfitting(chosen, fitted))
         for name, chosen in sides.items()
     }
@@ -136,7 +137,7 @@ def end_alike(
     Args:
         within: percentage points.
     """
-    sides = [for_cell(rows).runs for rows in (one, other)]
+    sides = [for_cell(rows).rows for rows in (one, other)]
     if not all(len(chosen) for chosen in sides):
         return None
     first, second = (by_seed(chosen, accuracies(chosen)) for chosen in sides)
@@ -150,7 +151,7 @@ def correlated(
     setting: Setting, runs: Runs, *, x: str, y: str, varied: str, sign: int
 ) -> Decision | None:
     """Decides whether values of ``varied`` with a larger x have a larger (1) y."""
-    rows = final_stage(setting.runs)
+    rows = final_stage(setting.rows)
     if not len(rows[[x, y]].dropna()):
         return None
     first, second = (rows[name].astype(float).tolist() for name in (x, y))
@@ -164,7 +165,7 @@ def follows(setting: Setting, runs: Runs, *, x: str, y: str) -> Decision | None:
     By a rank correlation over the records of each run; runs of one seed that differ in
     something else count once, by their mean.
     """
-    rows = final_stage(setting.runs)
+    rows = final_stage(setting.rows)
     found = [rank_correlation(runs.metrics[index], x, y) for index in rows.index]
     return along_training(by_seed(rows, pd.Series(found, index=rows.index)), 1)
 
@@ -178,7 +179,7 @@ def early_goes_with_better(
     """
     x, y = "early_fisher_trace", "best_test_accuracy"
     decision = correlated(setting, runs, x=x, y=y, varied=varied, sign=-1)
-    why = underfitting_value(final_stage(setting.runs), varied)
+    why = underfitting_value(final_stage(setting.rows), varied)
     return None if decision is None else withheld(decision, why)
 
 
@@ -195,7 +196,7 @@ def most_fit(
         quantity: the training accuracy that is compared.
         methods: whose runs count, each at its best strength; None: all runs.
     """
-    rows = setting.runs
+    rows = setting.rows
     if methods is not None:
         rows = pd.concat([chosen_runs(setting, method) for method in methods])
     percent = 100 * rows[quantity].astype(float).dropna()
@@ -253,7 +254,7 @@ def phase_one_ends_flatter(
 
     None where another key was varied, or one of the two has no run.
     """
-    phased = with_phases(final_stage(setting.runs), runs.table)
+    phased = with_phases(final_stage(setting.rows), runs.rows)
     first = phased[phased["phase"] == 1]
     if phased["varied"].iloc[0] != varied or set(first["start"]) != {"high", "low"}:
         return None
@@ -298,12 +299,12 @@ def _continued(
     setting: Setting, runs: Runs, varied: str, quantity: str
 ) -> tuple[dict[Hashable, float], dict[Hashable, float], str] | None:
     """A quantity after HIGH and after LOW by first phase, and what did not converge."""
-    phased = with_phases(final_stage(setting.runs), runs.table)
+    phased = with_phases(final_stage(setting.rows), runs.rows)
     second = phased[phased["phase"] == 2]
     if phased["varied"].iloc[0] != varied or set(second["start"]) != {"high", "low"}:
         return None
     groups = [second[second["start"] == start] for start in ("high", "low")]
-    high, low = (_by_first_phase(group, runs.table, quantity) for group in groups)
+    high, low = (_by_first_phase(group, runs.rows, quantity) for group in groups)
     losses = (unconverged(last_of(group, runs, "train/loss")) for group in groups)
     reasons = [
         f"after {start}: {why}"

@@ -14,21 +14,21 @@ FIRST_NETWORKS = ("vgg11", "simple_cnn")
 LETTERS = {"learning_rate": "η", "batch_size": "S"}
 
 
-def by_seed(runs: pd.DataFrame, values: pd.Series) -> dict[Hashable, float]:
+def by_seed(rows: pd.DataFrame, values: pd.Series) -> dict[Hashable, float]:
     """Returns values by their run's seed, the mean where a seed has several.
 
     Runs without a seed count by themselves.
     """
     keys = [
         f"run {index}" if pd.isna(seed) else f"seed {seed:g}"
-        for index, seed in runs["seed"].items()
+        for index, seed in rows["seed"].items()
     ]
     return dict(values.astype(float).groupby(keys).mean())
 
 
 def chosen_runs(setting: Setting, method: str) -> pd.DataFrame:
     """Returns a method's runs at its best strength, as a table's cell has them."""
-    return for_cell(setting.runs[setting.runs["method"] == method]).runs
+    return for_cell(setting.rows[setting.rows["method"] == method]).rows
 
 
 def extremes(
@@ -39,7 +39,7 @@ def extremes(
     Args:
         first: the end that comes first: "smallest" or "largest".
     """
-    rows = final_stage(setting.runs)
+    rows = final_stage(setting.rows)
     values = sorted(set(rows[varied].dropna()), reverse=first == "largest")
     if len(values) < 2:
         return None
@@ -124,4 +124,4 @@ def with_ratio(rows: pd.DataFrame, runs: Runs) -> Runs:
 
 def is_second_network(setting: Setting) -> bool:
     """Whether its network is another than VGG-11, or SimpleCNN in its place."""
-    return str(setting.runs["model"].iloc[0]) not in FIRST_NETWORKS
+    return str(setting.rows["model"].iloc[0]) not in FIRST_NETWORKS

@@ -16,9 +16,6 @@ from fisher_jax.run_files import flatten
 
 Record = dict[str, float | int | None]
 
-FINISHED = "finished"
-DIVERGED = "diverged"
-
 
 @contextmanager
 def open_workdir(directory: Path, warn: Callable[[str], None]) -> Iterator[None]:

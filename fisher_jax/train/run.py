@@ -13,7 +13,7 @@ from fisher_jax import parallel, startup
 from fisher_jax.data.cache import default_cache_dir
 from fisher_jax.errors import UserError, one_line
 from fisher_jax.liveness import watch_processes
-from fisher_jax.run_files import quantities
+from fisher_jax.run_files import DIVERGED, FINISHED, quantities
 from fisher_jax.train import checkpoints, loop, records, restoring
 from fisher_jax.train.assemble import build, load_data
 from fisher_jax.train.checkpoints import Snapshot
@@ -111,7 +111,7 @@ def _run_in_workdir(
         with opened as (session, snapshot):
             try:
                 loop.train(plan, snapshot, session)
-                status, steps = records.FINISHED, plan.schedule.total_steps
+                status, steps = FINISHED, plan.schedule.total_steps
             except loop.Stopped as stopped:
                 console.print(
                     f"Saved at step {stopped.step}; the same command continues from "
@@ -120,7 +120,7 @@ def _run_in_workdir(
                 return stop.exit_code
             except loop.Diverged as error:
                 _print_divergence(console, error, session.manager)
-                status, steps = records.DIVERGED, 0
+                status, steps = DIVERGED, 0
                 if session.records:
                     steps = int(session.records[-1]["step"] or 0)
             if session.tracker is not None:
@@ -134,7 +134,7 @@ def _run_in_workdir(
             result = {"status": status, **measured, "steps": steps}
             records.write_json(directory / "result.json", result)
             _print_result(console, result, directory)
-    return EXIT_FINISHED if status == records.FINISHED else EXIT_DIVERGED
+    return EXIT_FINISHED if status == FINISHED else EXIT_DIVERGED
 
 
 def _enter(
@@ -233,7 +233,7 @@ def _session(
 
 def _report_earlier_end(console: Console, directory: Path) -> int:
     result = records.read_json(directory / "result.json")
-    diverged = result.get("status") == records.DIVERGED
+    diverged = result.get("status") == DIVERGED
     console.print(
         f"This run has already {'diverged' if diverged else 'finished'}; its result is "
         f"{directory / 'result.json'} (remove that file to run again)."

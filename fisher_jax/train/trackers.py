@@ -23,6 +23,7 @@ from tensorboardX.proto.event_pb2 import Event, SessionLog
 from tensorboardX.summary import scalar
 
 from fisher_jax.errors import UserError, one_line
+from fisher_jax.run_files import DIVERGED, FINISHED
 from fisher_jax.train.records import write_json
 
 TRACKERS = ("tensorboard", "wandb", "mlflow")
@@ -292,7 +293,7 @@ class MLflow:
     def end(self, status: str) -> None:
         """Tells the store how the run ended; one that goes on stays RUNNING."""
         self._send()
-        states = {"finished": "FINISHED", "diverged": "FAILED"}
+        states = {FINISHED: "FINISHED", DIVERGED: "FAILED"}
         try:
             self._client.set_terminated(self._id, states[status])
         except self._error as error:

@@ -20,13 +20,13 @@ def test_a_mean_curve_by_hand(tmp_path):
         config = {"config": {"seed": seed, "train": {"num_epochs": 1}}}
         (path / "config.json").write_text(json.dumps(config))
     runs = load_runs([tmp_path])
-    curve = mean_curve(runs.table, runs.metrics, "x", factor=10)
+    curve = mean_curve(runs.rows, runs.metrics, "x", factor=10)
     np.testing.assert_allclose(curve.mean, [20, 50])
     np.testing.assert_allclose(curve.std, [10 * 2**0.5, 20 * 2**0.5])
-    smoothed = mean_curve(runs.table, runs.metrics, "x", decay=0.5)
+    smoothed = mean_curve(runs.rows, runs.metrics, "x", decay=0.5)
     # (0.5 * 1 + 3) / 1.5 and (0.5 * 3 + 7) / 1.5
     np.testing.assert_allclose(smoothed.mean, [2, (3.5 / 1.5 + 8.5 / 1.5) / 2])
-    assert mean_curve(runs.table, runs.metrics, "y") is None
+    assert mean_curve(runs.rows, runs.metrics, "y") is None
 
 
 def test_curves_average_ended_runs_only_where_there_are_some(tmp_path):
@@ -36,9 +36,9 @@ def test_curves_average_ended_runs_only_where_there_are_some(tmp_path):
             tmp_path / str(seed), experiment="e", changes=changes, until_epoch=until
         )
     runs = load_runs([tmp_path])
-    whole = mean_curve(runs.table, runs.metrics, "trace/fisher")
+    whole = mean_curve(runs.rows, runs.metrics, "trace/fisher")
     assert list(whole.x) == [0, 1, 2, 3]
-    broken = runs.table[runs.table["status"] == "incomplete"]
+    broken = runs.rows[runs.rows["status"] == "incomplete"]
     assert list(mean_curve(broken, runs.metrics, "trace/fisher").x) == [0, 1]
 
 
@@ -63,21 +63,16 @@ def one_run(folder):
 
 def test_the_band_of_one_run_is_its_standard_error(tmp_path):
     runs = one_run(tmp_path)
-    curve = mean_curve(runs.table, runs.metrics, "trace/fisher", factor=10)
+    curve = mean_curve(runs.rows, runs.metrics, "trace/fisher", factor=10)
     np.testing.assert_allclose(curve.mean, [20, 100, 40])
     np.testing.assert_allclose(curve.std, [5, 10, 30])
-    smoothed = mean_curve(runs.table, runs.metrics, "trace/fisher", decay=0.5)
+    smoothed = mean_curve(runs.rows, runs.metrics, "trace/fisher", decay=0.5)
     assert not smoothed.std.any()
 
 
 def test_a_figure_with_traces_says_their_draw_and_error(tmp_path):
     runs = one_run(tmp_path)
-    figure, ((axes,),) = canvas.new_figure(1, 1)
-    canvas.label_axes(axes, "", "epoch", "loss")
-    assert not canvas.shows_fisher_trace(figure)
-    canvas.label_axes(axes, "", "epoch", "Tr(F)")
-    assert canvas.shows_fisher_trace(figure)
-    (note,) = draw_notes(runs.table, runs)
+    (note,) = draw_notes(runs.rows, runs)
     assert "sampled labels" in note
     # Of 10%, 25% and 75%.
     assert "below 25%, 95 in 100 below 70%" in note

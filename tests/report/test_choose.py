@@ -38,7 +38,7 @@ def test_two_versions_are_never_averaged_and_it_is_said():
         {"version": "b", "version_label": "bbbb", "test_accuracy": 0.6},
     )
     chosen = one_version(table)
-    assert list(chosen.runs["test_accuracy"]) == [0.8, 0.6]
+    assert list(chosen.rows["test_accuracy"]) == [0.8, 0.6]
     assert chosen.notes == (
         "1 run by other code (aaaa) not averaged with 2 runs by bbbb",
     )
@@ -46,7 +46,7 @@ def test_two_versions_are_never_averaged_and_it_is_said():
 
 def test_of_equally_many_the_version_that_got_further_is_taken():
     table = runs({"version": "a", "last_epoch": 3}, {"version": "b", "last_epoch": 10})
-    assert list(one_version(table).runs["version"]) == ["b"]
+    assert list(one_version(table).rows["version"]) == ["b"]
 
 
 def test_the_candidate_with_the_best_mean_validation_accuracy_is_taken():
@@ -57,7 +57,7 @@ def test_the_candidate_with_the_best_mean_validation_accuracy_is_taken():
         {"candidate": "y", "best_validation_accuracy": 0.8},
     )
     chosen = best_candidate(table)
-    assert set(chosen.runs["candidate"]) == {"y"}
+    assert set(chosen.rows["candidate"]) == {"y"}
     assert chosen.notes == ("best of 2 candidates by validation accuracy",)
 
 
@@ -67,7 +67,7 @@ def test_without_validation_the_note_says_that_test_accuracy_chose():
         {"candidate": "y", "best_test_accuracy": 0.5},
     )
     chosen = best_candidate(table)
-    assert set(chosen.runs["candidate"]) == {"x"}
+    assert set(chosen.rows["candidate"]) == {"x"}
     assert "test (no validation)" in chosen.notes[0]
 
 
@@ -76,7 +76,7 @@ def test_final_runs_are_taken_before_those_of_the_search():
         {"stage": "search", "test_accuracy": 0.9},
         {"stage": "final", "test_accuracy": 0.7},
     )
-    assert list(for_cell(table).runs["test_accuracy"]) == [0.7]
+    assert list(for_cell(table).rows["test_accuracy"]) == [0.7]
     only_search = for_cell(table[table["stage"] == "search"])
     assert only_search.notes == ("from the search stage; no final runs",)
 

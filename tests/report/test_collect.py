@@ -22,7 +22,7 @@ def run(tmp_path):
 
 
 def row_of(folder):
-    table = load_runs([folder]).table
+    table = load_runs([folder]).rows
     assert len(table) == 1
     return table.iloc[0]
 
@@ -77,13 +77,13 @@ def test_unreadable_lines_and_files_are_counted_and_named(run):
         file.write(b'\xff\xfe\n[1, 2]\n"text"\n{"step": 9}\n{"step": 500, "epo')
     (run / "result.json").write_text("{")
     runs = load_runs([run])
-    assert runs.table["unreadable_lines"].iloc[0] == 5
+    assert runs.rows["unreadable_lines"].iloc[0] == 5
     assert runs.problems == (
         f"{run}: 5 unreadable lines of metrics.jsonl skipped",
         f"{run}: result.json is not readable",
     )
     # Its records reach the end, so it counts as finished all the same.
-    assert runs.table["status"].iloc[0] == "finished"
+    assert runs.rows["status"].iloc[0] == "finished"
 
 
 @pytest.mark.parametrize("content", ["", "[]", "{}", '{"config": 3}', "nonsense"])
@@ -123,11 +123,11 @@ def test_the_same_run_twice_is_no_second_seed(run, tmp_path):
         until_epoch=2,
     )
     runs = load_runs([tmp_path])
-    assert list(runs.table["last_epoch"]) == [4]
+    assert list(runs.rows["last_epoch"]) == [4]
     assert runs.problems[-1].startswith("1 repeated runs")
     other_code = {"experiment": "table1", "method": "fp", "commit": "f" * 40}
     write_run(tmp_path / "new code", changes=CNN | FP, **other_code)
-    assert len(load_runs([tmp_path]).table) == 2
+    assert len(load_runs([tmp_path]).rows) == 2
 
 
 def test_commits_of_the_same_code_are_one_version(tmp_path):
@@ -142,9 +142,9 @@ def test_commits_of_the_same_code_are_one_version(tmp_path):
         )
         config = json.loads((path / "config.json").read_text())
         (path / "config.json").write_text(json.dumps({**config, "code_hash": code}))
-    rows = load_runs([tmp_path]).table
+    rows = load_runs([tmp_path]).rows
     kept = one_version(rows)
-    assert list(kept.runs["seed"]) == [0, 1]
+    assert list(kept.rows["seed"]) == [0, 1]
     (note,) = kept.notes
     assert note.startswith("1 run by other code (bbbbbbbb+changes (2345), jax")
 
@@ -167,7 +167,7 @@ def test_links_are_followed_but_not_in_circles(run, tmp_path):
 def test_an_empty_run_directory_is_read_as_empty(tmp_path):
     (tmp_path / "metrics.jsonl").write_text("")
     runs = load_runs([tmp_path])
-    assert runs.table["status"].iloc[0] == "incomplete"
+    assert runs.rows["status"].iloc[0] == "incomplete"
     assert runs.problems == (f"{tmp_path}: no records",)
 
 

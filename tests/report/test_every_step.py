@@ -55,6 +55,6 @@ def test_peaks_of_single_steps(small, large, status):
 
 def test_one_rate_is_no_comparison():
     setting, runs = runs_of(PEAKED, PEAKED)
-    one = setting._replace(runs=setting.runs.iloc[:3])
+    one = setting._replace(rows=setting.rows.iloc[:3])
     found = peak_is_higher(one, runs, varied="learning_rate", higher="smallest")
     assert found is None

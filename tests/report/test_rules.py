@@ -167,7 +167,7 @@ def test_a_correlation_across_settings_takes_single_runs():
         ]
     )
     columns = {"x": "x", "y": "y", "varied": "learning_rate"}
-    one = setting()._replace(runs=frame)
+    one = setting()._replace(rows=frame)
     assert correlated(one, NONE, **columns, sign=-1).status == "holds"
     assert correlated(one, NONE, **columns, sign=1).status == "fails"
     frame["y"] = np.nan
@@ -190,14 +190,14 @@ def _along(slopes):
 
 def test_one_coefficient_a_run_and_one_run_a_seed():
     frame = pd.DataFrame([*rows("baseline", LOW), *rows("baseline", LOW)])
-    one = setting()._replace(runs=frame)
+    one = setting()._replace(rows=frame)
     metrics = _along([1.0] * 6)
     metrics[5].loc[9, "y"] = 63.0  # or all six would be the same
     runs = Runs(frame, metrics, ())
     decision = follows(one, runs, x="x", y="y")
     assert decision.status == "holds"
     assert decision.evidence.endswith("n = 3")
-    single = one._replace(runs=frame.iloc[[0, 3]])
+    single = one._replace(rows=frame.iloc[[0, 3]])
     assert "1 run, at least 3" in follows(single, runs, x="x", y="y").reason
 
 

@@ -33,10 +33,10 @@ def _by_method(rows: pd.DataFrame) -> list[Setting]:
     return [
         setting._replace(
             title=f"{setting.title}, {method_label(method)}",
-            runs=setting.runs[setting.runs["method"] == method],
+            rows=setting.rows[setting.rows["method"] == method],
         )
         for setting in settings_of(rows)
-        for method in canvas.in_method_order(list(setting.runs["method"]))
+        for method in canvas.in_method_order(list(setting.rows["method"]))
     ]
 
 
@@ -58,10 +58,10 @@ def _draw(rows: pd.DataFrame, runs: Runs) -> Drawing:
     names = _estimators(rows, runs.metrics)
     for axes, setting in zip(all_axes, settings, strict=True):
         axes.set_yscale("log")
-        for place, name in enumerate(names):
-            curve = canvas.mean_curve(setting.runs, runs.metrics, name)
-            marker = canvas.MARKERS[place % len(canvas.MARKERS)]
-            colour, label = _COLOURS[place % len(_COLOURS)], canvas.plain(_label(name))
+        for index, name in enumerate(names):
+            curve = canvas.mean_curve(setting.rows, runs.metrics, name)
+            marker = canvas.MARKERS[index % len(canvas.MARKERS)]
+            colour, label = _COLOURS[index % len(_COLOURS)], canvas.plain(_label(name))
             canvas.draw_curve(
                 axes, curve, marker=marker, ms=2.5, color=colour, label=label
             )
@@ -78,8 +78,8 @@ def _fill(rows: pd.DataFrame, runs: Runs) -> Table:
     lines = []
     settings = _by_method(rows)
     for setting in settings:
-        frames = [runs.metrics[index] for index in setting.runs.index]
-        for name in _estimators(setting.runs, runs.metrics):
+        frames = [runs.metrics[index] for index in setting.rows.index]
+        for name in _estimators(setting.rows, runs.metrics):
             errors = pd.concat([f[name] for f in frames if name in f]).dropna()
             if len(errors):
                 median, largest = float(np.median(errors)), float(errors.max())

@@ -18,7 +18,7 @@ from fisher_jax.report.choose import (
     strengths,
 )
 from fisher_jax.report.claims import Claim
-from fisher_jax.report.collect import DIVERGED, Runs
+from fisher_jax.report.collect import Runs
 from fisher_jax.report.decide import LEVEL, Difference, difference, holm
 from fisher_jax.report.item import FigurePart, Item, TablePart
 from fisher_jax.report.names import METHODS, method_label, position
@@ -27,6 +27,7 @@ from fisher_jax.report.rules import generalises_better
 from fisher_jax.report.statistics import summarise
 from fisher_jax.report.tables import Row, Table
 from fisher_jax.report.values import by_seed
+from fisher_jax.run_files import DIVERGED
 
 COLLAPSE = 5.0  # percentage points below no penalty
 
@@ -35,8 +36,8 @@ def _draw(rows: pd.DataFrame, runs: Runs) -> Drawing:
     settings = settings_of(rows, by_noise=True)
     figure, all_axes = canvas.new_panels(len(settings), height=2.3)
     for axes, setting in zip(all_axes, settings, strict=True):
-        for method in canvas.in_method_order(list(setting.runs["method"])):
-            _draw_method(axes, setting.runs, method)
+        for method in canvas.in_method_order(list(setting.rows["method"])):
+            _draw_method(axes, setting.rows, method)
         axes.set_xscale("log")
         # Three panels stand in a row, and a line would reach into the next one.
         axes.set_title(canvas.plain(setting.title).replace(", ", ",\n", 1))
@@ -47,8 +48,8 @@ def _draw(rows: pd.DataFrame, runs: Runs) -> Drawing:
     return Drawing(figure, len(rows), canvas.notes_of(settings))
 
 
-def _draw_method(axes: Axes, runs: pd.DataFrame, method: str) -> None:
-    group = runs[runs["method"] == method]
+def _draw_method(axes: Axes, rows: pd.DataFrame, method: str) -> None:
+    group = rows[rows["method"] == method]
     line, label = canvas.method_line(method), canvas.method_text(method)
     strength_of = strengths(group)
     if not (strength_of > 0).any():
@@ -79,7 +80,7 @@ def _draw_method(axes: Axes, runs: pd.DataFrame, method: str) -> None:
 def _fill(rows: pd.DataFrame, runs: Runs) -> Table:
     """Every method at its own best strength, with the difference to FP."""
     settings = settings_of(rows, by_noise=True)
-    lines = [(s.title, line) for s in settings for line in _lines(s.runs)]
+    lines = [(s.title, line) for s in settings for line in _lines(s.rows)]
     tested = [line.minus_fp for _, line in lines if line.minus_fp is not None]
     corrected = iter(holm([found.p_value(0.0) for found in tested]))
     filled = [
@@ -117,10 +118,10 @@ class _Line(NamedTuple):
         )
 
 
-def _lines(runs: pd.DataFrame) -> Iterator[_Line]:
-    methods = sorted(set(runs["method"]), key=lambda m: position(m, METHODS))
+def _lines(rows: pd.DataFrame) -> Iterator[_Line]:
+    methods = sorted(set(rows["method"]), key=lambda m: position(m, METHODS))
     best = {
-        method: best_candidate(final_stage(runs[runs["method"] == method])).runs
+        method: best_candidate(final_stage(rows[rows["method"] == method])).rows
         for method in methods
     }
     plain = None
@@ -136,7 +137,7 @@ def _lines(runs: pd.DataFrame) -> Iterator[_Line]:
             summary_text(summary, 2),
             summary.n if summary else 0,
             _minus(kept, best.get("fp")) if method != "fp" else None,
-            _collapse(runs[runs["method"] == method], plain and plain.mean),
+            _collapse(rows[rows["method"] == method], plain and plain.mean),
         )
 
 
@@ -147,12 +148,12 @@ def _minus(kept: pd.DataFrame, fp: pd.DataFrame | None) -> Difference | None:
     return None if isinstance(found, str) else found
 
 
-def _collapse(runs: pd.DataFrame, plain: float | None) -> str:
-    strength_of = strengths(runs)
+def _collapse(rows: pd.DataFrame, plain: float | None) -> str:
+    strength_of = strengths(rows)
     if plain is None or not (strength_of > 0).any():
         return ""
     for strength in sorted(set(strength_of[strength_of > 0])):
-        at_strength = runs[strength_of == strength]
+        at_strength = rows[strength_of == strength]
         summary = summarise(list(accuracies(at_strength)))
         diverged = (at_strength["status"] == DIVERGED).all()
         if diverged or (summary and summary.mean < plain - COLLAPSE):

@@ -9,34 +9,35 @@ from fisher_jax.report import canvas
 from fisher_jax.report.canvas import Drawing
 from fisher_jax.report.choose import Setting, settings_of
 from fisher_jax.report.claims import Claim
-from fisher_jax.report.collect import DIVERGED, Runs
+from fisher_jax.report.collect import Runs
 from fisher_jax.report.decide import Decision, difference, larger
 from fisher_jax.report.item import FigurePart, Item, TablePart
 from fisher_jax.report.names import METHODS, method_label, position
 from fisher_jax.report.render import interval_text, summary_text
 from fisher_jax.report.statistics import summarise
 from fisher_jax.report.tables import Row, Table
+from fisher_jax.run_files import DIVERGED
 
 PERIOD = 10  # the paper's f
 
 
-def _last_accuracy(runs: pd.DataFrame) -> pd.Series:
+def _last_accuracy(rows: pd.DataFrame) -> pd.Series:
     """Test accuracy in % after the last epoch; 0 of a run that diverged."""
-    accuracy = 100 * runs["test_accuracy"].astype(float)
-    return accuracy.mask(runs["status"] == DIVERGED, 0.0)
+    accuracy = 100 * rows["test_accuracy"].astype(float)
+    return accuracy.mask(rows["status"] == DIVERGED, 0.0)
 
 
-def _over_strengths(runs: pd.DataFrame) -> dict[Hashable, float]:
+def _over_strengths(rows: pd.DataFrame) -> dict[Hashable, float]:
     """The mean over the strengths by seed, of seeds that have them all."""
-    both = [runs["seed"], runs["coefficient"]]
-    table = _last_accuracy(runs).groupby(both).mean().unstack()
+    both = [rows["seed"], rows["coefficient"]]
+    table = _last_accuracy(rows).groupby(both).mean().unstack()
     return dict(table.mean(axis=1, skipna=False).dropna())
 
 
-def _kinds(runs: pd.DataFrame) -> dict[tuple[str, float], pd.DataFrame]:
+def _kinds(rows: pd.DataFrame) -> dict[tuple[str, float], pd.DataFrame]:
     """The penalised runs of each method at each f, in the methods' order."""
     kinds = dict(
-        list(runs[runs["coefficient"] > 0].groupby(["method", "update_every"]))
+        list(rows[rows["coefficient"] > 0].groupby(["method", "update_every"]))
     )
     order = sorted(kinds, key=lambda kind: (position(kind[0], METHODS), -kind[1]))
     return {kind: kinds[kind] for kind in order}
@@ -46,10 +47,10 @@ def _draw(rows: pd.DataFrame, runs: Runs) -> Drawing:
     settings = settings_of(rows, by_noise=True)
     figure, all_axes = canvas.new_panels(len(settings), height=2.6)
     for axes, setting in zip(all_axes, settings, strict=True):
-        kinds = _kinds(setting.runs)
-        for place, ((method, every), group) in enumerate(kinds.items()):
+        kinds = _kinds(setting.rows)
+        for index, ((method, every), group) in enumerate(kinds.items()):
             # Sideways, or error bars would hide each other.
-            apart = 1.03 ** (place - (len(kinds) - 1) / 2)
+            apart = 1.03 ** (index - (len(kinds) - 1) / 2)
             means = _last_accuracy(group).groupby(group["coefficient"])
             line = canvas.method_line(method)
             label = canvas.method_text(method)
@@ -78,7 +79,7 @@ def _fill(rows: pd.DataFrame, runs: Runs) -> Table:
     settings = settings_of(rows, by_noise=True)
     lines = []
     for setting in settings:
-        kinds = _kinds(setting.runs)
+        kinds = _kinds(setting.rows)
         fp = kinds.get(("fp", PERIOD))
         for (method, every), group in kinds.items():
             other = None if group is fp else fp
@@ -102,7 +103,7 @@ def _cells(group: pd.DataFrame, other: pd.DataFrame | None) -> tuple[str, ...]:
 
 
 def _is_steadier(setting: Setting, runs: Runs, *, method: str) -> Decision | None:
-    kinds = _kinds(setting.runs)
+    kinds = _kinds(setting.rows)
     groups, whole = (kinds.get((name, PERIOD)) for name in (f"{method}_groups", method))
     if groups is None or whole is None:
         return None

@@ -3,7 +3,7 @@
 import pandas as pd
 
 from fisher_jax.report import canvas
-from fisher_jax.report.canvas import Drawing
+from fisher_jax.report.canvas import ROOT_REASON, Drawing
 from fisher_jax.report.choose import (
     Setting,
     accuracies,
@@ -14,7 +14,7 @@ from fisher_jax.report.choose import (
 from fisher_jax.report.claims import Claim
 from fisher_jax.report.collect import Runs
 from fisher_jax.report.decide import Decision, larger, ratio_below
-from fisher_jax.report.item import ROOT_REASON, FigurePart, Item
+from fisher_jax.report.item import FigurePart, Item
 from fisher_jax.report.values import by_seed, extremes
 
 
@@ -23,11 +23,11 @@ def _draw(rows: pd.DataFrame, runs: Runs) -> Drawing:
     settings = settings_of(rows)
     figure, all_axes = canvas.new_figure(len(settings), 2, height=2.0)
     for setting, (left, right) in zip(settings, all_axes, strict=True):
-        colours = canvas.ordered_colours(list(setting.runs["learning_rate"]))
-        accuracy = accuracy_metric(setting.runs, runs.metrics)
+        colours = canvas.ordered_colours(list(setting.rows["learning_rate"]))
+        accuracy = accuracy_metric(setting.rows, runs.metrics)
         # The large rate is good, as the paper draws it: blue for large, red for small.
         flipped = dict(zip(colours, reversed(list(colours.values())), strict=True))
-        for rate, group in setting.runs.groupby("learning_rate", sort=True):
+        for rate, group in setting.rows.groupby("learning_rate", sort=True):
             line = {"color": flipped[rate], "label": f"η = {rate:.3g}"}
             curve = canvas.mean_curve(group, runs.metrics, accuracy, factor=100)
             canvas.draw_curve(left, curve, **line)
@@ -69,6 +69,7 @@ ITEM = Item(
         f"seeds, bands one standard deviation. Not smoothed. {ROOT_REASON}",
         "Two panels against epoch: accuracy on the left and Tr(F) on the right, a line "
         "for each of the two learning rates.",
+        shows_fisher_trace=True,
     ),
     claims=(
         Claim(

@@ -27,21 +27,21 @@ def _draw(rows: pd.DataFrame, runs: Runs) -> Drawing | str:
     if not settings:
         return "no runs with 25% noisy labels"
     figure, all_axes = canvas.new_figure(len(settings), len(PENALISED), height=2.1)
-    coefficients = pd.concat([setting.runs["coefficient"] for setting in settings])
+    coefficients = pd.concat([setting.rows["coefficient"] for setting in settings])
     colours = canvas.coefficient_colours(figure, all_axes, list(coefficients.dropna()))
     for setting, line in zip(settings, all_axes, strict=True):
         for method, axes in zip(PENALISED, line, strict=True):
-            shown = setting.runs["method"].isin((method, *REFERENCES))
+            shown = setting.rows["method"].isin((method, *REFERENCES))
             axes.axhline(0, color="#BBBBBB", linewidth=0.7, zorder=0)
             draw_coefficients(
-                axes, setting.runs[shown], runs, METRIC, colours, 1.0, linestyle="-"
+                axes, setting.rows[shown], runs, METRIC, colours, 1.0, linestyle="-"
             )
             canvas.label_axes(axes, "", "epoch", "cosine of g$_n$ and g$_c$")
             title = f"{canvas.plain(setting.title)}: {canvas.method_text(method)}"
             axes.set_title(title)
             axes.set_ylim(-1, 1)
     canvas.legend_below(figure, *all_axes.flat)
-    count = sum(len(setting.runs) for setting in settings)
+    count = sum(len(setting.rows) for setting in settings)
     return Drawing(figure, count, canvas.notes_of(settings))
 
 
@@ -70,7 +70,7 @@ def _is_negative(setting: Setting, runs: Runs, *, method: str) -> Decision | Non
 def _falls_with_strength(
     setting: Setting, runs: Runs, *, method: str
 ) -> Decision | None:
-    rows = setting.runs[setting.runs["method"].isin((method, "baseline"))]
+    rows = setting.rows[setting.rows["method"].isin((method, "baseline"))]
     strength = rows["coefficient"].astype(float).tolist()
     cosines = early_cosine(rows, runs)
     if not cosines.notna().any() or len(set(strength)) < 2:

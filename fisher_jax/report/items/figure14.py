@@ -51,11 +51,11 @@ def _draw(rows: pd.DataFrame, runs: Runs) -> Drawing:
     parts = figure.subfigures(num_rows, columns, squeeze=False)
     for part, setting in zip(parts.flat, settings, strict=False):
         axes = part.subplots()
-        varied = _varied(setting.runs)
+        varied = _varied(setting.rows)
         axes.set_yscale("log")
-        values = setting.runs[varied].dropna()
+        values = setting.rows[varied].dropna()
         for value, colour in canvas.ordered_colours(list(values)).items():
-            group = setting.runs[setting.runs[varied] == value]
+            group = setting.rows[setting.rows[varied] == value]
             curve = canvas.mean_curve(group, runs.metrics, "trace/hessian")
             label = (
                 f"{LETTERS[varied]} = {value:g}: {_ends(setting, group, runs, value)}"
@@ -68,8 +68,8 @@ def _draw(rows: pd.DataFrame, runs: Runs) -> Drawing:
     return Drawing(figure, len(rows), canvas.notes_of(settings))
 
 
-def _varied(runs: pd.DataFrame) -> str:
-    is_rate = runs["learning_rate"].nunique() > runs["batch_size"].nunique()
+def _varied(rows: pd.DataFrame) -> str:
+    is_rate = rows["learning_rate"].nunique() > rows["batch_size"].nunique()
     return "learning_rate" if is_rate else "batch_size"
 
 
@@ -138,7 +138,7 @@ def rank_agreement(table: Float[np.ndarray, "values epochs"]) -> float:
 
 
 def _keep_their_order(setting: Setting, runs: Runs) -> Decision | None:
-    rows = final_stage(setting.runs)
+    rows = final_stage(setting.rows)
     varied = _varied(rows)
     sets = sets_of(rows, varied)
     lowest = {}
@@ -152,7 +152,7 @@ def _keep_their_order(setting: Setting, runs: Runs) -> Decision | None:
 
 
 def _agree_across(setting: Setting, runs: Runs) -> Decision | None:
-    rows = final_stage(setting.runs)
+    rows = final_stage(setting.rows)
     varied = _varied(rows)
     sets = sets_of(rows, varied)
     across, within = {}, {}
@@ -166,7 +166,7 @@ def _agree_across(setting: Setting, runs: Runs) -> Decision | None:
 
 
 def _is_more_accurate(setting: Setting, runs: Runs) -> Decision | None:
-    rows = final_stage(setting.runs)
+    rows = final_stage(setting.rows)
     varied = _varied(rows)
     sides: Mapping[str, dict[Hashable, float]] = {
         name: by_seed(group, 100 * group["best_test_accuracy"].astype(float))
@@ -183,7 +183,7 @@ def _if_converged(rule: Rule) -> Rule:
 
     def decide(setting: Setting, runs: Runs) -> Decision | None:
         decision = rule(setting, runs)
-        rows = final_stage(setting.runs)
+        rows = final_stage(setting.rows)
         varied = _varied(rows)
         for value, group in rows.groupby(varied, sort=True):
             why = unconverged(lowest_of(group, runs, "train/loss"))

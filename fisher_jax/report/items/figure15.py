@@ -30,9 +30,9 @@ def _draw(rows: pd.DataFrame, runs: Runs) -> Drawing:
     settings = settings_of(rows)
     figure, all_axes = canvas.new_figure(len(settings), 3, height=2.1)
     for setting, (left, middle, right) in zip(settings, all_axes, strict=True):
-        colours = canvas.ordered_colours(list(setting.runs["learning_rate"].dropna()))
+        colours = canvas.ordered_colours(list(setting.rows["learning_rate"].dropna()))
         for rate, colour in colours.items():
-            group = setting.runs[setting.runs["learning_rate"] == rate]
+            group = setting.rows[setting.rows["learning_rate"] == rate]
             for axes, name in zip((left, middle), METRICS, strict=True):
                 axes.set_yscale("log")
                 curve = canvas.mean_curve(group, runs.metrics, name)
@@ -46,13 +46,13 @@ def _draw(rows: pd.DataFrame, runs: Runs) -> Drawing:
         left.set_title(canvas.plain(setting.title))
         right.set_xlabel(LABELS[0])
         right.set_ylabel(LABELS[1])
-        finish_scatter(right, setting.runs, runs, METRICS)
+        finish_scatter(right, setting.rows, runs, METRICS)
     canvas.legend_below(figure, *all_axes.flat)
     return Drawing(figure, len(rows), canvas.notes_of(settings))
 
 
 def _falls_with_rate(setting: Setting, runs: Runs, *, metric: str) -> Decision | None:
-    rows = final_stage(setting.runs)
+    rows = final_stage(setting.rows)
     rates = rows["learning_rate"].astype(float).tolist()
     peaks = highest_of(rows, runs, metric, after_epoch=1)
     return across_settings(rates, peaks.tolist(), rates, rows["seed"].tolist(), -1)
@@ -72,6 +72,7 @@ ITEM = Item(
         f"deviation. Right: a point for each record. {CAPTION}",
         "Tr(F) and Tr(F_B) against epoch for several learning rates, and a scatter of "
         "one against the other.",
+        shows_fisher_trace=True,
     ),
     claims=(
         Claim(

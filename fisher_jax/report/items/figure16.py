@@ -1,10 +1,11 @@
 """Figure 16: FP recomputed every 10 steps and every step, by coefficient."""
 
+from fisher_jax.report.canvas import ROOT_REASON
 from fisher_jax.report.choose import Setting
 from fisher_jax.report.claims import Claim
 from fisher_jax.report.collect import Runs
 from fisher_jax.report.decide import Decision
-from fisher_jax.report.item import ROOT_REASON, FigurePart, Item
+from fisher_jax.report.item import FigurePart, Item
 from fisher_jax.report.rules import end_alike
 from fisher_jax.report.shapes.coefficients import (
     STRENGTH_ALT,
@@ -16,7 +17,7 @@ WITHIN = 1.0  # percentage points; the paper: "both approximately 80%"
 
 
 def _ends_alike(setting: Setting, runs: Runs) -> Decision | None:
-    rows = setting.runs[setting.runs["method"] == "fp"]
+    rows = setting.rows[setting.rows["method"] == "fp"]
     tenth, every = (rows[rows["update_every"] == f] for f in (10, 1))
     return end_alike(tenth, every, names=("f = 10", "f = 1"), within=WITHIN)
 
@@ -30,6 +31,7 @@ ITEM = Item(
         draw_strengths,
         f"Fisher Penalty recomputed every f steps. {STRENGTH_CAPTION} {ROOT_REASON}",
         STRENGTH_ALT,
+        shows_fisher_trace=True,
     ),
     claims=(
         Claim(

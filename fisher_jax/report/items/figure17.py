@@ -2,12 +2,12 @@
 
 import pandas as pd
 
-from fisher_jax.report.canvas import Drawing
+from fisher_jax.report.canvas import ROOT_REASON, Drawing
 from fisher_jax.report.choose import Setting
 from fisher_jax.report.claims import Claim
 from fisher_jax.report.collect import Runs
 from fisher_jax.report.decide import Decision
-from fisher_jax.report.item import ROOT_REASON, FigurePart, Item
+from fisher_jax.report.item import FigurePart, Item
 from fisher_jax.report.rules import end_alike
 from fisher_jax.report.shapes.coefficients import (
     HOLLOW_CAPTION,
@@ -32,7 +32,7 @@ def _draw(rows: pd.DataFrame, runs: Runs) -> Drawing | str:
 
 def _ends_alike(setting: Setting, runs: Runs) -> Decision | None:
     single, usual = (
-        setting.runs[setting.runs["method"] == method] for method in ("fp_single", "fp")
+        setting.rows[setting.rows["method"] == method] for method in ("fp_single", "fp")
     )
     usual = usual[usual["update_every"] == 10]
     return end_alike(single, usual, names=("FP exact", "FP, f = 10"), within=WITHIN)
@@ -49,6 +49,7 @@ ITEM = Item(
         "The penalty is the squared gradient norm of one example, at every step. "
         f"{STRENGTH_CAPTION} {HOLLOW_CAPTION} {ROOT_REASON}",
         STRENGTH_ALT,
+        shows_fisher_trace=True,
     ),
     claims=(
         Claim(

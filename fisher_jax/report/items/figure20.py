@@ -2,8 +2,9 @@
 
 from functools import partial
 
+from fisher_jax.report.canvas import ROOT_REASON
 from fisher_jax.report.claims import Claim
-from fisher_jax.report.item import ROOT_REASON, FigurePart, Item
+from fisher_jax.report.item import FigurePart, Item
 from fisher_jax.report.rules import generalises_better, peak_is_lower
 from fisher_jax.report.shapes.coefficients import (
     HOLLOW_CAPTION,
@@ -31,6 +32,7 @@ ITEM = Item(
         "Batch ten times as large, half the learning rate, FP at every step on the "
         f"first 128 examples. {STRENGTH_CAPTION} {HOLLOW_CAPTION} {ROOT_REASON}",
         STRENGTH_ALT,
+        shows_fisher_trace=True,
     ),
     claims=(
         Claim(

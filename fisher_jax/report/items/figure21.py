@@ -23,14 +23,14 @@ def _draw(rows: pd.DataFrame, runs: Runs) -> Drawing:
     figure, all_axes = canvas.new_panels(len(settings), height=2.5)
     for axes, setting in zip(all_axes, settings, strict=True):
         blue, red = canvas.BLUE_TO_RED(0.0), canvas.BLUE_TO_RED(1.0)
-        points = pairs_along_training(setting.runs, runs.metrics, *METRICS)
+        points = pairs_along_training(setting.rows, runs.metrics, *METRICS)
         axes.plot(*points, "o", ms=2.5, color=blue, label="minibatch form, Tr(F$_B$)")
-        x, y = pairs_along_training(setting.runs, runs.metrics, PER_EXAMPLE, METRICS[1])
+        x, y = pairs_along_training(setting.rows, runs.metrics, PER_EXAMPLE, METRICS[1])
         axes.plot(x, y, "o", ms=2.5, mfc="none", mec=red, mew=0.6, label="Tr(F)")
         if x.size:
             ends = [min(x.min(), y.min()), max(x.max(), y.max())]
             axes.plot(ends, ends, color="#BBBBBB", lw=0.8, zorder=0, label="equal")
-        finish_scatter(axes, setting.runs, runs, METRICS)
+        finish_scatter(axes, setting.rows, runs, METRICS)
         axes.set_title(f"{canvas.plain(setting.title)}\n{axes.get_title()}")
         axes.set_xlabel("Tr(F$_B$) or Tr(F)")
         axes.set_ylabel("Tr(H)")
@@ -52,6 +52,7 @@ ITEM = Item(
         f"{CAPTION} It is that of Tr(F_B).",
         "Scatter on logarithmic axes, a panel for each network: Tr(H) against Tr(F_B) "
         "and against Tr(F), with the grey line of equality.",
+        shows_fisher_trace=True,
     ),
     claims=(
         Claim(

@@ -41,19 +41,19 @@ def _draw(rows: pd.DataFrame, runs: Runs) -> Drawing:
     return Drawing(figure, len(rows), canvas.notes_of(settings))
 
 
-def onset_means(runs: pd.DataFrame) -> pd.DataFrame:
+def onset_means(rows: pd.DataFrame) -> pd.DataFrame:
     """Returns start_epoch, mean, std and n of final test accuracy in %."""
-    penalised = runs[~runs["method"].isin(REFERENCES)]
-    rows = []
+    penalised = rows[~rows["method"].isin(REFERENCES)]
+    means = []
     for start, group in penalised.groupby("start_epoch", sort=True):
         values = 100 * group["test_accuracy"].astype(float)
         if (summary := summarise(list(values))) is not None:
-            rows.append((float(start), *summary))
-    return pd.DataFrame(rows, columns=["start_epoch", "mean", "std", "n"])
+            means.append((float(start), *summary))
+    return pd.DataFrame(means, columns=["start_epoch", "mean", "std", "n"])
 
 
 def _draw_onset(axes: Axes, setting: Setting) -> None:
-    means = onset_means(setting.runs)
+    means = onset_means(setting.rows)
     if not len(means):
         return
     axes.set_xscale("symlog", base=2, linthresh=1)
@@ -70,13 +70,13 @@ def _draw_onset(axes: Axes, setting: Setting) -> None:
 
 
 def _draw_reference(axes: Axes, setting: Setting, runs: Runs, method: str) -> None:
-    rows = setting.runs[setting.runs["method"] == method]
+    rows = setting.rows[setting.rows["method"] == method]
     if not len(rows):
-        table = runs.table
-        label = setting.runs["setting_label"].iloc[0]
+        table = runs.rows
+        label = setting.rows["setting_label"].iloc[0]
         same = (table["setting_label"] == label) & (table["form"] == setting.form)
         is_method = table["experiment"].isin(TABLE_1) & (table["method"] == method)
-        rows = for_cell(table[same & is_method]).runs
+        rows = for_cell(table[same & is_method]).rows
     values = [100 * v for v in rows["test_accuracy"].astype(float)]
     if (summary := summarise(values)) is None:
         return
@@ -85,9 +85,9 @@ def _draw_reference(axes: Axes, setting: Setting, runs: Runs, method: str) -> No
 
 
 def _falls(setting: Setting, runs: Runs) -> Decision | None:
-    penalised = setting.runs[~setting.runs["method"].isin(REFERENCES)]
+    penalised = setting.rows[~setting.rows["method"].isin(REFERENCES)]
     return correlated(
-        setting._replace(runs=penalised),
+        setting._replace(rows=penalised),
         runs,
         x="start_epoch",
         y="test_accuracy",

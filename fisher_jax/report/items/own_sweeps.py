@@ -20,6 +20,7 @@ from fisher_jax.report.item import FigurePart, Item, TablePart, all_items
 from fisher_jax.report.names import QUANTITIES
 from fisher_jax.report.statistics import half_width, summarise
 from fisher_jax.report.tables import Row, Table
+from fisher_jax.run_files import FINISHED
 
 SHOWN = (
     "test_accuracy",
@@ -37,12 +38,12 @@ class Configuration(NamedTuple):
 
     Attributes:
         values: by the name of the axis, as text.
-        runs: a row each.
+        rows: a row a run.
         notes: what was left out, and which runs have not finished.
     """
 
     values: dict[str, str]
-    runs: pd.DataFrame
+    rows: pd.DataFrame
     notes: tuple[str, ...]
 
     @property
@@ -65,9 +66,9 @@ def sweeps_of(rows: pd.DataFrame) -> Iterator[tuple[str, list[Configuration]]]:
         yield name, configurations(final_stage(runs))
 
 
-def configurations(runs: pd.DataFrame) -> list[Configuration]:
+def configurations(rows: pd.DataFrame) -> list[Configuration]:
     """Groups runs that differ in their seed alone, in the order of the axes' values."""
-    configs = {text: json.loads(text) for text in runs["candidate"].unique()}
+    configs = {text: json.loads(text) for text in rows["candidate"].unique()}
     keys = list(dict.fromkeys(key for config in configs.values() for key in config))
     axes = [
         key
@@ -80,10 +81,10 @@ def configurations(runs: pd.DataFrame) -> list[Configuration]:
     found = []
     for text in ordered:
         values = [_shown(configs[text].get(axis)) for axis in axes]
-        chosen = one_version(runs[runs["candidate"] == text])
+        chosen = one_version(rows[rows["candidate"] == text])
         by_axis = dict(zip(names, values, strict=True))
-        found.append(Configuration(by_axis, chosen.runs, chosen.notes))
-        notes = (*chosen.notes, *unfinished_note(chosen.runs))
+        found.append(Configuration(by_axis, chosen.rows, chosen.notes))
+        notes = (*chosen.notes, *unfinished_note(chosen.rows))
         label = found[-1].label
         found[-1] = found[-1]._replace(notes=tuple(f"{label}: {n}" for n in notes))
     return found
@@ -95,7 +96,7 @@ def _fill(rows: pd.DataFrame, runs: Runs) -> Table | str:
     if not together:
         return "no runs of a sweep of your own"
     axes = list(dict.fromkeys(axis for c in together for axis in c.values))
-    used = pd.concat([c.runs for c in together])
+    used = pd.concat([c.rows for c in together])
     recorded = [q for q in QUANTITIES if q.key in SHOWN and used[q.key].notna().any()]
     columns = [*axes, "n"]
     for _, label, _ in recorded:
@@ -104,10 +105,10 @@ def _fill(rows: pd.DataFrame, runs: Runs) -> Table | str:
     for name, found in sweeps:
         for one in found:
             cells = [one.values.get(axis, "–") for axis in axes]
-            finished = int(one.runs["status"].eq("finished").sum())
+            finished = int(one.rows["status"].eq(FINISHED).sum())
             cells.append(str(finished))
             for quantity, _, factor in recorded:
-                cells += _mean_and_interval(one.runs[quantity], factor)
+                cells += _mean_and_interval(one.rows[quantity], factor)
             lines.append(Row(name, tuple(cells)))
     notes = join_notes([c.notes for c in together])
     return Table(tuple(columns), tuple(lines), len(used), notes, label="sweep")
@@ -134,15 +135,15 @@ def _draw(rows: pd.DataFrame, runs: Runs) -> Drawing | str:
         if len(drawn) < len(found):
             text = f"{name}: the best {len(drawn)} of {len(found)} configurations"
             notes.append((f"{text} by test accuracy are drawn",))
-        every = pd.concat([one.runs for one in found])
+        every = pd.concat([one.rows for one in found])
         accuracy = accuracy_metric(every, runs.metrics)
         word = accuracy.split("/")[0]
         lines = canvas.distinct_lines(len(drawn))
         for one, line in zip(drawn, lines, strict=True):
             line = line | {"label": canvas.plain(one.label)}
-            curve = canvas.mean_curve(one.runs, runs.metrics, accuracy, factor=100)
+            curve = canvas.mean_curve(one.rows, runs.metrics, accuracy, factor=100)
             canvas.draw_curve(left, curve, **line)
-            curve = canvas.mean_curve(one.runs, runs.metrics, "trace/fisher")
+            curve = canvas.mean_curve(one.rows, runs.metrics, "trace/fisher")
             canvas.draw_curve(right, curve, **line)
         canvas.label_axes(left, name, "epoch", f"{word} accuracy, %")
         canvas.label_axes(right, name, "epoch", "Tr(F)")
@@ -157,7 +158,7 @@ def _draw(rows: pd.DataFrame, runs: Runs) -> Drawing | str:
                         ncols=columns, borderaxespad=0)  # fmt: skip
     figure.set_figheight(figure.get_figheight() + 0.15 * num_lines)
     notes += [one.notes for _, found in sweeps for one in found]
-    count = sum(len(one.runs) for _, found in sweeps for one in found)
+    count = sum(len(one.rows) for _, found in sweeps for one in found)
     return Drawing(figure, count, join_notes(notes))
 
 
@@ -165,7 +166,7 @@ def _best(found: list[Configuration]) -> list[Configuration]:
     """All of them or, of too many, those of the best test accuracy, in their order."""
     if len(found) <= MAX_CURVES:
         return found
-    means = [one.runs["test_accuracy"].astype(float).mean() for one in found]
+    means = [one.rows["test_accuracy"].astype(float).mean() for one in found]
     ranks = pd.Series(means).rank(ascending=False, method="first", na_option="bottom")
     return [one for one, rank in zip(found, ranks, strict=True) if rank <= MAX_CURVES]
 
@@ -194,6 +195,7 @@ ITEM = Item(
         "standard deviation. Not smoothed.",
         "Two panels for each sweep, accuracy on the left and Tr(F) on the right, "
         "against epoch; a line for each configuration of the sweep.",
+        shows_fisher_trace=True,
     ),
     table=TablePart(
         _fill,

@@ -2,8 +2,8 @@
 
 from functools import partial
 
+from fisher_jax.report.canvas import ROOT_REASON
 from fisher_jax.report.claims import Claim
-from fisher_jax.report.item import ROOT_REASON
 from fisher_jax.report.names import method_label
 from fisher_jax.report.rules import peak_is_lower
 from fisher_jax.report.shapes.method_table import PENALTY_METHODS, method_table

@@ -6,7 +6,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from fisher_jax.report import canvas
-from fisher_jax.report.canvas import Drawing
+from fisher_jax.report.canvas import ROOT_REASON, Drawing
 from fisher_jax.report.choose import (
     Setting,
     accuracy_metric,
@@ -15,7 +15,7 @@ from fisher_jax.report.choose import (
     settings_of,
 )
 from fisher_jax.report.collect import Runs
-from fisher_jax.report.item import ROOT_REASON, FigurePart, Item
+from fisher_jax.report.item import FigurePart, Item
 from fisher_jax.report.names import method_label
 
 DECAY = 0.8  # over about five epochs; open in the paper
@@ -43,7 +43,9 @@ def by_method_item(
         title=title,
         place=place,
         experiments=experiments,
-        figure=FigurePart(draw, f"{CAPTION} {ROOT_REASON}", ALT),
+        figure=FigurePart(
+            draw, f"{CAPTION} {ROOT_REASON}", ALT, shows_fisher_trace=True
+        ),
     )
 
 
@@ -66,8 +68,8 @@ def draw_methods(rows: pd.DataFrame, runs: Runs, *, is_second: bool) -> Drawing 
     for axes in all_axes.flat:
         axes.set_axis_off()
     notes = list(canvas.notes_of(settings))
-    for place, setting in enumerate(settings):
-        row, column = 2 * (place // 3), place % 3
+    for index, setting in enumerate(settings):
+        row, column = 2 * (index // 3), index % 3
         upper, lower = all_axes[row, column], all_axes[row + 1, column]
         notes += _draw_setting(setting, runs, upper, lower)
     canvas.legend_below(figure, *all_axes.flat)
@@ -75,13 +77,13 @@ def draw_methods(rows: pd.DataFrame, runs: Runs, *, is_second: bool) -> Drawing 
 
 
 def _draw_setting(setting: Setting, runs: Runs, upper: Axes, lower: Axes) -> list[str]:
-    accuracy = accuracy_metric(setting.runs, runs.metrics)
+    accuracy = accuracy_metric(setting.rows, runs.metrics)
     upper.set_axis_on()
     lower.set_axis_on()
     lower.set_yscale("log")
     notes: list[str] = []
-    for method in canvas.in_method_order(list(setting.runs["method"])):
-        chosen = for_cell(setting.runs[setting.runs["method"] == method])
+    for method in canvas.in_method_order(list(setting.rows["method"])):
+        chosen = for_cell(setting.rows[setting.rows["method"] == method])
         notes += [f"{setting.title}, {method_label(method)}: {n}" for n in chosen.notes]
         line = canvas.method_line(method) | {"label": canvas.method_text(method)}
         for axes, name, factor in (
@@ -89,7 +91,7 @@ def _draw_setting(setting: Setting, runs: Runs, upper: Axes, lower: Axes) -> lis
             (lower, "trace/fisher", 1.0),
         ):
             curve = canvas.mean_curve(
-                chosen.runs, runs.metrics, name, factor=factor, decay=DECAY
+                chosen.rows, runs.metrics, name, factor=factor, decay=DECAY
             )
             canvas.draw_curve(axes, curve, **line)
     word = accuracy.split("/")[0]

@@ -55,15 +55,15 @@ def draw_strengths(
     figure, all_axes = canvas.new_figure(len(parts), 2, height=2.1)
     colours = canvas.coefficient_colours(figure, all_axes, penalised(rows))
     for part, (left, right) in zip(parts, all_axes, strict=True):
-        accuracy = accuracy_metric(part.runs, runs.metrics)
-        is_reference = part.runs["method"].isin(REFERENCES)
+        accuracy = accuracy_metric(part.rows, runs.metrics)
+        is_reference = part.rows["method"].isin(REFERENCES)
         for axes, name, label, factor in (
             (left, accuracy, f"{accuracy.split('/')[0]} accuracy, %", 100.0),
             (right, "trace/fisher", "Tr(F)", 1.0),
         ):
-            penalised_runs = part.runs[~is_reference]
+            penalised_runs = part.rows[~is_reference]
             draw_coefficients(axes, penalised_runs, runs, name, colours, factor)
-            _draw_references(axes, part.runs[is_reference], runs, name, factor)
+            _draw_references(axes, part.rows[is_reference], runs, name, factor)
             canvas.label_axes(axes, part.title, "epoch", label)
             canvas.mark_empty(axes)
         canvas.start_at_zero(right)
@@ -81,21 +81,21 @@ def penalised(rows: pd.DataFrame) -> list[float]:
 
 
 def coefficient_groups(
-    runs: pd.DataFrame, colours: Mapping[float, tuple[float, ...]]
+    rows: pd.DataFrame, colours: Mapping[float, tuple[float, ...]]
 ) -> list[tuple[pd.DataFrame, dict[str, Any]]]:
     """Returns the runs of each α, those without a penalty first, and their line."""
-    is_reference = runs["method"].isin(REFERENCES)
+    is_reference = rows["method"].isin(REFERENCES)
     found: list[tuple[pd.DataFrame, dict[str, Any]]] = []
     # With one coefficient there is no bar of colours that says which line is which.
     is_named = len(colours) < 2
     if is_reference.any():
         label = {"label": "no penalty"} if is_named else {}
-        found.append((runs[is_reference], canvas.method_line("baseline") | label))
-    present = set(penalised(runs))
+        found.append((rows[is_reference], canvas.method_line("baseline") | label))
+    present = set(penalised(rows))
     for coefficient, colour in colours.items():
         if coefficient in present:
             label = {"label": f"α = {coefficient:g}"} if is_named else {}
-            group = runs[~is_reference & (runs["coefficient"] == coefficient)]
+            group = rows[~is_reference & (rows["coefficient"] == coefficient)]
             found.append((group, {"color": colour} | label))
     return found
 
@@ -117,11 +117,11 @@ def draw_coefficients(
 
 def _by_period(setting: Setting) -> list[Setting]:
     """One part for each f, the largest first; runs without a penalty in all."""
-    is_reference = setting.runs["method"].isin(REFERENCES)
-    periods = set(setting.runs.loc[~is_reference, "update_every"].dropna())
+    is_reference = setting.rows["method"].isin(REFERENCES)
+    periods = set(setting.rows.loc[~is_reference, "update_every"].dropna())
     return [
         setting._replace(
-            runs=setting.runs[is_reference | (setting.runs["update_every"] == every)],
+            rows=setting.rows[is_reference | (setting.rows["update_every"] == every)],
             title=f"{setting.title}, f = {every:g}",
         )
         for every in sorted(periods, reverse=True) or [1.0]
@@ -133,12 +133,12 @@ def _draw_references(
 ) -> None:
     """A grey line for each batch size and learning rate without a penalty."""
     kinds = rows.groupby(["batch_size", "learning_rate"], sort=True)
-    for place, ((size, rate), group) in enumerate(kinds):
+    for index, ((size, rate), group) in enumerate(kinds):
         curve = canvas.mean_curve(group, runs.metrics, name, factor=factor)
         label = "no penalty"
         if len(kinds) > 1:
             label += f", S = {size:g}, η = {rate:.3g}"
-        line = {"color": "#555555", "linestyle": _LINES[place % len(_LINES)]}
+        line = {"color": "#555555", "linestyle": _LINES[index % len(_LINES)]}
         canvas.draw_curve(axes, curve, label=label, **line)
 
 
@@ -149,9 +149,9 @@ def _mark_published(
 
     Tr(F) is set where its printed value stands on the axis of the square root.
     """
-    for place, (name, value) in enumerate(published.items()):
-        hollow = {**canvas.HOLLOW, "marker": canvas.MARKERS[place], "clip_on": False}
-        x = 1 - 0.05 * place
+    for index, (name, value) in enumerate(published.items()):
+        hollow = {**canvas.HOLLOW, "marker": canvas.MARKERS[index], "clip_on": False}
+        x = 1 - 0.05 * index
         across = left.get_yaxis_transform()
         label = f"paper, {name}"
         left.plot([x], [value.accuracy], transform=across, label=label, **hollow)

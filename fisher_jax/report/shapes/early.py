@@ -76,7 +76,7 @@ def early_item(
         place=place,
         experiments=(experiment,),
         published=published,
-        figure=FigurePart(draw, CAPTION + by_eye, alt),
+        figure=FigurePart(draw, CAPTION + by_eye, alt, shows_fisher_trace=True),
         claims=(Claim(text, rule),),
     )
 
@@ -112,9 +112,9 @@ def draw_early(
                 **canvas.HOLLOW,
             )
         _finish(axes, setting, quantity, label)
-        missing = int(setting.runs["early_fisher_trace"].isna().sum())
+        missing = int(setting.rows["early_fisher_trace"].isna().sum())
         if missing:
-            count = f"{missing} of {len(setting.runs)} runs"
+            count = f"{missing} of {len(setting.rows)} runs"
             notes.append(f"{setting.title}: {count} have not reached ε")
     losses = sorted(set(rows["early_loss"].dropna()))
     notes.insert(0, f"ε = {', '.join(f'{loss:g}' for loss in losses)}")
@@ -127,9 +127,9 @@ def _paper_order(setting: Setting) -> tuple[str, int]:
 
 def _draw_points(axes: Axes, setting: Setting, varied: str, quantity: str) -> None:
     markers = iter(canvas.MARKERS * 3)
-    values = list(setting.runs[varied].dropna())
+    values = list(setting.rows[varied].dropna())
     for value, colour in canvas.ordered_colours(values).items():
-        group = setting.runs[setting.runs[varied] == value]
+        group = setting.rows[setting.rows[varied] == value]
         x, y = pairs(group, "early_fisher_trace", quantity)
         marker = next(markers)
         across, up = summarise(list(x)), summarise(list(100 * y))
@@ -143,7 +143,7 @@ def _draw_points(axes: Axes, setting: Setting, varied: str, quantity: str) -> No
 
 
 def _finish(axes: Axes, setting: Setting, quantity: str, label: str) -> None:
-    x, y = pairs(setting.runs, "early_fisher_trace", quantity)
+    x, y = pairs(setting.rows, "early_fisher_trace", quantity)
     axes.margins(0.12)
     low, high = axes.dataLim.intervalx
     if x.size and high > 8 * low > 0:

@@ -43,7 +43,7 @@ def every_step_item(
         title=f"Tr(F) at every step, by {word}",
         place=place,
         experiments=(experiment,),
-        figure=FigurePart(draw, CAPTION, alt),
+        figure=FigurePart(draw, CAPTION, alt, shows_fisher_trace=True),
         claims=(Claim(claim, partial(peak_is_higher, varied=varied, higher=higher)),),
     )
 
@@ -58,8 +58,8 @@ def draw_every_step(rows: pd.DataFrame, runs: Runs, *, varied: str) -> Drawing:
     settings = settings_of(rows)
     figure, all_axes = canvas.new_figure(len(settings), 2, height=2.0)
     for setting, (left, right) in zip(settings, all_axes, strict=True):
-        colours = canvas.ordered_colours(list(setting.runs[varied].dropna()))
-        for value, group in setting.runs.groupby(varied, sort=True):
+        colours = canvas.ordered_colours(list(setting.rows[varied].dropna()))
+        for value, group in setting.rows.groupby(varied, sort=True):
             line = {"color": colours[value], "label": f"{LETTERS[varied]} = {value:g}"}
             _draw_steps(left, group, runs, TRACE, 1.0, line)
             _draw_steps(right, group, runs, "minibatch/accuracy", 100.0, line)

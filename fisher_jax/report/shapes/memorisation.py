@@ -47,7 +47,7 @@ def noisy_settings(rows: pd.DataFrame, methods: tuple[str, ...]) -> list[Setting
 
 
 def _model(setting: Setting) -> str:
-    return str(setting.runs["model"].iloc[0])
+    return str(setting.rows["model"].iloc[0])
 
 
 def memorisation_item(
@@ -88,13 +88,13 @@ def draw_memorisation(
     if not settings:
         return f"no {'second ' if is_second else ''}network with 25% noisy labels"
     figure, all_axes = canvas.new_figure(2 * len(settings), 3, height=1.7)
-    coefficients = pd.concat([setting.runs["coefficient"] for setting in settings])
+    coefficients = pd.concat([setting.rows["coefficient"] for setting in settings])
     colours = canvas.coefficient_colours(figure, all_axes, list(coefficients.dropna()))
-    for place, setting in enumerate(settings):
-        axes = all_axes[2 * place : 2 * place + 2]
-        _draw_setting(axes, setting, with_ratio(setting.runs, runs), colours)
+    for index, setting in enumerate(settings):
+        axes = all_axes[2 * index : 2 * index + 2]
+        _draw_setting(axes, setting, with_ratio(setting.rows, runs), colours)
     canvas.legend_below(figure, *all_axes.flat)
-    count = sum(len(setting.runs) for setting in settings)
+    count = sum(len(setting.rows) for setting in settings)
     return Drawing(figure, count, canvas.notes_of(settings))
 
 
@@ -104,7 +104,7 @@ def _draw_setting(
     runs: Runs,
     colours: dict[float, tuple[float, ...]],
 ) -> None:
-    accuracy = accuracy_metric(setting.runs, runs.metrics)
+    accuracy = accuracy_metric(setting.rows, runs.metrics)
     views = (
         ("gradient/clean_norm", "‖g$_c$‖", 1.0, "log"),
         ("gradient/noisy_norm", "‖g$_n$‖", 1.0, "log"),
@@ -115,14 +115,14 @@ def _draw_setting(
     for axes, (name, label, factor, scale) in zip(all_axes.flat, views, strict=False):
         axes.set_yscale(scale)
         draw_coefficients(
-            axes, setting.runs, runs, name, colours, factor, linestyle="-"
+            axes, setting.rows, runs, name, colours, factor, linestyle="-"
         )
         canvas.label_axes(axes, "", "epoch", label)
     noisy = "train/noisy_accuracy"
     draw_coefficients(
-        all_axes[1, 0], setting.runs, runs, noisy, colours, 100, linestyle="--"
+        all_axes[1, 0], setting.rows, runs, noisy, colours, 100, linestyle="--"
     )
-    _draw_paths(all_axes[1, 2], setting.runs, runs, colours)
+    _draw_paths(all_axes[1, 2], setting.rows, runs, colours)
     all_axes[0, 1].set_title(canvas.plain(setting.title))
     for axes in all_axes.flat:
         canvas.mark_empty(axes)

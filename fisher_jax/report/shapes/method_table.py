@@ -69,8 +69,15 @@ def method_table(
         with_root=with_root,
         with_green=with_green,
     )
-    table = TablePart(fill, caption)
-    return Item(name, title, place, experiments, None, table, claims, by_cell)
+    return Item(
+        name=name,
+        title=title,
+        place=place,
+        experiments=experiments,
+        table=TablePart(fill, caption),
+        claims=claims,
+        published=by_cell,
+    )
 
 
 def _fill(
@@ -109,20 +116,20 @@ def _fill(
 
 
 def _row_groups(
-    runs: pd.DataFrame, published: Mapping[tuple[str, ...], Published]
+    rows: pd.DataFrame, published: Mapping[tuple[str, ...], Published]
 ) -> Iterator[tuple[str, tuple[str, ...], pd.DataFrame]]:
     """Yields label, published key and runs: first the paper's rows, then the others."""
     keys = dict.fromkeys(key[:-1] for key in published)
     by_noise = any(len(key) > 1 for key in keys)
     for key in keys:
-        mask = (runs["setting"] == key[0]) & (runs["form"] == "")
+        mask = (rows["setting"] == key[0]) & (rows["form"] == "")
         if by_noise:
-            mask &= runs["noise"] == float(key[1])
-        yield _label(key, runs[mask]), key, runs[mask]
-    is_paper = (runs["form"] == "") & runs["setting"].isin([key[0] for key in keys])
+            mask &= rows["noise"] == float(key[1])
+        yield _label(key, rows[mask]), key, rows[mask]
+    is_paper = (rows["form"] == "") & rows["setting"].isin([key[0] for key in keys])
     if by_noise:
-        is_paper &= runs["noise"].isin([float(key[1]) for key in keys])
-    others = runs[~is_paper]
+        is_paper &= rows["noise"].isin([float(key[1]) for key in keys])
+    others = rows[~is_paper]
     group_by = ["setting_label", "sweep_setting", "form", "noise"]
     for (label, sweep_setting, form, noise), group in others.groupby(group_by):
         same_label = others[others["setting_label"] == label]
@@ -132,47 +139,47 @@ def _row_groups(
         yield label + _noise(noise, group), (), group
 
 
-def _label(key: Sequence[str], runs: pd.DataFrame) -> str:
+def _label(key: Sequence[str], rows: pd.DataFrame) -> str:
     dataset, model = next(
         (key[0][: -len(model) - 1], model)
         for model in sorted(MODELS, key=len, reverse=True)
         if key[0].endswith(f"_{model}")
     )
     label = f"{MODELS[model]} / {DATASETS[dataset]}"
-    return label + (_noise(float(key[1]), runs) if len(key) > 1 else "")
+    return label + (_noise(float(key[1]), rows) if len(key) > 1 else "")
 
 
-def _noise(noise: float, runs: pd.DataFrame) -> str:
+def _noise(noise: float, rows: pd.DataFrame) -> str:
     if not noise:
         return ""
-    effective = runs["effective_noise"].astype(float).mean()
+    effective = rows["effective_noise"].astype(float).mean()
     measured = "" if pd.isna(effective) else f" (effective {100 * effective:.1f}%)"
     return f", {100 * noise:g}% noise{measured}"
 
 
 def _cell(
-    runs: pd.DataFrame,
+    rows: pd.DataFrame,
     published: Published | None,
     quantities: tuple[str, ...],
     factor: float,
 ) -> Cell:
-    chosen = for_cell(runs)
-    notes = [chosen.notes, unfinished_note(chosen.runs)]
+    chosen = for_cell(rows)
+    notes = [chosen.notes, unfinished_note(chosen.rows)]
     ours, reason = None, "no runs"
     for quantity in quantities:
-        ours, reason = average(chosen.runs, quantity, factor)
+        ours, reason = average(chosen.rows, quantity, factor)
         if ours is not None:
             if quantity != quantities[0]:
                 notes.append(("at the last epoch: no validation split",))
             break
-    return Cell(ours, published, reason, join_notes(notes) if len(chosen.runs) else ())
+    return Cell(ours, published, reason, join_notes(notes) if len(chosen.rows) else ())
 
 
-def _root(runs: pd.DataFrame, cell: Cell, quantity: str) -> Cell:
+def _root(rows: pd.DataFrame, cell: Cell, quantity: str) -> Cell:
     """The cell of the mean of the roots, against the same published value."""
     if cell.ours is None:
         return cell
-    roots = for_cell(runs).runs[quantity].astype(float).dropna() ** 0.5
+    roots = for_cell(rows).rows[quantity].astype(float).dropna() ** 0.5
     return cell._replace(ours=summarise(list(roots)))
 
 

@@ -80,6 +80,7 @@ def two_phase_item(
             ),
             CAPTION.format(word=word),
             ALT,
+            shows_fisher_trace=True,
         ),
         claims=tuple(
             Claim(f"{high} ends {what}.", partial(rule, varied=varied))
@@ -101,15 +102,15 @@ def draw_two_phase(
     Args:
         published: by "high" and "low", of the paper's runs on ``dataset``.
     """
-    settings = varied_settings(final_stage(rows), runs.table, varied)
+    settings = varied_settings(final_stage(rows), runs.rows, varied)
     if not settings:
         return f"no runs with two values of the {varied.replace('_', ' ')}"
     figure, all_axes = canvas.new_figure(len(settings), 3, height=2.0)
     for setting, (bars, hessian, accuracy) in zip(settings, all_axes, strict=True):
         is_papers = setting.dataset == dataset and not setting.form
         paper = published if is_papers else {}
-        second = setting.runs[setting.runs["phase"] == 2]
-        _draw_bars(bars, setting.runs, runs, paper)
+        second = setting.rows[setting.rows["phase"] == 2]
+        _draw_bars(bars, setting.rows, runs, paper)
         _draw_histogram(hessian, second, "hessian_trace_at_best_test", 1.0)
         _draw_histogram(accuracy, second, "best_test_accuracy", 100.0)
         hessian.set_xlabel("Tr(H) at the best epoch")
@@ -119,7 +120,7 @@ def draw_two_phase(
             _mark_published(hessian, value.final_hessian_trace, COLOURS[start])
             _mark_published(accuracy, (value.accuracy,), COLOURS[start])
     canvas.legend_below(figure, *all_axes.flat)
-    count = sum(len(setting.runs) for setting in settings)
+    count = sum(len(setting.rows) for setting in settings)
     return Drawing(figure, count, canvas.notes_of(settings))
 
 
@@ -140,21 +141,21 @@ def _draw_bars(
     first = rows[rows["phase"] == 1]
     traces = last_of(first, runs, "trace/fisher")
     labels = []
-    for place, start in enumerate(("high", "low")):
+    for index, start in enumerate(("high", "low")):
         values = list(traces[first["start"] == start].dropna())
         summary = summarise(values)
         labels.append(f"{start} (n = {summary.n if summary else 0})")
         if summary is not None:
-            axes.bar(place, summary.mean, 0.6, color=COLOURS[start], alpha=0.75)
+            axes.bar(index, summary.mean, 0.6, color=COLOURS[start], alpha=0.75)
             if summary.n > 1:
                 axes.errorbar(
-                    place, summary.mean, yerr=summary.std, color="black", lw=0.8
+                    index, summary.mean, yerr=summary.std, color="black", lw=0.8
                 )
                 jitter = np.linspace(-0.12, 0.12, len(values))
-                axes.plot(place + jitter, values, "o", ms=2, color="black", alpha=0.6)
+                axes.plot(index + jitter, values, "o", ms=2, color="black", alpha=0.6)
         if start in paper:
             axes.plot(
-                place + 0.22, paper[start].early_trace, "o", mfc="none", mec="black"
+                index + 0.22, paper[start].early_trace, "o", mfc="none", mec="black"
             )
     if not axes.has_data():
         canvas.mark_empty(axes, "no first phase")
@@ -167,10 +168,10 @@ def _draw_bars(
 
 
 def _draw_histogram(
-    axes: Axes, runs: pd.DataFrame, quantity: str, factor: float
+    axes: Axes, rows: pd.DataFrame, quantity: str, factor: float
 ) -> None:
     values = {
-        start: factor * runs[runs["start"] == start][quantity].astype(float).dropna()
+        start: factor * rows[rows["start"] == start][quantity].astype(float).dropna()
         for start in ("high", "low")
     }
     everything = np.concatenate([v.to_numpy() for v in values.values()])

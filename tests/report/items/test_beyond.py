@@ -42,7 +42,7 @@ def runs(tmp_path):
 
 
 def test_rfp_beside_fp_in_pairs(runs):
-    table = beyond_rfp.ITEM.table.fill(runs.table, runs)
+    table = beyond_rfp.ITEM.table.fill(runs.rows, runs)
     assert [row.cells[0] for row in table.rows] == ["Baseline", "FP", "RFP (ours)"]
     baseline, fp, rfp = (row.cells[1:] for row in table.rows)
     # 80, 82 and 81: mean 81, deviation 1.
@@ -65,7 +65,7 @@ def test_errors_of_estimators(tmp_path):
     ]
     (path / "metrics.jsonl").write_text("\n".join(map(json.dumps, rows)))
     runs = load_runs([tmp_path])
-    table = beyond_estimators.ITEM.table.fill(runs.table, runs)
+    table = beyond_estimators.ITEM.table.fill(runs.rows, runs)
     assert table.rows == (
         ("SimpleCNN / digits, Baseline", ("labels", "20", "40", "3")),
     )
@@ -98,14 +98,14 @@ def test_strengths_of_stale_penalties(tmp_path):
             for alpha, accuracy in zip((0.1, 1.0), accuracies, strict=True):
                 add_stale(tmp_path, method, seed, alpha, finished(accuracy))
     runs = load_runs([tmp_path])
-    table = beyond_stale.ITEM.table.fill(runs.table, runs)
+    table = beyond_stale.ITEM.table.fill(runs.rows, runs)
     fp, grouped = (row.cells for row in table.rows)
     assert fp[:5] == ("FP", "10", "0.1: 80.7, 1: 41.3", "61.00 ± 1.00", "3")
     assert grouped[:2] == ("FP in groups", "10")
     # Differences 20, 19 and 21: mean 20, standard error 1/√3, t = 4.303.
     assert grouped[3:] == ("81.00 ± 1.00", "3", "+20.00 [+17.52, +22.48]")
     verdicts = [
-        verdict_on(claim, runs.table, runs) for claim in beyond_stale.ITEM.claims
+        verdict_on(claim, runs.rows, runs) for claim in beyond_stale.ITEM.claims
     ]
     assert [verdict.status for verdict in verdicts] == ["holds", "no runs"]
 
@@ -116,5 +116,5 @@ def test_a_diverged_run_counts_as_0_and_an_unended_one_not_at_all(tmp_path):
     add_stale(tmp_path, "fp", 1, 0.1, finished(0.9))
     add_stale(tmp_path, "fp", 1, 1.0, None)
     runs = load_runs([tmp_path])
-    (row,) = beyond_stale.ITEM.table.fill(runs.table, runs).rows
+    (row,) = beyond_stale.ITEM.table.fill(runs.rows, runs).rows
     assert row.cells[2:5] == ("0.1: 85.0, 1: 0.0", "40.00", "1")

@@ -44,7 +44,7 @@ def runs_of(cosines):
 
 def test_the_early_phase_is_the_first_tenth_without_initialisation():
     setting, runs = runs_of((-0.1, -0.2, -0.3, -0.4))
-    means = figure12.early_cosine(setting.runs, runs)
+    means = figure12.early_cosine(setting.rows, runs)
     frame = runs.metrics[0]["gradient/cosine"]
     assert means[0] == pytest.approx((frame[1] + frame[2]) / 2)
 
@@ -69,5 +69,5 @@ def test_other_shares_of_noise_and_other_methods_are_not_the_papers():
     setting, runs = runs_of((-0.1, -0.2, -0.3, -0.4))
     of_gp_r = figure12.ITEM.claims[2:]
     assert all(claim.rule(setting, runs) is None for claim in of_gp_r[:1])
-    half = setting._replace(runs=setting.runs.assign(noise=0.5))
+    half = setting._replace(rows=setting.rows.assign(noise=0.5))
     assert all(decide_claim(one, half, runs) is None for one in figure12.ITEM.claims)

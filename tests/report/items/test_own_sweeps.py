@@ -36,7 +36,7 @@ def test_a_row_for_each_configuration_with_the_mean_over_its_seeds(tmp_path):
         ("mine", "0.1", "3"),
     ]
     for row, rate in zip(rows, sorted(RATES), strict=True):
-        of_rate = runs.table[runs.table["learning_rate"] == rate]
+        of_rate = runs.rows[runs.rows["learning_rate"] == rate]
         values = 100 * of_rate["test_accuracy"].astype(float)
         low, high = stats.t.interval(
             0.95, 2, values.mean(), values.std() / math.sqrt(3)
@@ -72,16 +72,16 @@ def test_numbers_sort_as_numbers_and_the_command_names_the_users_file(tmp_path, 
 def test_the_papers_runs_are_left_to_its_own_items(tmp_path):
     write_sweep(tmp_path / "paper", experiment="table1")
     runs = load_runs([tmp_path])
-    assert ITEM.table.fill(runs.table, runs) == "no runs of a sweep of your own"
+    assert ITEM.table.fill(runs.rows, runs) == "no runs of a sweep of your own"
     write_sweep(tmp_path / "mine")
     runs = load_runs([tmp_path])
-    assert [name for name, _ in sweeps_of(runs.table)] == ["mine"]
+    assert [name for name, _ in sweeps_of(runs.rows)] == ["mine"]
 
 
 def test_a_line_for_each_configuration_and_of_many_the_best(tmp_path):
     rates = [0.01 * k for k in range(1, 15)]
     runs = load_runs([write_sweep(tmp_path, rates=rates, seeds=(1, 2))])
-    drawing = draw(ITEM.figure, runs.table, runs)
+    drawing = draw(ITEM.figure, runs.rows, runs)
     left, right = drawing.figure.axes
     assert len(left.lines) == len(right.lines) == 12
     styles = {(line.get_color(), line.get_linestyle()) for line in left.lines}
@@ -91,7 +91,7 @@ def test_a_line_for_each_configuration_and_of_many_the_best(tmp_path):
 
 def test_one_run_has_a_row_and_no_interval(tmp_path):
     runs = load_runs([write_sweep(tmp_path, rates=(0.1,), seeds=(1,))])
-    table = ITEM.table.fill(runs.table, runs)
+    table = ITEM.table.fill(runs.rows, runs)
     assert table.columns[:3] == ("n", "test accuracy, %", "± test accuracy")
     assert table.rows[0].cells[0] == "1"
     assert table.rows[0].cells[2] == "–"

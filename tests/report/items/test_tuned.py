@@ -24,7 +24,7 @@ SELECTION = {
 
 def fill(folder):
     runs = load_runs([folder])
-    return tuned.ITEM.table.fill(runs.table, runs)
+    return tuned.ITEM.table.fill(runs.rows, runs)
 
 
 @pytest.fixture
