@@ -25,7 +25,7 @@ help:
 	@echo "make lint      ruff and mypy alone"
 	@echo "make docs      the site with executed tutorials, into build/docs/site"
 	@echo "make bench     measurements of speed; DATA_DIR=... adds CIFAR-10"
-	@echo "make bench-tpu  what the TPU compiler says of a run; CONFIG=... TOPOLOGY=..."
+	@echo "make bench-tpu  what the TPU compiler says of each network; CONFIG=... TOPOLOGY=..."
 
 install: $(STAMP)
 
@@ -80,14 +80,18 @@ test-accelerators: install
 	  --constraint $(CONSTRAINTS) --editable $(COMPILERS)
 	JAX_PLATFORMS=cpu $(BIN)/python -m pytest -m slow -n 0 -rs tests/launch/test_topology.py
 
-# Times, memory and ratios by the TPU compiler's estimate; needs no TPU.
-CONFIG ?= experiments/cifar10_simplecnn_fp.py
+# Times, memory and ratios of the paper's networks by the TPU compiler's estimate, which
+# needs no TPU; with the same penalty and batch for all. CONFIG="experiments/X.py" picks.
+CONFIG ?= $(patsubst %,experiments/%.py,cifar10_simplecnn_fp cifar100_vgg11_fp \
+  cifar100_wresnet_fp tinyimagenet_fp cifar100_densenet_fp imagenet_resnet18_fixup)
 TOPOLOGY ?= v5e:1
 bench-tpu: install
 	@$(BIN)/python -m pip install -qq --disable-pip-version-check \
 	  --constraint $(CONSTRAINTS) --editable '.[test,tpu]'
-	@$(BIN)/python -m launch.sweep --config=$(CONFIG) --estimate \
-	  --topology=$(TOPOLOGY) --config.measure.precision=default
+	@failed=0; for config in $(CONFIG); do \
+	  $(BIN)/python -m launch.sweep --config=$$config --estimate --topology=$(TOPOLOGY) \
+	    --config.penalty.name=fisher --config.train.batch_size=128 \
+	    --config.measure.precision=default || failed=1; done; exit $$failed
 
 # The same command continues. SMALL="table1 fig03" picks some of them.
 SMALL ?= $(basename $(notdir $(shell grep -l '^get_config, get_sweep = ' experiments/*.py)))

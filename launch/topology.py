@@ -24,8 +24,10 @@ from fisher_jax.train import cost
 from fisher_jax.train.keys import Config
 from launch.units import amount
 
-# Read by libtpu when it is loaded, in place of asking the cloud.
+# Read by libtpu when it is loaded, in place of asking the cloud; what only compiles
+# need not have it to itself.
 _ON_NO_TPU = {
+    "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
     "TPU_SKIP_MDS_QUERY": "1",
     "TPU_ACCELERATOR_TYPE": "v5litepod-16",
     "TPU_WORKER_HOSTNAMES": "localhost",
@@ -82,7 +84,8 @@ class Compiled(NamedTuple):
     """What the compiler says of one program, for each device.
 
     Attributes:
-        seconds: to compile it here.
+        seconds: to compile it here, by the clock.
+        processor_seconds: the same of all threads, what else runs here left out.
         memory: bytes held while it runs, arguments included.
         flops: of one device, bodies of loops once; 0: not told.
         cycles: estimated, bodies of loops as often as they run; 0: not told.
@@ -91,6 +94,7 @@ class Compiled(NamedTuple):
     """
 
     seconds: float
+    processor_seconds: float
     memory: float
     flops: float
     cycles: float
@@ -164,7 +168,7 @@ def print_programs(console: Console, name: str, config: Config) -> int:
     found = find_slice(name)
     programs = cost.lower_programs(config, found.mesh)
     table = Table(
-        "program", "compiled in", "memory", "work", "kernels",
+        "program", "compiled in", "processor", "memory", "work", "kernels",
         "estimated cycles", "collectives, bytes",
     )  # fmt: skip
     done: dict[str, Compiled] = {}
@@ -178,10 +182,15 @@ def print_programs(console: Console, name: str, config: Config) -> int:
             misfits.append(f"{label} does not fit: {one_line(error)}")
             continue
         one = done[label]
-        console.print(f"  {label}: compiled in {one.seconds:.0f} s")
+        console.print(
+            f"  {label}: compiled in {one.seconds:.0f} s, "
+            f"{one.processor_seconds:.0f} s of processors"
+            + (f"; {one.cycles:,.0f} estimated cycles" if one.cycles else "")
+        )
         table.add_row(
             label,
             f"{one.seconds:.0f} s",
+            f"{one.processor_seconds:.0f} s",
             amount(one.memory, "B"),
             amount(one.flops, "FLOP") if one.flops else "–",
             str(one.kernels),
@@ -220,12 +229,13 @@ def _ratios(done: dict[str, Compiled], update_every: int) -> list[str]:
 
 def compile_program(lowered: jax.stages.Lowered) -> Compiled:
     """Compiles a traced program and reads what the compiler says of it."""
-    start = time.monotonic()
+    start = time.monotonic(), time.process_time()
     compiled = lowered.compile()
-    seconds = time.monotonic() - start
+    end = time.monotonic(), time.process_time()
     analysed, text = cost.analyse(compiled), compiled.as_text() or ""
     return Compiled(
-        seconds,
+        end[0] - start[0],
+        end[1] - start[1],
         analysed.memory,
         analysed.flops,
         estimated_cycles(text),
