@@ -274,9 +274,9 @@ def _warn_of_many(place: tuple[Any, ...]) -> None:
     name, inner, file, line = place
     where = f" ({file}:{line})" if file else ""
     warnings.warn(
-        f"{name} has compiled {MANY} programs for {inner!r}{where}, since a new "
-        "function, or one with other arrays in its closure, came in at almost every "
-        "call. Define it once, outside the loop, and pass what changes as arguments or "
-        "by jax.tree_util.Partial(function, arrays); or call this under jax.jit",
+        f"{name} has compiled {MANY} programs for {inner!r}{where}, because almost "
+        "every call passed a new function, or one with new arrays in its closure. "
+        "Define it once, outside the loop, and pass what changes as arguments or "
+        "with jax.tree_util.Partial(function, arrays); or call this under jax.jit",
         stacklevel=5,
     )

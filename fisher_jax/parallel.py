@@ -186,6 +186,6 @@ def check_divides(name: str, size: int, mesh: Mesh) -> None:
         lower, upper = size - size % mesh.size, size + mesh.size - size % mesh.size
         nearest = f"{lower} or {upper}" if lower else f"{upper}"
         raise UserError(
-            f"{name}={size} is not divided by the {mesh.size} devices; "
-            f"the nearest that are: {nearest}"
+            f"{name}={size} is not a multiple of the {mesh.size} devices; the nearest "
+            f"multiples: {nearest}"
         )

@@ -148,8 +148,8 @@ def _giving_up(which: str) -> Iterator[None]:
 
     def give_up() -> None:
         print(
-            f"error: cannot start {which}: the others have not come within "
-            f"{START_SECONDS} s; start all of them, each with the same coordinator and "
+            f"error: cannot start {which}: the other processes did not start within "
+            f"{START_SECONDS} s; start all of them with the same coordinator and "
             "number of processes",
             file=sys.stderr,
         )
@@ -231,7 +231,8 @@ def flags_in(variable: str) -> list[str]:
             text = Path(text).read_text()
         except (OSError, UnicodeDecodeError) as error:
             raise UserError(
-                f"{variable}={text} is no flag, as --xla_a=b, and no file of flags"
+                f"{variable}={text} is neither a flag such as --xla_a=b nor a file of "
+                "flags"
             ) from error
     return text.split()
 

@@ -32,7 +32,10 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("runs", type=path_argument)
     parser.add_argument("archive", type=path_argument)
     parser.add_argument(
-        "--records", type=positive, default=30, help="kept of each run, roughly (30)"
+        "--records",
+        type=positive,
+        default=30,
+        help="records to keep per run, roughly (default 30)",
     )
     try:
         options = parser.parse_args(argv)

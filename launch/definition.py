@@ -124,7 +124,7 @@ def first_difference(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> str 
     here, there = _resolved(ours), _resolved(theirs)
     common = [name for name in here if name in there]
     if not common:
-        return "none of its runs is there"
+        return "the two have no run in common"
     found = [
         (name, key, there[name].get(key), here[name].get(key))
         for name in common
@@ -259,7 +259,10 @@ def _checked(
         if start.startswith("OUT/"):
             name = start.removeprefix("OUT/")
             if name not in names:
-                raise UserError(f"{path}, run {run.name} starts from unknown {name!r}")
+                raise UserError(
+                    f"{path}, run {run.name} starts from {name!r}, which is not in "
+                    "the sweep"
+                )
             run = run._replace(waits_for=name)
         checked.append(run)
     return checked

@@ -97,7 +97,7 @@ def open_folder(out: Path, definition: Mapping[str, Any] | None) -> dict[str, An
         if path.exists():
             content = json.loads(path.read_text())
             if not isinstance(content, dict) or "runs" not in content:
-                raise UserError(f"{path} is not a sweep's")
+                raise UserError(f"{path} does not belong to a sweep")
             return content
         if definition is None:
             raise UserError(f"there is no sweep in {out}: it has no sweep.json")

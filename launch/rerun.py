@@ -108,7 +108,7 @@ def rerun(
     if "config" not in recorded:
         raise UserError(f"{run} is not a run's folder: it has no readable config.json")
     if not (run / "result.json").exists():
-        raise UserError(f"{run} has not ended; run its command again first")
+        raise UserError(f"{run} has not ended; run its command again to finish it")
     if out is None:
         out = Path(tempfile.mkdtemp(prefix=f"{run.resolve().name}-again-"))
     elif out.exists() and any(out.iterdir()):

@@ -79,7 +79,8 @@ def run_on_slurm(work: Work, options: SlurmOptions, console: Console) -> None:
     except KeyboardInterrupt:
         jobs = sorted({s.job.partition("_")[0] for s in work.states.values() if s.job})
         console.print(
-            f"Queued and running jobs go on; to cancel them: scancel {' '.join(jobs)}"
+            "Queued and running jobs continue; to cancel them: scancel "
+            f"{' '.join(jobs)}"
         )
         raise
 
@@ -142,7 +143,7 @@ def submit(work: Work, runs: Sequence[PlannedRun], options: SlurmOptions) -> lis
     try:
         jobs = executor.map_array(run_in_job, commands, directories, asks)
     except (submitit.core.utils.FailedJobError, OSError) as error:
-        raise UserError(f"Slurm refuses the jobs: {_last_line(error)}") from error
+        raise UserError(f"Slurm refused the jobs: {_last_line(error)}") from error
     for run, job in zip(runs, jobs, strict=True):
         directory = work.out / run.name
         attempts = folder.read_attempts(directory)
@@ -262,7 +263,8 @@ def with_queue(
 def _check_slurm() -> None:
     if not shutil.which("sbatch") or not shutil.which("squeue"):
         raise UserError(
-            "Slurm is not on this machine (no sbatch); --executor=local runs here"
+            "Slurm is not available here (no sbatch); --executor=local runs on this "
+            "machine"
         )
     _check_submitit()
     if read_queue() is None:

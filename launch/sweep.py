@@ -74,24 +74,25 @@ def _parser() -> Parser:
     parser = Parser("python -m launch.sweep", __doc__)
     add = parser.add_argument
     add("--config", help="experiment FILE.py[:small] with a get_sweep()")
-    add("--out", type=path_argument, help="the sweep's folder, made if absent")
+    add("--out", type=path_argument, help="the sweep's folder, created if missing")
     add("--executor", choices=("local", "slurm"), default="local")
-    add("--at_a_time", type=positive, help="runs side by side (default: one for each "
-        "accelerator, else for every two cores; Slurm: no limit)")  # fmt: skip
+    add("--at_a_time", type=positive, help="runs side by side (default: one per "
+        "accelerator, or one for every two cores; Slurm: no limit)")  # fmt: skip
     add("--only", action="append", default=[], metavar="PATTERN",
-        help="run only what matches, as 'search-*-fp-*'; can be repeated")  # fmt: skip
+        help="run only names that match, such as 'search-*-fp-*'; can be repeated"
+    )  # fmt: skip
     add("--winners", type=path_argument, metavar="FILE",
-        help="another sweep's selection.json, whose choices are taken")  # fmt: skip
+        help="selection.json of another sweep, to use its choices")  # fmt: skip
     add("--max_failures", type=positive, default=3,
-        help="give up on a run after so many failures (default 3)")  # fmt: skip
+        help="give up on a run after this many failures (default 3)")  # fmt: skip
     add("--dry_run", action="store_true", help="print the commands, run nothing")
-    add("--status", action="store_true", help="print how the runs stand")
+    add("--status", action="store_true", help="print the state of the runs")
     add("--estimate", action="store_true",
         help="work, memory and time on three devices; runs nothing")  # fmt: skip
     add("--utilisation", type=float, default=0.3,
         help="share of a device's peak that --estimate assumes (0.3)")  # fmt: skip
-    add("--topology", metavar="SLICE", help="with --estimate: compile for it, as "
-        "v5e:4x4 or h100:8, and print what its compiler says")  # fmt: skip
+    add("--topology", metavar="SLICE", help="with --estimate: compile for these "
+        "devices, such as v5e:4x4 or h100:8; print the compiler's numbers")  # fmt: skip
     slurm = parser.add_argument_group("Slurm")
     for name, example in _SLURM_TEXTS.items():
         slurm.add_argument(f"--{name}", help=f"for example {example}")
@@ -99,13 +100,13 @@ def _parser() -> Parser:
         help="a shell line before each run, such as 'module load cuda'; can be repeated"
     )  # fmt: skip
     slurm.add_argument("--time", type=positive, default=1440, metavar="MINUTES",
-                       help="limit of each job (default 1440); a run that reaches it "
+                       help="time limit per job (default 1440); a run that reaches it "
                        "saves and is queued again")  # fmt: skip
     slurm.add_argument("--poll_seconds", type=positive, default=15,
-                       help="between two looks at the queue (default 15)")  # fmt: skip
+                       help="seconds between looks at the queue (15)")  # fmt: skip
     slurm.add_argument("--cpus_per_task", type=positive, default=4)
     slurm.add_argument("--requeue", action=argparse.BooleanOptionalAction, default=True,
-                       help="preempted runs go on by themselves")  # fmt: skip
+                       help="queue preempted runs again (the default)")  # fmt: skip
     return parser
 
 
@@ -168,8 +169,7 @@ def _run(
     difference = first_difference(ours, theirs)
     if difference:
         raise UserError(
-            f"{out} holds another definition of this sweep: {difference}. Choose "
-            "another --out"
+            f"the sweep in {out} is not this one: {difference}. Choose another --out"
         )
     with folder.lock(out, lambda text: console.print(f"Warning: {text}")):
         gone = [n for n in theirs["runs"] if n not in ours["runs"]]

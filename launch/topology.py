@@ -114,8 +114,8 @@ def find_slice(name: str) -> Slice:
         return Slice(Mesh(np.array(devices), (DATA_AXIS,)), _GPU_MEMORY)
     if kind not in _TPUS or not re.fullmatch(r"\d+(x\d+)*", shape):
         raise UserError(
-            f"--topology={name}: expected a TPU slice, as v5e:4x4 or v5p:2x2x2 or "
-            "v6e:1 (one device), or GPUs of one host, as h100:8 or a100:1"
+            f"--topology={name}: expected a TPU slice, such as v5e:4x4, v5p:2x2x2 or "
+            "v6e:1 (one device), or the GPUs of one host, such as h100:8 or a100:1"
         )
     memory, smallest = _TPUS[kind]
     devices = _tpus(name, f"{kind}:{smallest if shape == '1' else shape}")
@@ -203,7 +203,7 @@ def print_programs(console: Console, name: str, config: Config) -> int:
     wide.print(table)
     console.print(
         f"{name}, {found.mesh.size} device(s), batch {config.train.batch_size}, "
-        f"{config.model.name}; of each device; work and kernels count loops once"
+        f"{config.model.name}; per device; work and kernels count loops once"
     )
     for line in (*_ratios(done, config.penalty.update_every), *misfits):
         console.print(line)

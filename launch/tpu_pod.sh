@@ -69,7 +69,7 @@ done
 [[ -n $name ]] || fail "--name is missing; see $0 --help"
 [[ -n $zone ]] || fail "--zone is missing; see $0 --help"
 [[ $workdir != *://* ]] ||
-  fail "--workdir=$workdir is an address; mount it on the hosts and give the folder"
+  fail "--workdir=$workdir is a remote address; mount it on the hosts and give the folder"
 [[ ${#actions[@]} -gt 0 ]] || fail "no action; see $0 --help"
 if [[ -z $dry_run ]]; then
   command -v gcloud >/dev/null || fail "gcloud is not installed; --dry_run needs none"

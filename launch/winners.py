@@ -103,7 +103,7 @@ def read_selection(path: Path) -> dict[str, dict[str, Any]]:
     if not selection or not all(
         isinstance(entry, dict) and "value" in entry for entry in selection.values()
     ):
-        raise UserError(f"{path} is not a sweep's selection.json, or is empty")
+        raise UserError(f"{path} is empty or is not the selection.json of a sweep")
     return selection
 
 

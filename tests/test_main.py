@@ -253,7 +253,7 @@ MISTAKES = {
     "padding": (["--config.model.padding=keras"], "too small for padding 'keras'"),
     "photographs' key": (
         ["--config.dataset.crop_size=8"],
-        "dataset.crop_size is for sets that are read from disk",
+        "dataset.crop_size is only for data sets that are read from disk",
     ),
     "image size": (["--config.dataset.image_size=9"], "exceeds the images of digits"),
     "other run": (["--config.train.init_from=/nonexistent"], "train.init_from"),
@@ -292,7 +292,7 @@ def test_without_a_workdir_a_run_has_its_own_and_continues_there(finished, tmp_p
         process, signal.SIGTERM, lambda: len(records_so_far(workdir)) >= 3
     )
     assert code == 75, output
-    said = "Run directory: runs/digits_fp_rfp (--workdir=DIR names another)."
+    said = "Run directory: runs/digits_fp_rfp (--workdir=DIR chooses another)."
     assert output.splitlines()[0] == said
     code, output = run(*command, cwd=tmp_path)
     assert code == 0, output
@@ -329,7 +329,7 @@ def test_several_devices_must_divide_the_batch(tmp_path):
     environment = {"XLA_FLAGS": "--xla_force_host_platform_device_count=3"}
     code, output = run(*SMALL, f"--workdir={tmp_path}/r", environment=environment)
     assert code == 2
-    assert "the nearest that are: 15 or 18" in errors(output)[0]
+    assert "the nearest multiples: 15 or 18" in errors(output)[0]
 
 
 def test_several_devices_must_divide_the_groups(tmp_path):

@@ -121,7 +121,7 @@ def test_a_mistake_known_only_after_the_start_is_told_in_one_line(tmp_path):
     for code, output in finish_group(start_group(*arguments)):
         assert code == 2, output
         (line,) = errors(output)
-        assert "the nearest that are: 8 or 16" in line
+        assert "the nearest multiples: 8 or 16" in line
         assert "Traceback" not in output
 
 
@@ -199,7 +199,7 @@ def test_a_peer_that_never_comes_is_told_in_one_line(port, process):
     assert code == 2
     (line,) = said
     assert line.startswith(f"error: cannot start process {process} of 2 with the ")
-    assert "the others have not come within 3 s" in line
+    assert "the other processes did not start within 3 s" in line
 
 
 def test_a_port_in_use_is_told_in_one_line():
@@ -222,7 +222,7 @@ def test_a_step_of_a_larger_allocation_counts_its_own_processes():
     # It waits for one more, not for three, at a port of this step's own.
     code, _, said = starting(**SLURM, SLURM_STEP_NUM_TASKS="2")
     assert code == 2
-    assert "the others have not come" in said[-1]
+    assert "the other processes did not start" in said[-1]
     with socket.create_server(("", 61_440 + 1 + 61 * 3)):
         code, _, said = starting(**SLURM, SLURM_STEP_NUM_TASKS="2")
     assert code == 1

@@ -40,14 +40,16 @@ def test_flags_in_a_file_are_kept(flags, tmp_path):
     assert flags(str(tmp_path / "flags")).startswith(
         f"--xla_dump_to=x --xla_a=1 {FLAG}="
     )
-    with pytest.raises(UserError, match=r"XLA_FLAGS=.*none is no flag, .* no file"):
+    with pytest.raises(
+        UserError, match=r"XLA_FLAGS=.*none is neither a flag .* nor a file"
+    ):
         flags(str(tmp_path / "none"))
 
 
 MEANINGLESS = {
     "JAX_ENABLE_X64": "invalid truth value 'foo'",
     "JAX_DEFAULT_PRNG_IMPL": "JAX flag jax_default_prng_impl",
-    "XLA_FLAGS": "XLA_FLAGS=foo is no flag",
+    "XLA_FLAGS": "XLA_FLAGS=foo is neither a flag",
 }
 
 

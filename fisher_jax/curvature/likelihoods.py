@@ -551,8 +551,8 @@ def checked_outputs(
         )
     if isinstance(likelihood, Categorical) and shape[-1] == 1:
         warnings.warn(
-            "outputs_fn: of one class only, whose probability is 1 whatever the "
-            "parameters: all here is zero. For a sigmoid pass likelihood=Bernoulli()",
+            "outputs_fn: one class only, whose probability is always 1, so every "
+            "result is zero. For a sigmoid pass likelihood=Bernoulli()",
             stacklevel=4,
         )
     check_mask(mask, likelihood, shape)
@@ -561,8 +561,8 @@ def checked_outputs(
     if in_parts and programs.draws_for_itself(program, is_input):
         warnings.warn(
             "outputs_fn: draws random numbers (dropout?) with a key that it closes "
-            "over; it is called with parts of the batch here, and all get the same. "
-            "Turn it off, or pass a key for each example within inputs",
+            "over; it is called here on parts of the batch, which all get the same "
+            "numbers. Turn this off, or pass a key for each example within inputs",
             stacklevel=4,
         )
     return jax.ShapeDtypeStruct(shape, outputs.dtype)
@@ -585,10 +585,10 @@ def check_examples_apart(outputs_fn: OutputsFn, params: PyTree, inputs: PyTree) 
     size = float(jnp.max(jnp.abs(together)))
     if not difference <= float(jnp.finfo(together.dtype).eps) ** 0.5 * size:
         raise ValueError(
-            f"outputs_fn: outputs of an example change by up to {difference:.3g} (of "
-            f"{size:.3g}) with the rest of its batch, so that quantities of single "
-            "examples are not defined. Put batch normalisation into evaluation mode "
-            "and turn dropout off"
+            f"outputs_fn: an example's outputs change by up to {difference:.3g} (of "
+            f"{size:.3g}) with the rest of its batch, so per-example quantities are "
+            "not defined. Put batch normalisation in evaluation mode and turn "
+            "dropout off"
         )
 
 

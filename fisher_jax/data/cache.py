@@ -113,8 +113,8 @@ def write_cache(path: Path, source: Source) -> None:
             raise
     except OSError as error:
         _logger.warning(
-            "%s is decoded anew at every start, because its cache %s cannot be "
-            "written (%s); FISHER_JAX_CACHE_DIR names another folder",
+            "%s is decoded again at every start, because its cache %s cannot be "
+            "written (%s); set FISHER_JAX_CACHE_DIR to another folder",
             source.name,
             path,
             one_line(error),
@@ -152,7 +152,7 @@ def read_cache(path: Path) -> Source | None:
         return None
     except (OSError, ValueError) as error:
         _logger.warning(
-            "the data cache %s is damaged (%s) and is made again",
+            "the data cache %s is damaged (%s); rebuilding it",
             path,
             one_line(error),
         )

@@ -64,8 +64,8 @@ def prepare(name: str, data_dir: Path, manual_dir: Path | None = None) -> Path:
         if (found := file_format(prepared_dir)) == "array_record":
             return prepared_dir
         raise DataError(
-            f"{prepared_dir} holds {name} as {found} files; to have array_record "
-            f"files too, run: {prepare_command(name, 'OTHER_FOLDER')}"
+            f"{prepared_dir} has {name} as {found} files; for array_record files, "
+            f"run: {prepare_command(name, 'OTHER_FOLDER')}"
         )
     if not is_known(name):
         raise unknown_error(name, data_dir)
@@ -148,12 +148,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         "name", help="TFDS name, such as cifar100 or imagenet2012, or tiny_imagenet"
     )
     parser.add_argument(
-        "--data_dir", help="where prepared sets are (default: ~/tensorflow_datasets)"
+        "--data_dir", help="folder for prepared sets (default: ~/tensorflow_datasets)"
     )
     parser.add_argument(
         "--manual_dir",
         type=path_argument,
-        help="where archives are that you already have",
+        help="folder with archives that you downloaded by hand",
     )
     arguments = parser.parse_args(argv)
     try:

@@ -68,8 +68,8 @@ def resolve_data_dir(data_dir: str | None) -> Path:
     data_dir = data_dir or default_data_dir()
     if "://" in data_dir:
         raise DataError(
-            f"dataset.data_dir={data_dir} is not a local folder: array_record files "
-            "are read from a local or mounted disk, copy them there"
+            f"dataset.data_dir={data_dir} is not a local folder: copy the "
+            "array_record files to a local or mounted disk"
         )
     return local_path(data_dir, "dataset.data_dir")
 
@@ -205,8 +205,8 @@ def unknown_error(name: str, data_dir: Path) -> DataError:
     nearest = difflib.get_close_matches(dataset.lower(), sorted(known), 3, cutoff=0.5)
     choices = f"the nearest are {', '.join(nearest)}" if nearest else "see tfds.org"
     return DataError(
-        f"dataset.name={name} is neither {' nor '.join(PACKAGED)} nor a TFDS set, nor "
-        f"prepared in {data_dir}: {choices}"
+        f"dataset.name={name} is neither {' nor '.join(PACKAGED)} nor a TFDS set, and "
+        f"is not prepared in {data_dir}: {choices}"
     )
 
 
@@ -307,8 +307,8 @@ def _open_builder(name: str, prepared_dir: Path) -> Any:
     """Returns TFDS's description of a prepared folder, checked to be readable."""
     if (found := file_format(prepared_dir)) != "array_record":
         raise DataError(
-            f"{prepared_dir} holds {found} files, which only TensorFlow reads; "
-            f"prepare array_record files in another folder: "
+            f"{prepared_dir} has {found} files, which only TensorFlow reads; prepare "
+            "array_record files in another folder: "
             f"{prepare_command(name, 'OTHER_FOLDER')}"
         )
     if not (prepared_dir / "features.json").is_file():

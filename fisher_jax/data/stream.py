@@ -308,5 +308,5 @@ def _check_batch_size(key: str, batch_size: int, share: Share) -> None:
         nearest = max(1, batch_size // count) * count
         raise DataError(
             f"{key}={batch_size} is not a multiple of the number of processes, "
-            f"{count}; the nearest that is: {nearest}"
+            f"{count}; the nearest multiple: {nearest}"
         )

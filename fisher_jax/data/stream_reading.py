@@ -252,7 +252,7 @@ def _joined(plan: Plan, chunks: Any) -> Batch:
         except RuntimeError as error:
             raise DataError(
                 f"a process that decodes images has died ({one_line(error)}); if "
-                "memory ran out, use fewer of them or less read-ahead"
+                "memory ran out, lower dataset.num_workers or dataset.read_ahead"
             ) from error
         stop = start + len(chunk.ids)
         for whole, part in zip(batch, chunk, strict=True):

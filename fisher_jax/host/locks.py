@@ -57,7 +57,7 @@ def hold(folder: Path, what: str, busy: str, warn: Callable[[str], None]) -> IO[
         raise UserError(f"cannot write to {what}: {one_line(error)}") from error
     if not is_locked:
         warn(
-            f"the file system of {what} has no locks: nothing would stop another "
-            "process from running in it, too"
+            f"the file system of {what} has no locks, so nothing stops another "
+            "process from running there too"
         )
     return file

@@ -60,7 +60,7 @@ class _Steady(io.TextIOWrapper):
         os.close(nowhere)
         if self.fileno() != 2:
             print(
-                f"Warning: standard output is gone ({error.strerror}); the program "
-                "goes on without it",
+                f"Warning: cannot write to standard output ({error.strerror}); "
+                "continuing without it",
                 file=sys.stderr,
             )

@@ -25,14 +25,14 @@ def local_path(text: str, option: str = "") -> Path:
     given = f"{option}={text}" if option else text
     if _ADDRESS.match(text):
         raise UserError(
-            f"{given} is an address, where a file or folder of this machine is needed: "
-            "mount it (gcsfuse, s3fs, NFS) and give the mounted folder"
+            f"{given} is a remote address: mount it (gcsfuse, s3fs, NFS) and give the "
+            "mounted folder"
         )
     try:
         return Path(text).expanduser()
     except RuntimeError as error:
         raise UserError(
-            f"{given}: no home folder is known here; give the full path"
+            f"{given}: your home folder is unknown; give the full path"
         ) from error
 
 
@@ -53,15 +53,16 @@ def check_name(folder: Path, what: str) -> None:
         name = str(folder.absolute())
     except FileNotFoundError as error:
         raise UserError(
-            f"{what} {str(folder)!r}: the current folder is gone; change to another"
+            f"{what} {str(folder)!r}: the current folder no longer exists; change to "
+            "another"
         ) from error
     refused = set(name) & set("[]*?\\\0")
     refused |= {c for c in name if "\ud800" <= c <= "\udfff"}
     if refused:
         shown = " ".join(c if c.isprintable() else ascii(c) for c in sorted(refused))
         raise UserError(
-            f"{what} {name!r} has {shown} in its name, with which checkpoints cannot "
-            "be stored; choose another"
+            f"{what} {name!r} has {shown} in its name, and checkpoints cannot be "
+            "stored under such a name; choose another"
         )
 
 

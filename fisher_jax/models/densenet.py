@@ -86,5 +86,5 @@ def layers_per_block(depth: int) -> int:
     """
     layers, rest = divmod(depth - 4, NUM_BLOCKS)
     if layers < 1 or rest:
-        raise ValueError(f"depth {depth} is not 3 n + 4, as 40 is")
+        raise ValueError(f"depth must be 3 n + 4, such as 40, got {depth}")
     return layers

@@ -160,7 +160,7 @@ def blocks_per_stage(depth: int) -> int:
     """
     blocks, rest = divmod(depth - 2, 6)
     if blocks < 1 or rest:
-        raise ValueError(f"depth {depth} is not 6 n + 2, as 26, 44 and 56 are")
+        raise ValueError(f"depth must be 6 n + 2, such as 26, 44 or 56, got {depth}")
     return blocks
 
 

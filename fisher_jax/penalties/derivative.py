@@ -235,7 +235,7 @@ def check_method(
     if programs.computes_below_float32(program):
         raise ValueError(
             "method: expected 'exact' where parameters or network are below float32, "
-            "as the step of a finite difference would be lost in their rounding"
+            "as rounding would swallow the step of a finite difference"
         )
 
 

@@ -579,7 +579,7 @@ def _groups_of_a_device(num_groups: int, examples_here: int, devices: int) -> in
     if num_groups % devices or examples_here % (num_groups // devices):
         raise ValueError(
             f"num_groups: expected a divisor of the {examples_here * devices} examples "
-            f"that the {devices} devices divide, got {num_groups}"
+            f"and a multiple of the {devices} devices, got {num_groups}"
         )
     return num_groups // devices
 

@@ -48,10 +48,10 @@ def _report_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m fisher_jax.report",
         description="Reads run directories and writes the paper's tables (Markdown, "
-        "CSV, LaTeX) and figures (PNG, PDF), ours beside the published values, and "
-        "one page with everything: OUT/index.html. Unfinished and damaged runs are "
-        "used where they suffice, and named. 'compare' in place of folders overlays "
-        "runs; see 'compare --help'.",
+        "CSV, LaTeX) and figures (PNG, PDF), ours beside the published values, and one "
+        "page with everything: OUT/index.html. Unfinished and damaged runs "
+        "are used as far as they go, and named. 'compare' instead of folders "
+        "overlays runs; see 'compare --help'.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -71,9 +71,9 @@ def _report_parser() -> argparse.ArgumentParser:
 def _compare_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m fisher_jax.report compare",
-        description="Overlays runs: prints what their configurations and results "
-        "differ in and draws their curves in one figure. Runs that differ in their "
-        "seed only are averaged.",
+        description="Overlays runs: prints where their configurations and results "
+        "differ, and draws their curves in one figure. Runs that differ only in their "
+        "seed are averaged.",
     )
     parser.add_argument(
         "runs",
@@ -125,15 +125,15 @@ def _compare(arguments: argparse.Namespace) -> int:
     groups, skipped = compare.read_all(arguments.runs)
     if skipped:
         names = ", ".join(path.name for path in skipped)
-        print(f"Skipped, as they hold no run: {names}", file=sys.stderr)
+        print(f"Skipped, no runs in: {names}", file=sys.stderr)
     console = Console(highlight=False)
     for number, (name, runs) in enumerate(groups.items(), start=1):
         seeds = "" if len(runs) == 1 else f" ({len(runs)} seeds)"
         console.print(Text(f"#{number} {name}{seeds}"))
     if any(len(runs) > 1 for runs in groups.values()):
         console.print(
-            "Of several seeds: the mean, ± half its 95% interval in the table, with a "
-            "band of one standard deviation in the figure."
+            "Seeds are averaged: ± is half a 95% interval, bands are one standard "
+            "deviation."
         )
     for title, differences in (
         ("Results", compare.result_rows(groups)),

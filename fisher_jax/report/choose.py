@@ -89,7 +89,7 @@ def for_cell(rows: pd.DataFrame) -> Chosen:
     if len(final):
         rows = final
     elif len(rows):
-        notes.append("from the search stage; no final runs")
+        notes.append("from the search stage, as there are no final runs")
     versioned = one_version(rows)
     candidate = best_candidate(versioned.rows)
     return Chosen(candidate.rows, (*notes, *versioned.notes, *candidate.notes))

@@ -180,7 +180,7 @@ def _told_in_one_line(manager: Manager) -> Iterator[None]:
         where = manager.orbax.directory
         raise UserError(
             f"cannot write a checkpoint to {where}: {one_line(error)}; earlier "
-            "checkpoints are kept, the same command continues the run"
+            "checkpoints are kept, and the same command continues the run"
         ) from error
 
 

@@ -15,15 +15,15 @@ from fisher_jax.train.keys import all_keys
 
 _CONFIG = flags.DEFINE_string("config", None, "experiment file.py[:variant]")
 _WORKDIR = flags.DEFINE_string(
-    "workdir", None, "run directory; without it runs/EXPERIMENT[_VARIANT]"
+    "workdir", None, "run directory (default: runs/EXPERIMENT[_VARIANT])"
 )
 _COORDINATOR_ADDRESS = flags.DEFINE_string(
-    "coordinator_address", None, "several processes: HOST:PORT of process 0"
+    "coordinator_address", None, "HOST:PORT of process 0, with several processes"
 )
-_NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "how many there are")
-_PROCESS_ID = flags.DEFINE_integer("process_id", None, "which one this is, from 0")
+_NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "number of processes")
+_PROCESS_ID = flags.DEFINE_integer("process_id", None, "number of this process, from 0")
 _PROFILE_STEPS = flags.DEFINE_string(
-    "profile_steps", None, "FROM:TO, steps to trace for TensorBoard's profiler"
+    "profile_steps", None, "FROM:TO, the steps to trace for TensorBoard's profiler"
 )
 
 
@@ -93,7 +93,7 @@ def default_workdir(config: str) -> str:
     """
     file, variant = split_path(config)
     if file.endswith(".json"):
-        raise UserError("--workdir is missing; a config.json can run anywhere")
+        raise UserError("--workdir is missing; a config.json has no default folder")
     name = f"{Path(file).stem}_{variant}" if variant else Path(file).stem
     return "runs/" + re.sub(r"[^\w.+-]", "_", name)
 
@@ -104,7 +104,5 @@ def _steps(text: str | None) -> range:
         return range(0)
     first, _, last = text.partition(":")
     if not (first.isdecimal() and last.isdecimal() and int(first) < int(last)):
-        raise UserError(
-            f"--profile_steps={text} must be FROM:TO, two steps with FROM below TO"
-        )
+        raise UserError(f"--profile_steps={text} must be FROM:TO with FROM below TO")
     return range(int(first), int(last))

@@ -172,7 +172,9 @@ def _read_json(file: str) -> dict[str, Any]:
         raise ConfigError(f"{file!r} is not readable JSON: {error}") from error
     config = content.get("config") if isinstance(content, dict) else None
     if not isinstance(config, dict):
-        raise ConfigError(f"{file!r} holds no 'config' object, as a run's does")
+        raise ConfigError(
+            f"{file!r} has no 'config' object; a run's config.json has one"
+        )
     return flatten(config)
 
 

@@ -228,7 +228,9 @@ def named_penalty(
     """
     penalty = PENALTIES.get(settings.name)
     if penalty is None:
-        raise ValueError(f"no penalty {settings.name!r}, one of {', '.join(PENALTIES)}")
+        raise ValueError(
+            f"unknown penalty {settings.name!r}; choose one of {', '.join(PENALTIES)}"
+        )
     offered: dict[str, Any] = {
         "inputs": inputs,
         "labels": labels,

@@ -420,7 +420,10 @@ def _problems(config: Config) -> Iterator[str]:
     model, train, penalty = config.model, config.train, config.penalty
     for name in model_keys(model):
         if name not in MODELS[model.name].__dataclass_fields__:
-            yield f"model.{name} is for {', '.join(takers(name))}, not for {model.name}"
+            yield (
+                f"model.{name} works with {', '.join(takers(name))}, not with "
+                f"{model.name}"
+            )
     dataset, default = config.dataset, ImageSize()
     crop = dataset.crop_size or default.crop
     resize = dataset.resize_size or default.resize
@@ -449,7 +452,7 @@ def _problems(config: Config) -> Iterator[str]:
                 f"{config.penalised_examples} examples that the penalty sees"
             )
     if (penalty.name, penalty.method) == ("input_gradient", "finite_difference"):
-        yield "penalty.name=input_gradient has penalty.method=exact only"
+        yield "penalty.name=input_gradient works with penalty.method=exact only"
     is_gradient_norm = penalty.name == "gradient_norm"
     is_difference = is_gradient_norm or (
         penalty.name != "none" and penalty.method == "finite_difference"
@@ -460,8 +463,8 @@ def _problems(config: Config) -> Iterator[str]:
             "name=gradient_norm" if is_gradient_norm else f"method={penalty.method}"
         )
         yield (
-            f"penalty.{chosen} takes the difference of two gradients, which is lost in "
-            f"the rounding of model.compute_dtype={model.compute_dtype}"
+            f"penalty.{chosen} subtracts two gradients, and their difference is lost "
+            f"in the rounding of model.compute_dtype={model.compute_dtype}"
         )
     given = {
         "penalty.start_epoch": penalty.start_epoch,
@@ -472,14 +475,20 @@ def _problems(config: Config) -> Iterator[str]:
     }
     for name, value in given.items():
         if is_gradient_norm and value:
-            yield f"penalty.name=gradient_norm has no {name}"
+            yield f"penalty.name=gradient_norm does not take {name}"
     if penalty.name == "fisher_single" and penalty.num_examples is not None:
-        yield "penalty.name=fisher_single has one example, no penalty.num_examples"
+        yield (
+            "penalty.name=fisher_single uses one example and does not take "
+            "penalty.num_examples"
+        )
     epochs = config.optimizer.decay_epochs
     if list(epochs) != sorted(set(epochs)):
         yield f"optimizer.decay_epochs must increase, got {epochs}"
     if train.microbatches > 1 and (config.sam.radius or is_gradient_norm):
-        yield "train.microbatches above 1 has no SAM and no gradient_norm"
+        yield (
+            "train.microbatches above 1 does not work with sam.radius or "
+            "penalty.name=gradient_norm"
+        )
     if config.mixup.beta and config.sam.radius:
         yield "mixup.beta and sam.radius cannot both be on"
 

@@ -124,9 +124,9 @@ def check_same_settings(directory: Path, now: Mapping[str, Any]) -> None:
     differences = [] if then is None else setting_differences(then, now)
     if differences:
         raise UserError(
-            f"the run in {directory} began with other settings, and would go on with "
-            f"other numbers: {'; '.join(differences)}. Its checkpoints are intact: set "
-            "what was set then, or choose another workdir"
+            f"the run in {directory} was started with other settings, and its numbers "
+            f"would change: {'; '.join(differences)}. Its checkpoints are intact: "
+            "restore those settings, or choose another workdir"
         )
 
 
@@ -186,7 +186,7 @@ def image_facts(
     images = str(content.get("images"))
     match = re.fullmatch(r"(\d+)x(\d+)x(\d+), (\d+) classes", images)
     if match is None:
-        raise UserError(f"{path} does not say of which images and classes its run is")
+        raise UserError(f"{path} does not record the run's images and classes")
     height, width, channels, classes = map(int, match.groups())
     return (height, width, channels), classes
 

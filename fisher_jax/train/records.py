@@ -175,7 +175,8 @@ def append_record(path: Path, record: Record) -> None:
         if path.exists():
             os.truncate(path, size)
         raise UserError(
-            f"cannot write {path}: {error}; make space and run the same command again"
+            f"cannot write {path}: {error}; free some space and run the same command "
+            "again"
         ) from error
 
 

@@ -65,17 +65,17 @@ def restore_latest(
             parallel.from_first(lambda: _set_aside(directory, list(damaged)))
             orbax.reload()
             warn(
-                f"{'; '.join(damaged.values())}; continuing from step {step}, what is "
-                f"damaged is now in {directory.parent / DAMAGED}"
+                f"{'; '.join(damaged.values())}; continuing from step {step}; what "
+                f"was damaged is now in {directory.parent / DAMAGED}"
             )
         return from_tree(tree, like)
     if not damaged:
         return None
     if all(_is_of_another_version(orbax, step, expected) for step in damaged):
         raise UserError(
-            f"the checkpoints in {directory} are of another version of fisher_jax, "
-            "whose training state has other parts; nothing was changed. Continue with "
-            "that version, or choose another workdir"
+            f"the checkpoints in {directory} were written by another version of "
+            "fisher_jax, with a different training state; nothing was changed. "
+            "Continue with that version, or choose another workdir"
         )
     steps = ", ".join(map(str, sorted(damaged)))
     raise UserError(
@@ -108,7 +108,7 @@ def read_newest(run_directory: Path) -> dict[str, Any]:
     """
     directory = run_directory / "checkpoints"
     if not directory.is_dir():
-        raise UserError(f"{run_directory} holds no checkpoints folder")
+        raise UserError(f"{run_directory} has no checkpoints folder")
     # Named, as only a manager that has written or read knows what is in its folder.
     handler = ocp.StandardCheckpointHandler()
     options = ocp.CheckpointManagerOptions(
@@ -161,7 +161,9 @@ def start_from(run_directory: str, state: TrainState) -> TrainState:
     own = {"params": state.params, "batch_stats": state.batch_stats}
     other = {name: found.get(name) or {} for name in own}
     if jax.tree.map(jnp.shape, other) != jax.tree.map(jnp.shape, own):
-        raise UserError(f"train.init_from: {run_directory} trained another model")
+        raise UserError(
+            f"train.init_from: the run in {run_directory} has another model"
+        )
     placed = jax.tree.map(
         lambda value, target: parallel.place(
             np.asarray(value, target.dtype), target.sharding
@@ -210,7 +212,7 @@ def _read(
 
     def cannot_read() -> UserError:
         return UserError(
-            f"cannot read {where}: {failure}; nothing was changed, the same command "
+            f"cannot read {where}: {failure}; nothing was changed; the same command "
             "tries again"
         )
 

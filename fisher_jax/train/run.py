@@ -75,8 +75,8 @@ def run(config: Config, command: CommandLine) -> int:
 
 def _leave_after_loss(why: str) -> NoReturn:
     print(
-        "error: the connection to another process of this run is lost; start all "
-        f"processes again and they continue from the last checkpoint ({why})",
+        "error: lost the connection to another process of this run; start all "
+        f"processes again to continue from the last checkpoint ({why})",
         file=sys.stderr,
     )
     parallel.leave(EXIT_PREEMPTED)
@@ -95,11 +95,11 @@ def _run_in_workdir(
     directory = Path(command.workdir)
     if dict(settings) != parallel.from_first(lambda: dict(settings)):
         raise UserError(
-            "this process has other JAX or XLA settings than the first; start all with "
-            "one environment"
+            "this process and the first have different JAX or XLA settings; start "
+            "all processes in the same environment"
         )
     if command.has_default_workdir:
-        console.print(f"Run directory: {directory} (--workdir=DIR names another).")
+        console.print(f"Run directory: {directory} (--workdir=DIR chooses another).")
     with ExitStack() as lock:
         is_known, has_ended = parallel.from_first(
             lambda: _enter(directory, config, settings, lock, _warner(console))
@@ -178,8 +178,8 @@ def _prepare(
             records.write_json(path, content)
         elif lines := changes(records.read_json(path), content):
             _warner(console)(
-                "from here on other bits are to be expected than without this restart: "
-                + "; ".join(lines)
+                "from here on the numbers may differ from a run without this "
+                "restart: " + "; ".join(lines)
             )
     print_header(console, flat_config(config), facts)
     return plan, snapshot

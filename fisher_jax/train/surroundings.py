@@ -31,13 +31,14 @@ def check_data(config: Config, *, is_streamed: bool) -> None:
     given = [key for key in STREAM_KEYS if getattr(dataset, key) is not None]
     if given and not is_streamed:
         raise UserError(
-            f"dataset.{given[0]} is for sets that are read from disk in training, "
-            f"whose images differ in size; {dataset.name} is held in memory"
+            f"dataset.{given[0]} is only for data sets that are read from disk during "
+            f"training; {dataset.name} is held in memory"
         )
     if is_streamed and dataset.image_size is not None:
         raise UserError(
-            f"dataset.image_size is for sets that are held in memory; {dataset.name} "
-            "is read from disk in training: dataset.resize_size and dataset.crop_size"
+            f"dataset.image_size is only for data sets held in memory; {dataset.name} "
+            "is read from disk during training, so use dataset.resize_size and "
+            "dataset.crop_size"
         )
 
 
@@ -51,13 +52,13 @@ def check_mesh(config: Config, mesh: Mesh) -> None:
     parallel.check_divides("train.batch_size", train.batch_size, mesh)
     if dtype != "float32" and mesh.devices.flat[0].platform == "cpu":
         raise UserError(
-            f"model.compute_dtype={dtype} is for accelerators: XLA's CPU backend "
-            "computes convolutions of that type wrongly; use float32"
+            f"model.compute_dtype={dtype} needs an accelerator: on CPUs XLA computes "
+            "convolutions of that type wrongly; use float32"
         )
     if train.batch_size % (train.microbatches * mesh.size):
         raise UserError(
-            f"train.batch_size={train.batch_size} is not divided by "
-            f"train.microbatches={train.microbatches} times {mesh.size} devices"
+            f"train.batch_size={train.batch_size} is not a multiple of "
+            f"train.microbatches={train.microbatches} times {mesh.size} device(s)"
         )
     # Where devices do not divide what it sees, each computes the whole penalty. That
     # groups divide what it sees, keys.py holds.
@@ -76,12 +77,13 @@ def check_network(config: Config, state: TrainState) -> None:
         return
     if parts > 1:
         raise UserError(
-            f"train.microbatches={parts} is not for batch norm, which model "
-            f"{config.model.name} has: its statistics would be of a part of the batch"
+            f"train.microbatches={parts} does not work with the batch norm of model "
+            f"{config.model.name}: its statistics would be those of a part of the "
+            "batch"
         )
     if penalty.num_groups > 1 and penalty.batch_norm == "train":
         raise UserError(
             f"penalty.num_groups={penalty.num_groups} with model {config.model.name} "
-            "needs penalty.batch_norm=eval: else batch norm would take the statistics "
-            "of a group"
+            "needs penalty.batch_norm=eval; otherwise batch norm would use the "
+            "statistics of a group"
         )

@@ -178,8 +178,8 @@ class TensorBoard:
         except OSError as error:
             self._has_failed = True
             raise UserError(
-                f"cannot write to {self._folder}: {one_line(error)}; make space and "
-                "run the same command again"
+                f"cannot write to {self._folder}: {one_line(error)}; free some space "
+                "and run the same command again"
             ) from error
 
 
@@ -211,8 +211,8 @@ class WeightsAndBiases:
             )
         except (wandb.Error, OSError) as error:
             raise UserError(
-                f"cannot start tracker=wandb: {one_line(error)}; log in by "
-                "'wandb login', or set WANDB_MODE=offline"
+                f"cannot start tracker=wandb: {one_line(error)}; log in with 'wandb "
+                "login', or set WANDB_MODE=offline"
             ) from error
         self._is_offline = bool(self._run.offline)
         self._waiting: list[tuple[int, Mapping[str, float]]] = []

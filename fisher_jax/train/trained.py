@@ -50,15 +50,15 @@ def load_run(
     directory = local_path(str(run_dir))
     path = directory / "config.json"
     if not path.is_file():
-        raise UserError(f"{directory} is not a run's folder: it holds no config.json")
+        raise UserError(f"{directory} is not a run's folder: it has no config.json")
     config = load_config(str(path))
     image_shape, num_classes = image_facts(read_json(path), path)
     model = make_model(config, num_classes)
     found = read_newest(directory).get("state" if which == "final" else "best")
     if not found:
         raise UserError(
-            f"{directory} has no best parameters: dataset.num_validation=0 sets no "
-            "examples aside to choose them by; its final ones are there"
+            f"{directory} has no best parameters, as dataset.num_validation=0 left no "
+            "examples to choose them by; take which='final'"
         )
     variables = {"params": found["params"], "batch_stats": found.get("batch_stats")}
     variables = {name: tree for name, tree in variables.items() if tree}
@@ -66,7 +66,6 @@ def load_run(
     expected = jax.eval_shape(model.init, jax.random.key(0), image)
     if jax.tree.map(jnp.shape, variables) != jax.tree.map(jnp.shape, expected):
         raise UserError(
-            f"the checkpoints in {directory} are not of the network that its "
-            "config.json describes"
+            f"the checkpoints in {directory} do not fit the network in its config.json"
         )
     return model, jax.tree.map(jnp.asarray, variables), config

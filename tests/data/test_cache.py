@@ -99,7 +99,7 @@ def test_a_folder_that_cannot_be_written(tmp_path, caplog):
     write_cache(tmp_path / "file" / "cache" / "entry", make_source())
     (record,) = caplog.records
     assert record.levelno == logging.WARNING
-    assert "some/set is decoded anew at every start" in record.getMessage()
+    assert "some/set is decoded again at every start" in record.getMessage()
     assert "FISHER_JAX_CACHE_DIR" in record.getMessage()
 
 

@@ -72,7 +72,7 @@ def test_prepared_in_another_format(tmp_path):
     folder.mkdir(parents=True)
     features = {"image": image_feature((4, 4, 3)), "label": label_feature(5)}
     write_description(folder, "tiny", {"train": [[b""]]}, features, "tfrecord")
-    with pytest.raises(DataError, match=f"{folder} holds tiny as tfrecord files"):
+    with pytest.raises(DataError, match=f"{folder} has tiny as tfrecord files"):
         prepare("tiny", tmp_path)
 
 

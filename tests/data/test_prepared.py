@@ -242,7 +242,7 @@ def test_tfrecord_files_need_another_folder(tmp_path):
     folder = write_custom(tmp_path, splits, features, file_format="tfrecord")
     with pytest.raises(DataError) as caught:
         read(tmp_path)
-    assert str(caught.value).startswith(f"{folder} holds tfrecord files")
+    assert str(caught.value).startswith(f"{folder} has tfrecord files")
     assert "fisher_jax.data.prepare tiny --data_dir=" in str(caught.value)
 
 

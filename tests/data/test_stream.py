@@ -257,7 +257,7 @@ def test_grey_images(tmp_path):
         (
             {"share": Share(0, 3)},
             "train.batch_size=20 is not a multiple of the number of processes, 3; the "
-            "nearest that is: 18",
+            "nearest multiple: 18",
         ),
         ({"augment": "flop"}, "dataset.augment='flop' must be one of none, flip"),
     ],

@@ -94,7 +94,7 @@ def test_output_on_a_full_disk_does_not_end_a_run(tmp_path):
             stderr=subprocess.PIPE, text=True, timeout=180, check=False,
         )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    assert done.stderr.count("standard output is gone") == 1
+    assert done.stderr.count("cannot write to standard output") == 1
     assert "Traceback" not in done.stderr
     assert result(tmp_path / "run")["status"] == "finished"
 
@@ -106,7 +106,7 @@ def test_an_address_as_workdir_is_refused_before_anything_is_made(tmp_path):
     )  # fmt: skip
     assert done.returncode == 2
     assert done.stderr.startswith("error: ")
-    assert "is an address" in done.stderr
+    assert "is a remote address" in done.stderr
     assert not list(tmp_path.iterdir())
 
 

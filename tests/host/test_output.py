@@ -43,7 +43,9 @@ def test_the_program_goes_on_when_its_reader_has_gone():
     process.stdout.close()
     error = process.stderr.read().decode().splitlines()
     assert process.wait(timeout=30) == 7
-    assert error[0].startswith("Warning: standard output is gone (Broken pipe); ")
+    assert error[0].startswith(
+        "Warning: cannot write to standard output (Broken pipe); "
+    )
     assert error[1:] == ["end"]
 
 
@@ -52,7 +54,9 @@ def test_a_full_disk_ends_the_output_and_not_the_program():
         process = start(stdout=full)
         _, error = process.communicate(timeout=30)
     assert process.returncode == 7
-    assert error.decode().startswith("Warning: standard output is gone (No space left")
+    assert error.decode().startswith(
+        "Warning: cannot write to standard output (No space left"
+    )
 
 
 def test_error_output_may_go_away_too():

@@ -15,9 +15,9 @@ from tests.command import ROOT, without_user
     "address", ["gs://b/run", "s3://b", "file:///tmp/run", "a+b://"]
 )
 def test_an_address_is_no_folder(address):
-    with pytest.raises(UserError, match=r"^--workdir=.* is an address, .*mount"):
+    with pytest.raises(UserError, match=r"^--workdir=.* is a remote address: mount"):
         local_path(address, "--workdir")
-    with pytest.raises(argparse.ArgumentTypeError, match="is an address"):
+    with pytest.raises(argparse.ArgumentTypeError, match="is a remote address"):
         path_argument(address)
 
 
@@ -48,7 +48,7 @@ def test_a_user_without_entry_and_home(tmp_path):
     )  # fmt: skip
     cache, said = done.stdout.splitlines()
     assert cache == "/tmp/cache-54321"
-    assert said == "--out=~/runs: no home folder is known here; give the full path"
+    assert said == "--out=~/runs: your home folder is unknown; give the full path"
     assert not list(tmp_path.iterdir())
 
 
@@ -57,6 +57,8 @@ def test_a_current_folder_that_is_gone_is_told(monkeypatch, tmp_path):
     gone.mkdir()
     monkeypatch.chdir(gone)
     gone.rmdir()
-    with pytest.raises(UserError, match=r"workdir 'run': the current folder is gone"):
+    with pytest.raises(
+        UserError, match=r"workdir 'run': the current folder no longer exists"
+    ):
         check_name(Path("run"), "workdir")
     check_name(tmp_path / "run", "workdir")

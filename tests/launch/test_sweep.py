@@ -123,7 +123,7 @@ def test_mistakes_in_a_file_are_named(tmp_path):
     )
     assert "two runs" in message("def get_sweep(): return [{}, {}]")
     assert "ZeroDivisionError" in message("def get_sweep(): return 1 / 0")
-    assert "unknown 'nobody'" in message(
+    assert "starts from 'nobody', which is not" in message(
         "def get_sweep(): return [{'train.init_from': 'OUT/nobody'}]"
     )
 
@@ -136,7 +136,7 @@ def test_a_changed_definition_is_told_by_its_first_difference(tmp_path):
     assert first_difference(after, before) is None
     assert first_difference(before, after) is None
     renamed = {**before, "runs": {"x": {}}}
-    assert first_difference(renamed, before) == "none of its runs is there"
+    assert first_difference(renamed, before) == "the two have no run in common"
     runs = {name: dict(run) for name, run in before["runs"].items()}
     runs["learning_rate_0.1-seed_1"]["optimizer.momentum"] = 0.5
     changed = first_difference({**before, "runs": runs}, before)
@@ -343,7 +343,7 @@ def test_mistakes_on_the_command_line_get_one_line(tmp_path, capsys, monkeypatch
         ((f"--config={file}", f"--out={tmp_path}/run"), "is a single run's folder"),
         ((f"--config={file}", f"--out={tmp_path}/o", "--only=x*"), "no run matches"),
         ((f"--config={file}", f"--out={tmp_path}/[x]"), "[ ] in its name"),
-        ((f"--config={file}", "--out=s3://b/x"), "is an address"),
+        ((f"--config={file}", "--out=s3://b/x"), "is a remote address"),
         ((f"--config={file}", f"--winners={file}", "--dry_run"), "selection.json"),
         (("--status", f"--out={tmp_path}/nowhere"), "no such folder"),
         ((f"--config={file}", "--excutor=slurm"), "unexpected argument"),
@@ -351,7 +351,7 @@ def test_mistakes_on_the_command_line_get_one_line(tmp_path, capsys, monkeypatch
         ((f"--config={file}", "--at_a_time=0"), "above 0, got '0'"),
         (
             (f"--config={file}", f"--out={tmp_path}/s", "--executor=slurm"),
-            "Slurm is not on this machine",
+            "Slurm is not available here",
         ),
     ):
         assert main(list(arguments)) == 2

@@ -64,7 +64,7 @@ def test_a_run_has_six_programs_and_they_are_those_of_its_mesh():
     held = config.measure.batch_size * (8 * 8 + 4) + 4 * 99_178
     assert one.memory > held
     assert one.collectives == {}
-    with pytest.raises(UserError, match="batch_size=7 is not divided by the 2"):
+    with pytest.raises(UserError, match="batch_size=7 is not a multiple of the 2"):
         cost.lower_programs(
             load_config(BASE, [("train.batch_size", "7")]),
             jax.sharding.AbstractMesh((2,), (parallel.DATA_AXIS,)),

@@ -77,7 +77,7 @@ def test_results_are_fetched_from_where_they_are(workdir, source):
         ((), "--name is missing"),
         (("--name=a",), "--zone is missing"),
         (("--name=a", "--zone=b"), "no action"),
-        (("--name=a", "--zone=b", "--workdir=gs://b/r", "stop"), "is an address"),
+        (("--name=a", "--zone=b", "--workdir=gs://b/r", "stop"), "is a remote address"),
         (("--name=a", "--zone=b", "go"), "unknown argument go"),
         (("--name=a", "--zone=b", "--dry_run", "start"), "start needs main.py's flags"),
     ],

@@ -78,7 +78,7 @@ def test_final_runs_are_taken_before_those_of_the_search():
     )
     assert list(for_cell(table).rows["test_accuracy"]) == [0.7]
     only_search = for_cell(table[table["stage"] == "search"])
-    assert only_search.notes == ("from the search stage; no final runs",)
+    assert only_search.notes == ("from the search stage, as there are no final runs",)
 
 
 def test_the_average_and_why_there_is_none():

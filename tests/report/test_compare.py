@@ -172,10 +172,10 @@ def test_wide_tables_are_split_at_80_columns(seeds, capsys, monkeypatch):
     paths = sorted(map(str, seeds.iterdir()))
     assert main(["compare", *paths, f"--out={seeds / 'x.png'}"]) == 0
     shown = capsys.readouterr()
-    assert "Skipped, as they hold no run: sweep.log" in shown.err
+    assert "Skipped, no runs in: sweep.log" in shown.err
     lines = shown.out.splitlines()
     assert lines[0] == "#1 rate_0.01 (3 seeds)"
-    assert "band of one standard deviation in the figure" in " ".join(lines[:5])
+    assert "bands are one standard deviation" in " ".join(lines[:5])
     tables = [line for line in lines if not line.startswith("Figure")]
     assert max(map(len, tables)) <= 80
     assert "60 ± 25" in shown.out

@@ -206,7 +206,7 @@ def test_another_versions_checkpoints_end_in_one_line(tmp_path):
             checkpoints._write(manager.orbax, tree, step)
         manager.orbax.wait_until_finished()
     before = contents(directory)
-    with pytest.raises(UserError, match=r"of another version of fisher_jax") as caught:
+    with pytest.raises(UserError, match=r"by another version of fisher_jax") as caught:
         restore(directory)
     assert "\n" not in str(caught.value)
     assert contents(directory) == before

@@ -47,7 +47,9 @@ def test_a_key_of_the_model_is_for_those_that_have_it(key):
         if key in model.__dataclass_fields__:
             check_config(flat)
         else:
-            with pytest.raises(ConfigError, match=f"{key} is for .*, not for {name}"):
+            with pytest.raises(
+                ConfigError, match=f"{key} works with .*, not with {name}"
+            ):
                 check_config(flat)
 
 
@@ -107,7 +109,7 @@ def test_no_epochs_and_one_epoch():
         ("optimizer.decay_epochs", "__import__('os')", "integers"),
         ("penalty.num_examples", "500", "exceeds train.batch_size"),
         ("model.padding", "valid", "one of same, keras or None"),
-        ("model.depth", "20", "model.depth is for densenet, wide_resnet, resnet"),
+        ("model.depth", "20", "model.depth works with densenet, wide_resnet, resnet"),
         ("seed", "-1", "from 0 to 2147483647, got -1"),
         ("train.deterministic", "yes", "true or false, got 'yes'"),
         ("mixup.beta", "1e999", "of at least 0, got inf"),
@@ -128,7 +130,7 @@ def test_the_gradient_norm_penalty_is_whole_and_alone():
     chosen = ("penalty.name", "gradient_norm")
     assert load_config(BASE, [chosen]).penalty.radius == 0.05
     for key, text in (("penalty.start_epoch", "3"), ("sam.radius", "0.1")):
-        with pytest.raises(ConfigError, match=f"has no {key}"):
+        with pytest.raises(ConfigError, match=f"does not take {key}"):
             load_config(BASE, [chosen, (key, text)])
 
 

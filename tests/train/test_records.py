@@ -107,7 +107,7 @@ def test_a_record_that_cannot_be_written_leaves_no_part(tmp_path):
     records.append_record(path, {"step": 1, "a": 1.0})
     before = path.read_bytes()
     call = "records.append_record(path, {'step': 2, 'a': 0.123456789})"
-    assert "make space" in fail_for_lack_of_space(path, call)
+    assert "free some space" in fail_for_lack_of_space(path, call)
     assert path.read_bytes() == before
 
 
@@ -175,7 +175,7 @@ def test_a_workdir_that_cannot_be_made(tmp_path):
 @pytest.mark.parametrize("name", ["lr=[0.1]", "a*", "what?", "a\\b", "\udcff"])
 def test_names_that_break_checkpoints_are_refused(tmp_path, name):
     """Orbax or TensorStore would write a checkpoint that it cannot read back."""
-    with pytest.raises(UserError, match="in its name, with which checkpoints cannot"):
+    with pytest.raises(UserError, match="in its name, and checkpoints cannot"):
         opened(tmp_path / name)
     assert not list(tmp_path.iterdir())
 

@@ -202,8 +202,8 @@ def test_noise_and_split_are_those_of_sets_in_memory(data_dir, plan):
     [
         ({"dataset.crop_size": 37}, "dataset.crop_size=37 exceeds dataset.resize_size"),
         ({"dataset.resize_size": 20}, "crop_size=32 exceeds dataset.resize_size=20"),
-        ({"dataset.image_size": 16}, "dataset.image_size is for sets that are held"),
-        ({"dataset.name": "digits"}, "dataset.resize_size is for sets that are read"),
+        ({"dataset.image_size": 16}, "dataset.image_size is only for data sets held"),
+        ({"dataset.name": "digits"}, "dataset.resize_size is only for data sets"),
     ],
 )
 def test_keys_that_do_not_fit_the_set(data_dir, overrides, said):
@@ -214,7 +214,7 @@ def test_keys_that_do_not_fit_the_set(data_dir, overrides, said):
 @pytest.mark.skipif(jax.default_backend() != "cpu", reason="it works elsewhere")
 def test_bfloat16_is_refused_on_cpu():
     config = check_config({"model.compute_dtype": "bfloat16"})
-    with pytest.raises(UserError, match=r"model.compute_dtype=bfloat16 is for acc"):
+    with pytest.raises(UserError, match=r"model.compute_dtype=bfloat16 needs an acc"):
         check_mesh(config, parallel.make_mesh())
 
 

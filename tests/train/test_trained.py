@@ -74,10 +74,10 @@ def test_the_guides_example_runs(run, request):
 
 
 PROBLEMS = {
-    "no folder": (lambda copy: shutil.rmtree(copy), "holds no config.json"),
+    "no folder": (lambda copy: shutil.rmtree(copy), "has no config.json"),
     "no checkpoints": (
         lambda copy: shutil.rmtree(copy / "checkpoints"),
-        "holds no checkpoints folder",
+        "has no checkpoints folder",
     ),
     "none saved": (
         lambda copy: [shutil.rmtree(p) for p in (copy / "checkpoints").iterdir()],
@@ -124,7 +124,7 @@ def test_without_validation_there_is_no_best(tmp_path):
         timeout=300,
     )
     assert code == 0, output
-    with pytest.raises(UserError, match=r"no best parameters: .*num_validation=0"):
+    with pytest.raises(UserError, match=r"no best parameters, .*num_validation=0"):
         load_run(tmp_path, "best")
     with pytest.raises(ValueError, match="'final' or 'best'"):
         load_run(tmp_path, "last")
