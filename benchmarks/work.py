@@ -153,7 +153,7 @@ def _our_steps(problem: Problem, penalty: PenaltySettings | None) -> Call:
                 renew=penalty is not None and index == 0,
             )
         holder[0] = jax.block_until_ready(state)
-        assert metrics.is_finite
+        assert metrics.first_bad == 0
 
     return call
 

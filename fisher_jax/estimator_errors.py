@@ -51,11 +51,8 @@ def estimator_errors(
 
     Args:
         logits_fn: a ``jax.tree_util.Partial``, as in ``measure``.
-        params: pytree.
-        inputs: [B, ...].
         labels: those that are trained on, for Tr(H).
         key: repeat r of each estimator uses fold_in(key, r).
-        num_repeats: R.
     """
     exact = float(_exact(logits_fn, params, inputs))
     errors = {}

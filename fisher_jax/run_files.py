@@ -98,16 +98,6 @@ def read_json(path: Path) -> dict[str, Any]:
     return content if isinstance(content, dict) else {}
 
 
-def series(run: RunFiles, name: str) -> tuple[list[float], list[float]]:
-    """Returns the epochs and values of one metric, where it was recorded."""
-    points = [
-        (record["epoch"], record[name])
-        for record in run.records
-        if record.get(name) is not None
-    ]
-    return [epoch for epoch, _ in points], [value for _, value in points]
-
-
 def command_line(run: RunFiles) -> Sequence[str]:
     """Returns the run's recorded command line, or nothing."""
     argv = run.config.get("argv")

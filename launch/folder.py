@@ -80,7 +80,6 @@ def open_folder(out: Path, definition: Mapping[str, Any] | None) -> dict[str, An
     """Makes or reads a sweep's folder; returns its sweep.json.
 
     Args:
-        out: the folder.
         definition: to be stored if there is none yet; None only reads.
 
     Raises:
@@ -113,7 +112,6 @@ def lock(out: Path, warn: Callable[[str], None]) -> IO[str]:
     """Locks the sweep for this process, until what is returned is closed.
 
     Args:
-        out: the sweep's folder.
         warn: takes a line where the file system has no locks.
 
     Raises:
@@ -187,7 +185,6 @@ def read_state(directory: Path, locked: frozenset[LockedFile]) -> RunState:
     """Returns how a run stands, from its files.
 
     Args:
-        directory: the run's.
         locked: of ``locked_files()``.
     """
     attempts = read_attempts(directory)

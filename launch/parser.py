@@ -10,13 +10,7 @@ class Parser(argparse.ArgumentParser):
     """argparse's parser, with the module's docstring as help and one-line errors."""
 
     def __init__(self, program: str, description: str | None, **options: Any):
-        """Makes a parser without arguments.
-
-        Args:
-            program: as it is called, ``python -m launch.sweep``.
-            description: for --help, printed as it is.
-            **options: of argparse.ArgumentParser.
-        """
+        """Makes a parser without arguments."""
         super().__init__(
             prog=program,
             description=description,

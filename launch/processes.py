@@ -116,7 +116,6 @@ def run_side_by_side(
 
     Args:
         jobs: by name.
-        environments: as for ``Pool``.
         watch: called a few times a second with each job's state: queued, running, done
             or failed.
 

@@ -246,7 +246,6 @@ def with_queue(
     """Returns the states with what Slurm knows of the jobs.
 
     Args:
-        states: by run.
         queue: of ``read_queue``; None reads it.
     """
     if queue is None:

@@ -28,8 +28,6 @@ def runs_table(
     """Returns a row for each run: state, epoch, time left, Tr(F), why it failed.
 
     Args:
-        names: in order.
-        states: by name.
         rows: at most so many, those that need attention first; None: all.
     """
     table = Table(

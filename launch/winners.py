@@ -31,7 +31,6 @@ def choose(
     the entry says so.
 
     Args:
-        candidates: of one search.
         results: result.json of each, by name.
 
     Raises:

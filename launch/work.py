@@ -32,8 +32,6 @@ class Work:
         """Reads where the sweep stands.
 
         Args:
-            definition: of the sweep.
-            out: its folder.
             given: entries of another sweep's selection.json, taken as chosen here.
             only: patterns of run names; others are left alone. Empty: all.
             max_failures: a run that has failed so often is not started again.

@@ -5,7 +5,7 @@ import math
 
 import pytest
 
-from fisher_jax.run_files import numeric_records, quantities, read_run, series
+from fisher_jax.run_files import numeric_records, quantities, read_run
 
 EPOCHS = (0, 0.5, 1, 2, 3, 4)
 COLUMNS = {
@@ -101,13 +101,6 @@ def test_a_broken_off_run_is_read_as_far_as_it_goes(directory):
 def test_a_directory_without_files_is_an_empty_run(tmp_path):
     run = read_run(tmp_path / "nowhere")
     assert (run.records, run.config, run.result) == ([], {}, {})
-
-
-def test_series_leaves_out_what_was_not_recorded(directory):
-    run = read_run(directory)
-    assert series(run, "trace/fisher") == ([0, 0.5], [10.0, 20.0])
-    assert series(run, "test/accuracy") == ([0, 1], [0.1, 0.6])
-    assert series(run, "nothing") == ([], [])
 
 
 def test_records_are_numbers_in_order_of_steps_and_the_last_of_a_step(directory):

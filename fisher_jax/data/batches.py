@@ -18,11 +18,6 @@ from fisher_jax.errors import DataError
 def epoch_order(seed: int, epoch: int, num_examples: int) -> Int32[np.ndarray, "n"]:
     """Returns the order in which an epoch visits the examples.
 
-    Args:
-        seed: selects the orders of a run.
-        epoch: counted from 0; every epoch has its own order.
-        num_examples: number of examples N.
-
     Returns:
         int32 [N], a uniformly random permutation of 0 to N - 1; read-only, because
         callers share it.
@@ -37,13 +32,6 @@ def steps_per_epoch(num_examples: int, batch_size: int) -> int:
     """Returns the number of whole batches in an epoch.
 
     The examples that fill no whole batch are left out, others in each epoch.
-
-    Args:
-        num_examples: number of training examples.
-        batch_size: examples a batch.
-
-    Returns:
-        num_examples // batch_size, at least 1.
 
     Raises:
         DataError: where the batch size is below 1 or above num_examples.
@@ -86,12 +74,6 @@ def fresh_indices(
 
     Floyd's algorithm: every set of rows is equally likely, in time that does not grow
     with the number of examples.
-
-    Args:
-        seed: selects the draws of a run.
-        step: counted from 0 over the whole run.
-        num_examples: number of training examples N.
-        count: rows to draw, at most N.
 
     Returns:
         int32 [C], distinct rows in [0, N), increasing.

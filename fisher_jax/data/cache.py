@@ -49,11 +49,6 @@ def cache_path(cache_dir: Path, name: str, prepared_dir: Path) -> Path:
     relative path, size and modification time of every file in the folder. So a set
     that is prepared again, or changed in any way, is decoded again.
 
-    Args:
-        cache_dir: the folder of all cache files; need not exist.
-        name: the set's name, as the user wrote it.
-        prepared_dir: the prepared folder.
-
     Returns:
         A path in cache_dir; need not exist.
     """
@@ -90,10 +85,6 @@ def write_cache(path: Path, source: Source) -> None:
 
     A run works without a cache, so nothing is raised when the disk is full or the
     folder cannot be written.
-
-    Args:
-        path: the file to write or to replace; its folder is made where missing.
-        source: what to write.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -132,9 +123,6 @@ def _remove_abandoned(folder: Path) -> None:
 
 def read_cache(path: Path) -> Source | None:
     """Reads a cache file.
-
-    Args:
-        path: the file.
 
     Returns:
         The source that was written, with read-only arrays; None where there is no

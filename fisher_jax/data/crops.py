@@ -48,8 +48,6 @@ def centre_box(width: int, height: int, resize: int, crop: int) -> Box:
     then ``crop`` × ``crop`` pixels in the middle are kept.
 
     Args:
-        width: of the image.
-        height: of the image.
         resize: 256 for ImageNet.
         crop: 224 for ImageNet; at most ``resize``.
     """
@@ -73,11 +71,6 @@ def random_box(words: UInt64[np.ndarray, "n"], width: int, height: int) -> Box:
     Its area is uniform between 8% and 100% of the image's, the logarithm of its aspect
     ratio between those of 3/4 and 4/3, its place uniform. The first of 10 draws that
     fits is taken; where none does, the largest centred box with such a ratio.
-
-    Args:
-        words: ``NUM_WORDS`` random words.
-        width: of the image.
-        height: of the image.
     """
     attempts = words[: NUM_WORDS - 1].reshape(_ATTEMPTS, _WORDS_PER_ATTEMPT)
     share = _SMALLEST_AREA + (1 - _SMALLEST_AREA) * unit_interval(attempts[:, 0])
@@ -128,12 +121,10 @@ def crop_pixels(
     """Returns the part of an image that the network sees.
 
     Args:
-        image: decoded.
         augment: "none": the centre; "flip": that, mirrored left to right with
             probability one half; "standard": a random box, then such a flip.
         words: ``NUM_WORDS`` random words; unused for "none".
         resize: see ``centre_box``; unused for "standard".
-        crop: height and width of the result.
 
     Returns:
         uint8 [crop, crop, C]; may be a view that runs backwards.

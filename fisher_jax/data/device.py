@@ -28,9 +28,6 @@ def channel_statistics(
     Computed from exact counts of pixel values, so the result does not depend on the
     order of the images and nothing is rounded before the final float64 root.
 
-    Args:
-        images: uint8 [N, H, W, C], at least one.
-
     Returns:
         (mean, std), float32 [C] each, of pixels scaled to [0, 1]. The standard
         deviation is the population's; that of a constant channel is given as 1, so
@@ -59,16 +56,7 @@ def normalise(
     mean: Float32[Array, "c"],
     std: Float32[Array, "c"],
 ) -> Float32[Array, "b h w c"]:
-    """Returns ``(images / 255 - mean) / std`` per channel.
-
-    Args:
-        images: uint8 [B, H, W, C].
-        mean: [C], of pixels scaled to [0, 1].
-        std: [C], of pixels scaled to [0, 1].
-
-    Returns:
-        float32 [B, H, W, C].
-    """
+    """Returns ``(images / 255 - mean) / std`` per channel."""
     # Of as many axes as the images, for JAX's jax_numpy_rank_promotion="raise".
     axes = tuple(range(images.ndim - 1))
     mean, std = (jnp.expand_dims(jnp.asarray(a), axes) for a in (mean, std))
@@ -189,8 +177,6 @@ def scored_batches(
     and any number of devices divides it.
 
     Args:
-        split: on every device.
-        ids: rows of the split.
         batch_size: rows at a time; less where there are fewer.
         num_devices: batches are rounded up to what these divide.
         place_rows: spreads a batch's rows over the devices.

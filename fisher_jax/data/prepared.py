@@ -87,7 +87,6 @@ def find_prepared(name: str, data_dir: Path) -> Path | None:
 
     Args:
         name: "name", "name/config", "name:1.2.3" or "name/config:1.2.3".
-        data_dir: the folder that holds prepared sets.
 
     Returns:
         The version's folder; None where the set is not there.
@@ -161,12 +160,7 @@ def _pick_version(folder: Path, version: str | None) -> Path | None:
 
 
 def missing_error(name: str, data_dir: Path) -> DataError:
-    """Returns the error for a set that is not prepared: what to do, or nearest names.
-
-    Args:
-        name: the name asked for.
-        data_dir: the folder where it was looked for.
-    """
+    """Returns the error for a set that is not prepared: what to do, or what is near."""
     for parent in (data_dir.parent, data_dir.parent.parent):
         # Looking there is only a courtesy, so what goes wrong there is no matter.
         with contextlib.suppress(DataError):
@@ -186,9 +180,6 @@ def missing_error(name: str, data_dir: Path) -> DataError:
 
 def is_known(name: str) -> bool:
     """Says whether TFDS or a builder of ours can prepare a set; may import TFDS.
-
-    Args:
-        name: "name", "name/config", "name:1.2.3" or "name/config:1.2.3".
 
     Raises:
         DataError: where the name has another form.
@@ -239,13 +230,6 @@ class Prepared(NamedTuple):
 def open_prepared(name: str, prepared_dir: Path) -> Prepared:
     """Opens a prepared set and checks that its files hold what they should.
 
-    Args:
-        name: the set's name, for messages.
-        prepared_dir: its folder: data_dir/name[/config]/version.
-
-    Returns:
-        Prepared.
-
     Raises:
         DataError: where the folder's description or a file is missing, truncated or
             damaged, holds another number of examples than described, is not in
@@ -268,9 +252,6 @@ def open_prepared(name: str, prepared_dir: Path) -> Prepared:
 def file_format(prepared_dir: Path) -> str:
     """Returns the format of a prepared folder's files: array_record, tfrecord, ...
 
-    Args:
-        prepared_dir: data_dir/name[/config]/version.
-
     Raises:
         DataError: where dataset_info.json is missing or damaged.
     """
@@ -291,9 +272,6 @@ def has_one_shape(prepared_dir: Path) -> bool:
 
     Imports nothing, so that asking costs a start nothing. Where the description is
     damaged the answer is yes: whoever opens the set will say what is wrong with it.
-
-    Args:
-        prepared_dir: data_dir/name[/config]/version.
     """
     try:
         features = json.loads((prepared_dir / "features.json").read_text())
@@ -409,8 +387,6 @@ def read_prepared(
     The test split is "test" where it is there and labelled, else "validation".
 
     Args:
-        name: the set's name, for messages and the result.
-        prepared_dir: its folder: data_dir/name[/config]/version.
         progress: called with (images decoded, images in all) every few thousand
             images. Without it one log line says what is being done.
 

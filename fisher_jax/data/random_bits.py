@@ -52,11 +52,9 @@ def random_words(
     """Returns random 64-bit words for one row of one step's batch.
 
     Args:
-        seed: as for ``random_bits``.
         purpose: as for ``random_bits``, and none that it is used for.
         num_words: number of words N; a smaller one gives the first of a larger one's.
         step: counted from 0 over the run.
-        row: of the global batch.
 
     Returns:
         uint64 [N], uniform over 0 to 2^64 - 1; a function of the arguments alone.
@@ -83,10 +81,6 @@ def integers_below(
     differ from 1/bound by less than 2^-32.
 
     Args:
-        bits: uint64 [N].
         bound: between 1 and 2^32.
-
-    Returns:
-        uint64 [N].
     """
     return ((bits >> np.uint64(32)) * np.uint64(bound)) >> np.uint64(32)

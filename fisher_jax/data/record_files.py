@@ -58,10 +58,7 @@ def open_shard(path: str, num_records: int, start: int, stop: int) -> Shard:
     """Returns records of a file after checking that it is whole.
 
     Args:
-        path: the file.
         num_records: how many records the file should hold.
-        start: the first record to take.
-        stop: one past the last record to take.
 
     Raises:
         DataError: where the file is missing, cannot be read or holds another number
@@ -112,10 +109,6 @@ def read_in_order(shard: Shard) -> Iterator[list[Example]]:
 
 def read_one(shard: Shard, position: int) -> Example:
     """Returns the example of one record; may be called from many threads at once.
-
-    Args:
-        shard: the file.
-        position: the record's number in the file.
 
     Raises:
         DataError: as ``read_in_order``, and where the file has gone.

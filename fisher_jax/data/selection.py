@@ -125,12 +125,6 @@ def draw_labels(
 ) -> Int32[np.ndarray, "n"]:
     """Draws label noise before any label is known.
 
-    Args:
-        seed: selects the draw.
-        ids: [N] example ids.
-        num_classes: number of classes.
-        rate: probability in [0, 1].
-
     Returns:
         int32 [N]: the label that ``add_label_noise`` gives the example, or -1 where it
         leaves the true one.
@@ -144,10 +138,6 @@ def draw_labels(
 
 def label_hash(example_ids: Int[np.ndarray, "n"], labels: Int[np.ndarray, "n"]) -> str:
     """Returns 32 hex digits that identify which label each example has.
-
-    Args:
-        example_ids: [N] ids.
-        labels: [N] labels.
 
     Returns:
         The hash of the (id, label) pairs in the order of the ids, so the order in

@@ -71,10 +71,6 @@ class Stream(NamedTuple):
 def open_stream(name: str, prepared_dir: Path) -> Stream:
     """Opens a prepared TFDS image-classification set for reading by index.
 
-    Args:
-        name: the set's name, for messages and the result.
-        prepared_dir: its folder: data_dir/name[/config]/version.
-
     Raises:
         DataError: as ``fisher_jax.data.prepared.open_prepared``.
     """
@@ -118,17 +114,12 @@ def stream_batches(
     augmented by draws that are a function of (seed, s, r).
 
     Args:
-        split: the training split.
         ids: [N] examples to train on, in the order of ``split_examples``.
-        seed: selects orders and augmentation.
         batch_size: of the global batch, over all processes.
         start_step: the first step, counted from 0 over the whole run.
         stop_step: one past the last step.
         augment: "none", "flip" or "standard"; see `fisher_jax.data.crops.crop_pixels`.
         drawn_labels: [N] as from ``draw_labels``; None leaves all labels.
-        size: pixels of the result.
-        share: this process's part of each batch.
-        reading: threads, processes, read-ahead.
 
     Yields:
         Batch of ``batch_size / share.process_count`` rows. Closing the iterator ends
@@ -173,13 +164,8 @@ def evaluation_batches(
     are not valid and cost nothing.
 
     Args:
-        split: the split.
         ids: [N] examples; None takes all.
         batch_size: of the global batch, over all processes.
-        drawn_labels: [N] as from ``draw_labels``; None leaves all labels.
-        size: pixels of the result.
-        share: this process's part of each batch.
-        reading: threads, processes, read-ahead.
 
     Yields:
         Batch, ceil(N / batch_size) times.
@@ -215,11 +201,7 @@ def read_images(
     """Reads examples into memory, not augmented: for fixed probes of Tr(F) and Tr(H).
 
     Args:
-        split: the split.
         ids: [N] examples, at least one.
-        drawn_labels: [N] as from ``draw_labels``; None leaves all labels.
-        size: pixels of the result.
-        reading: threads, processes, read-ahead.
 
     Raises:
         DataError: as ``stream_batches``.
@@ -252,11 +234,6 @@ def read_labels(
 
     The whole records are read all the same, because a label stands inside of one.
 
-    Args:
-        split: the split.
-        ids: [N] examples.
-        reading: its threads are used.
-
     Raises:
         DataError: where a file is missing or damaged or a record has no valid label.
     """
@@ -280,11 +257,7 @@ def stream_statistics(
     """Returns each channel's mean and standard deviation over a sample of images.
 
     Args:
-        split: the training split.
-        ids: [N] examples to train on.
         num_images: how many of them make the sample, a function of N alone.
-        size: pixels.
-        reading: threads, processes, read-ahead.
 
     Returns:
         (mean, std) as from ``channel_statistics``.

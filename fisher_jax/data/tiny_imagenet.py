@@ -57,12 +57,6 @@ class Archive(NamedTuple):
 def open_archive(path: Path) -> Archive:
     """Reads an archive's lists and checks that they agree with its files.
 
-    Args:
-        path: a zip file in the official layout.
-
-    Returns:
-        Archive.
-
     Raises:
         DataError: where the file is missing, truncated or no zip file, where a list is
             missing or malformed, an image is listed and not there or there and not
@@ -92,8 +86,6 @@ def read_images(
     as PNG. At 64 the original JPEG is given, but for grey ones, which become RGB PNGs.
 
     Args:
-        archive: the archive.
-        entries: which of its images.
         size: 32 or 64.
 
     Yields:

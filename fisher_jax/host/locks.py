@@ -41,7 +41,6 @@ def hold(folder: Path, what: str, busy: str, warn: Callable[[str], None]) -> IO[
     """Locks a folder for this process, until what is returned is closed.
 
     Args:
-        folder: is there.
         what: it is, for the texts.
         busy: the error's text where another process holds it.
         warn: takes a line where the file system has no locks.

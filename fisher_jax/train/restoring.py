@@ -146,10 +146,6 @@ def start_from(run_directory: str, state: TrainState) -> TrainState:
 
     Batch norm's running statistics come with them; optimizer and step do not.
 
-    Args:
-        run_directory: a run that has at least one intact checkpoint.
-        state: of the same model; its shapes and shardings are kept.
-
     Raises:
         UserError: no run, no checkpoint, all damaged, or another model.
     """

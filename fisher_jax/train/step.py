@@ -54,11 +54,6 @@ class StepMetrics(NamedTuple):
     accuracy: Float[Array, ""]
     first_bad: Int[Array, ""]  # in QUANTITIES: which is not finite; 0 = all are
 
-    @property
-    def is_finite(self) -> Bool[Array, ""]:
-        """Whether all quantities of the step are."""
-        return self.first_bad == 0
-
 
 class StepKeys(NamedTuple):
     """The keys of one step; functions of (seed, step) only."""

@@ -26,7 +26,6 @@ from fisher_jax.errors import UserError, one_line
 from fisher_jax.run_files import DIVERGED, FINISHED
 from fisher_jax.train.records import write_json
 
-TRACKERS = ("tensorboard", "wandb", "mlflow")
 PROJECT = "fisher_jax"
 
 
@@ -90,7 +89,7 @@ def open_tracker(tracker: str, run: TrackedRun) -> Tracker:
     Kept records that it lost when an earlier session was killed are sent once more.
 
     Args:
-        tracker: one of TRACKERS.
+        tracker: a choice of the key ``tracker``.
 
     Raises:
         UserError: its package is missing or it cannot be reached.
