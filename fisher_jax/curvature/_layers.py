@@ -87,7 +87,7 @@ def find_sites(program: ClosedJaxpr, leaves: int) -> list[Site]:
             the leaves of the parameters.
         leaves: how many they are.
     """
-    uses = _uses(program.jaxpr)
+    uses = uses_in(program.jaxpr)
     sites = []
     for leaf, variable in enumerate(program.jaxpr.invars[:leaves]):
         place = _follow(uses, variable)
@@ -96,12 +96,12 @@ def find_sites(program: ClosedJaxpr, leaves: int) -> list[Site]:
     return sites
 
 
-_Uses = dict[Any, list[tuple[JaxprEqn | None, int]]]
+Uses = dict[Any, list[tuple[JaxprEqn | None, int]]]
 
 
-def _uses(jaxpr: Jaxpr) -> _Uses:
+def uses_in(jaxpr: Jaxpr) -> Uses:
     """Equations and positions at which each variable is used; None for a result."""
-    uses: _Uses = {}
+    uses: Uses = {}
     for equation in jaxpr.eqns:
         for position, variable in enumerate(equation.invars):
             if not isinstance(variable, Literal):
@@ -112,21 +112,21 @@ def _uses(jaxpr: Jaxpr) -> _Uses:
     return uses
 
 
-def _follow(uses: _Uses, variable: Any) -> tuple[tuple[int, ...], JaxprEqn, int] | None:
+def _follow(uses: Uses, variable: Any) -> tuple[tuple[int, ...], JaxprEqn, int] | None:
     """The one product or lookup that a variable enters, or None."""
     while len(uses.get(variable, ())) == 1:
         ((equation, position),) = uses[variable]
         if equation is None:
             return None
-        if _is_product(equation, position) or _is_lookup(equation, position):
+        if _is_product(equation, position) or is_lookup(equation, position):
             return (id(equation),), equation, position
         inner = _nested(equation)
         if inner is not None:
             if position < inner.shared:
                 return None
-            place = _follow(_uses(inner.jaxpr), inner.jaxpr.invars[position])
+            place = _follow(uses_in(inner.jaxpr), inner.jaxpr.invars[position])
             return place and ((id(equation), *place[0]), *place[1:])
-        if not _only_rearranges(equation):
+        if not only_rearranges(equation):
             return None
         (variable,) = equation.outvars
     return None
@@ -175,12 +175,12 @@ def _is_product(equation: JaxprEqn, position: int) -> bool:
     return equation.primitive is dot_general_p
 
 
-def _is_lookup(equation: JaxprEqn, position: int) -> bool:
+def is_lookup(equation: JaxprEqn, position: int) -> bool:
     """Whether whole rows are gathered, any two of which are the same or disjoint."""
     if equation.primitive is not gather_p or position != 0:
         return False
     numbers, sizes = (equation.params[k] for k in ("dimension_numbers", "slice_sizes"))
-    table = _aval(equation.invars[0])
+    table = aval_of(equation.invars[0])
     is_row = all(s in (1, n) for s, n in zip(sizes, table.shape, strict=True))
     return is_row and not numbers.operand_batching_dims
 
@@ -189,28 +189,30 @@ def _is_convolution(equation: JaxprEqn) -> bool:
     return equation.primitive is conv_general_dilated_p
 
 
-def _only_rearranges(equation: JaxprEqn) -> bool:
+def only_rearranges(equation: JaxprEqn) -> bool:
+    """Whether the norm of a cotangent is the same on both sides."""
     name = equation.primitive.name
     if name not in _REARRANGING or len(equation.invars) != 1:
         return False
-    before, after = _aval(equation.invars[0]), _aval(equation.outvars[0])
+    before, after = aval_of(equation.invars[0]), aval_of(equation.outvars[0])
     # What a slice leaves out has no gradient; a broadcast would repeat.
     is_same_size = before.size == after.size or name == "slice"
     return is_same_size and jnp.issubdtype(after.dtype, jnp.floating)
 
 
-def _aval(variable: Any) -> Any:
+def aval_of(variable: Any) -> Any:
     """Shape and dtype of a variable; JAX types them as an abstract base."""
     return variable.aval
 
 
 def with_taps(
     program: ClosedJaxpr, sites: Sequence[Site]
-) -> Callable[[Sequence[Array], Sequence[Any]], list[Array]]:
+) -> Callable[..., list[Array]]:
     """The program with a tap at each site, whose cotangent is ‖dW‖².
 
     Returns:
-        A function of scalar taps, one per site, and the program's arguments, to the
+        A function of scalar taps, one per site, the program's arguments and, if need
+        be, what makes of the rule of the sites one for the whole program, to the
         program's results. Its derivative in the parameters at the sites is left out
         (zero); the "derivative" in a tap is the squared norm of that parameter's
         gradient, and so not linear in the results' cotangent.
@@ -239,8 +241,12 @@ def with_taps(
 
         return rule
 
-    def tapped(taps: Sequence[Array], arguments: Sequence[Any]) -> list[Array]:
-        rule = rule_of((), taps)
+    def tapped(
+        taps: Sequence[Array],
+        arguments: Sequence[Any],
+        around: Callable[[programs.Rule], programs.Rule] = lambda rule: rule,
+    ) -> list[Array]:
+        rule = around(rule_of((), taps))
         return programs.evaluate(program, arguments, rule, is_merged=False)
 
     return tapped
@@ -335,17 +341,17 @@ def _tapped_lookup(equation: JaxprEqn) -> Callable[..., Array]:
 
     def backward(saved: Any, cotangent: Array) -> tuple[Any, ...]:
         tap, indices = saved
-        norm = _squared_lookup_norm(equation, indices, cotangent)
+        norm = squared_norm_of_rows(*rows_and_cotangents(equation, indices, cotangent))
         return norm.astype(tap.dtype), None, None
 
     lookup.defvjp(forward, backward)
     return lookup
 
 
-def _squared_lookup_norm(
-    equation: JaxprEqn, indices: Int[Array, "*T D"], cotangent: Array
-) -> Float[Array, ""]:
-    """Σ over rows ‖Σ over their lookups of the cotangent‖²."""
+def rows_and_cotangents(
+    equation: JaxprEqn, indices: Int[Array, "*T n"], cotangent: Array
+) -> tuple[Int[Array, " T"], Float[Array, "T D"]]:
+    """The number of each row that is looked up, and the cotangent there."""
     numbers, mode = (equation.params[k] for k in ("dimension_numbers", "mode"))
     offset = numbers.offset_dims
     places = [d for d in range(cotangent.ndim) if d not in offset]
@@ -353,25 +359,33 @@ def _squared_lookup_norm(
     count = indices.shape[0]
     delta = cotangent.transpose(*places, *offset).reshape(count, -1)
     delta = delta.astype(trees.accumulation_dtype(delta))
-    shape = np.array(_aval(equation.invars[0]).shape)
+    shape = np.array(aval_of(equation.invars[0]).shape)
     last = (shape - np.array(equation.params["slice_sizes"]))[
         list(numbers.start_index_map)
     ]
-    if mode == jax.lax.GatherScatterMode.FILL_OR_DROP:
+    # Out of bounds a lookup by brackets is of the last row, and its gradient nothing.
+    if mode != jax.lax.GatherScatterMode.CLIP:
         is_inside = jnp.all((indices >= 0) & (indices <= last), axis=-1)
         delta = jnp.where(is_inside[:, None], delta, 0)
     indices = jnp.clip(indices, 0, last)
-    # Rows of the same number are brought together and summed.
     row = jnp.zeros(count, jnp.int32)
     for column, greatest in enumerate(last):
         row = row * (int(greatest) + 1) + indices[:, column].astype(jnp.int32)
+    return row, delta
+
+
+def squared_norm_of_rows(
+    row: Int[Array, " T"], delta: Float[Array, "T D"]
+) -> Float[Array, ""]:
+    """Σ over rows ‖Σ over their lookups of the cotangent‖²."""
+    # Rows of the same number are brought together.
     order = jnp.argsort(row)
     row = row[order]
     is_first = jnp.concatenate([jnp.ones(1, bool), row[1:] != row[:-1]])
     sums = jax.ops.segment_sum(
         delta[order],
         jnp.cumsum(is_first) - 1,
-        num_segments=count,
+        num_segments=row.shape[0],
         indices_are_sorted=True,
     )
     return trees.squared_norm(sums)
@@ -401,10 +415,8 @@ def _squared_gradient_norm(
     other = operands[1 - position].astype(dtype)
     cotangent = cotangent.astype(dtype)
     if not _is_convolution(equation):
-        return _squared_product_norm(
-            *_dot_factors(equation, position, other, cotangent)
-        )
-    shape = _aval(equation.invars[1]).shape
+        return squared_product_norm(*dot_factors(equation, position, other, cotangent))
+    shape = aval_of(equation.invars[1]).shape
     rhs_spec, out_spec = equation.params["dimension_numbers"][1:]
     positions = math.prod(cotangent.shape[d] for d in (out_spec[0], *out_spec[2:]))
     columns = shape[rhs_spec[0]] // equation.params["feature_group_count"]
@@ -422,16 +434,16 @@ def _squared_gradient_norm(
 def bytes_of_norm(site: Site) -> int:
     """What a site's squared norm holds for an example: products of pairs, or dW."""
     equation, position = site.equation, site.operand
-    (result,) = (_aval(v) for v in equation.outvars)
+    (result,) = (aval_of(v) for v in equation.outvars)
     if not _is_product(equation, position):
         elements = 2 * result.size  # cotangents in the order of rows, and their sums
     elif _is_convolution(equation):
-        kernel = _aval(equation.invars[1])
+        kernel = aval_of(equation.invars[1])
         columns = kernel.shape[equation.params["dimension_numbers"][1][0]]
         positions, window = result.size // columns, kernel.size // columns
         elements = min(kernel.size, 2 * positions**2 + positions * window)
     else:
-        own, other = (_aval(equation.invars[p]) for p in (position, 1 - position))
+        own, other = (aval_of(equation.invars[p]) for p in (position, 1 - position))
         contracted = equation.params["dimension_numbers"][0][1 - position]
         positions = other.size // math.prod(other.shape[d] for d in contracted)
         elements = min(own.size, 2 * positions**2)
@@ -441,7 +453,7 @@ def bytes_of_norm(site: Site) -> int:
 
 def _kernel_gradient(equation: JaxprEqn, lhs: Array, cotangent: Array) -> Array:
     """The gradient of a convolution's kernel."""
-    kernel = _aval(equation.invars[1])
+    kernel = aval_of(equation.invars[1])
     rhs_spec = equation.params["dimension_numbers"][1]
     order = (*rhs_spec[2:], rhs_spec[1], rhs_spec[0])
 
@@ -487,7 +499,7 @@ def _gram_is_cheaper(positions: int, rows: int, columns: int) -> bool:
     return positions * (rows + columns) < rows * columns
 
 
-def _squared_product_norm(
+def squared_product_norm(
     other: Float[Array, "G T K"], delta: Float[Array, "G T N"]
 ) -> Float[Array, ""]:
     """Σ_g ‖Σ_t a_gt δ_gtᵀ‖²."""
@@ -507,7 +519,7 @@ def _squared_gram_norm(
     return jnp.sum(grams[0] * grams[1])
 
 
-def _dot_factors(
+def dot_factors(
     equation: JaxprEqn, position: int, other: Array, cotangent: Array
 ) -> tuple[Float[Array, "G T K"], Float[Array, "G T N"]]:
     """The other operand and the cotangent of a matrix product, by position."""
@@ -540,7 +552,7 @@ def _convolution_factors(
     groups = equation.params["feature_group_count"]
     delta = cotangent.transpose(out_spec[0], *out_spec[2:], out_spec[1])
     image = lhs.transpose(lhs_spec[0], *lhs_spec[2:], lhs_spec[1])
-    window = [_aval(equation.invars[1]).shape[d] for d in rhs_spec[2:]]
+    window = [aval_of(equation.invars[1]).shape[d] for d in rhs_spec[2:]]
     views = _views(image, window, delta.shape[1:-1], equation.params)
     positions = delta.size // delta.shape[-1]
     return (

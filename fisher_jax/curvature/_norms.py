@@ -1,6 +1,6 @@
 """Per-example squared norms of gradients."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, NamedTuple, TypeVar
 
@@ -10,13 +10,14 @@ from jax.core import ShapedArray
 from jaxtyping import Array, Float, PyTree
 
 from fisher_jax import axes, loops, programs, trees
-from fisher_jax.curvature import _layers
+from fisher_jax.curvature import _layers, _shared
 from fisher_jax.curvature.likelihoods import OutputsFn
 
 # Maps one example's outputs, what comes with the example, and k to a cotangent.
 Cotangent = Callable[[Array, Any, Array], Array]
 
 _R = TypeVar("_R")
+_Operands = dict[int, Sequence[Array]]
 
 # XLA fuses most intermediate values away: these are not all in memory at a time.
 _CACHED_BYTES = 2**25
@@ -43,9 +44,10 @@ def squared_pullback_norms(
     table of embeddings, is reduced to its norm within the backward pass, from the
     layer's input and output cotangent (see ``_layers``), so that gradients per example
     are held for one such layer at a time, if at all; rematerialised blocks stay so, and
-    layers stacked over the steps of a scan count one by one. Other parameters (biases,
-    scales, weights that are shared, normalised, or the same in all steps of a loop)
-    have theirs computed and then reduced.
+    layers stacked over the steps of a scan count one by one. So is that of a matrix
+    that enters it several times, after the backward pass (see ``_shared``). Other
+    parameters (biases, scales, weights that are normalised, or the same in all steps of
+    a loop) have theirs computed and then reduced.
 
     Args:
         outputs_fn: maps params and inputs [1, ...] to outputs [1, ...].
@@ -66,14 +68,18 @@ def squared_pullback_norms(
     def one_example(example: tuple[PyTree, PyTree]) -> list[Float[Array, " K"]]:
         one_input, one_extra = example
         network = _tapped_network(outputs_fn, params, one_input)
-        outputs, pullback = jax.vjp(network.outputs_of, network.taps, network.rest)
+        outputs, pullback, operands = jax.vjp(
+            network.outputs_of, network.taps, network.rest, has_aux=True
+        )
 
         def leaf_norms(k: Array) -> list[Float[Array, ""]]:
             v = cotangent(outputs, one_extra, k)
             # A Gaussian's does not depend on the outputs, which differ by device.
             v = axes.vary_like(v.astype(outputs.dtype), outputs)
-            tapped, rest = pullback(v)
-            norms = tapped | {k: trees.squared_norm(g) for k, g in rest.items()}
+            taps, rest = pullback(v)
+            norms = taps.norms | {k: trees.squared_norm(g) for k, g in rest.items()}
+            for one in network.shared:
+                norms[one.leaf] = _shared.squared_norm(one, operands, taps.zeros)
             return [norms[leaf] for leaf in sorted(norms)]
 
         return loops.map_slices(leaf_norms, jnp.arange(number))
@@ -116,9 +122,11 @@ def default_chunk_sizes(
     leaves = jax.tree.leaves(params)
     program = programs.flatten(outputs_fn, params, _first(inputs))
     sites = _layers.find_sites(program, len(leaves))
-    tapped = {site.leaf for site in sites}
+    shared = _shared.find_shared(program, len(leaves))
+    tapped = {site.leaf for site in sites} | {one.leaf for one in shared}
     held = sum(_bytes(leaf) for k, leaf in enumerate(leaves) if k not in tapped)
     held += max((_layers.bytes_of_norm(site) for site in sites), default=0)
+    held += sum(map(_shared.bytes_of_norm, shared))
     results: list[Any] = [v.aval for e in program.jaxpr.eqns for v in e.outvars]
     values = sum(_bytes(v) for v in results if isinstance(v, ShapedArray))
     cached = max(_FEWEST_AT_A_TIME, _CACHED_BYTES // max(values, 1))
@@ -135,17 +143,32 @@ def _first(inputs: PyTree) -> PyTree:
     return jax.tree.map(lambda a: a[:1], inputs)
 
 
+class _Taps(NamedTuple):
+    """What tells norms by the derivative in it.
+
+    Attributes:
+        norms: a scalar for each leaf whose norm comes from its layer, by leaf number.
+        zeros: added where shared leaves are used, by the equation's number.
+    """
+
+    norms: dict[int, Array]
+    zeros: dict[int, Array]
+
+
 class _TappedNetwork(NamedTuple):
     """One example's outputs as a function of what their derivative is taken in.
 
     Attributes:
-        outputs_of: maps taps and rest to outputs.
-        taps: a scalar for each leaf whose norm comes from its layer, by leaf number.
+        outputs_of: maps taps and rest to outputs, and to the operands where shared
+            leaves are used, by the equation's number.
+        taps: of leaves whose gradient is not made.
+        shared: those of them that are used several times.
         rest: the other leaves.
     """
 
-    outputs_of: Callable[[dict[int, Array], dict[int, Array]], Array]
-    taps: dict[int, Array]
+    outputs_of: Callable[[_Taps, dict[int, Array]], tuple[Array, _Operands]]
+    taps: _Taps
+    shared: list[_shared.Shared]
     rest: dict[int, Array]
 
 
@@ -166,7 +189,9 @@ def pullback_of_one(
 ) -> tuple[Array, Callable[[Array], PyTree]]:
     """One example's outputs, and cotangent -> gradient; convolutions' as products."""
     network = _tapped_network(outputs_fn, params, one_input, is_tapped=False)
-    outputs, pullback = jax.vjp(network.outputs_of, {}, network.rest)
+    outputs, pullback, _ = jax.vjp(
+        network.outputs_of, network.taps, network.rest, has_aux=True
+    )
     structure = jax.tree.structure(params)
 
     def gradient(cotangent: Array) -> PyTree:
@@ -187,17 +212,22 @@ def _tapped_network(
     program = programs.flatten(lambda p, x: outputs_fn(p, x)[0], params, single)
     leaves, inputs = jax.tree.leaves(params), jax.tree.leaves(single)
     sites = _layers.find_sites(program, len(leaves)) if is_tapped else []
-    tapped = _layers.with_taps(program, sites)
-    zero = axes.vary_like(jnp.zeros((), trees.accumulation_dtype(params)), single)
-    taps = {site.leaf: zero for site in sites}
-    rest = {k: leaf for k, leaf in enumerate(leaves) if k not in taps}
+    shared = _shared.find_shared(program, len(leaves)) if is_tapped else []
+    evaluated = _layers.with_taps(program, sites)
+    zero = jnp.zeros((), trees.accumulation_dtype(params))
+    taps = _Taps({site.leaf: zero for site in sites}, _shared.zeros(shared))
+    tapped = {site.leaf for site in sites} | {one.leaf for one in shared}
+    rest = {k: leaf for k, leaf in enumerate(leaves) if k not in tapped}
 
-    def outputs_of(taps: dict[int, Array], rest: dict[int, Array]) -> Array:
+    def outputs_of(taps: _Taps, rest: dict[int, Array]) -> tuple[Array, _Operands]:
         arguments = [rest.get(k, leaf) for k, leaf in enumerate(leaves)]
-        ordered = [taps[site.leaf] for site in sites]
-        return tapped(ordered, [*arguments, *inputs])[0]
+        ordered = [taps.norms[site.leaf] for site in sites]
+        operands: _Operands = {}
+        adding = partial(_shared.adding, shared, taps.zeros, operands)
+        return evaluated(ordered, [*arguments, *inputs], adding)[0], operands
 
-    return _TappedNetwork(outputs_of, taps, rest)
+    taps = axes.vary_like(taps, (params, single))
+    return _TappedNetwork(outputs_of, taps, shared, rest)
 
 
 def total(leaf_norms: list[Float[Array, "B K"]]) -> Float[Array, "B K"]:

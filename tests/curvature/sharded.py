@@ -131,8 +131,8 @@ def check_quantities(mesh, split):
         forgotten(*sharded)
 
 
-def check_diagonals(mesh, split):
-    """Of a network whose parameters are used twice, so that no norm is tapped."""
+def check_tied(mesh, split):
+    """Diagonals, and norms where they need the cotangents of several places."""
     random = np.random.default_rng(0)
     params = {
         "rows": jnp.asarray(random.normal(size=(5, 2))),
@@ -146,25 +146,28 @@ def check_diagonals(mesh, split):
 
     for chunk_size in (None, 1):
 
-        def diagonals(p, x, axis_name=None, chunk_size=chunk_size):
+        def quantities(p, x, axis_name=None, chunk_size=chunk_size):
             of = functools.partial(
                 curvature.fisher_diagonal,
                 *(tied, p, x, key),
                 chunk_size=chunk_size,
                 axis_name=axis_name,
             )
-            return of(estimator="exact").mean, of(num_draws=3)
+            layers = curvature.layer_fisher_traces(
+                *(tied, p, x, key), chunk_size=chunk_size, axis_name=axis_name
+            )
+            return of(estimator="exact").mean, of(num_draws=3), layers
 
         mapped = jax.shard_map(
-            functools.partial(diagonals, axis_name=mesh.axis_names),
+            functools.partial(quantities, axis_name=mesh.axis_names),
             mesh=mesh,
             in_specs=(P(), split),
             out_specs=P(),
         )
         compare(
-            f"diagonals {chunk_size}",
+            f"tied {chunk_size}",
             jax.jit(mapped)(params, tokens),
-            jax.jit(diagonals)(params, tokens),
+            jax.jit(quantities)(params, tokens),
         )
 
 
@@ -305,7 +308,7 @@ def main():
     mesh = jax.make_mesh((2, 2), ("rows", "columns"), axis_types=(AxisType.Auto,) * 2)
     split = P(("rows", "columns"))
     check_quantities(mesh, split)
-    check_diagonals(mesh, split)
+    check_tied(mesh, split)
     check_gaussian(mesh, split)
     check_convolutions(mesh, split)
     check_explicit_axes(split)

@@ -25,6 +25,7 @@ LOOKUPS = {
     "taken, filled": lambda p, x: jnp.take(p["table"], x, axis=0),
     "outside, filled": lambda p, x: jnp.take(p["table"], x + 2, axis=0, fill_value=0.5),
     "outside, clipped": lambda p, x: jnp.take(p["table"], x + 2, axis=0, mode="clip"),
+    "outside": lambda p, x: p["table"][x + 2],
     "from the end": lambda p, x: p["table"][-x],
     "columns": lambda p, x: jnp.moveaxis(jnp.take(p["table"].T, x, axis=1), 0, -1),
     "two numbers": lambda p, x: p["table"].reshape(7, 3)[x, x % 3][..., None],
@@ -71,8 +72,7 @@ def test_a_large_table_is_not_held_for_every_example(tied):
 
     def network(p, tokens):
         h = p["table"][tokens].mean(axis=1)
-        again = 0.1 * (h @ p["table"][:10].T) if tied else 0.0
-        return h @ p["out"] + again
+        return h @ (p["table"].T if tied else p["out"])
 
     def norms(p, tokens, labels):
         return curvature.squared_gradient_norms(network, p, tokens, labels)
@@ -80,7 +80,7 @@ def test_a_large_table_is_not_held_for_every_example(tied):
     args = (params, shape((batch, 16), jnp.int32), shape((batch,), jnp.int32))
     taken = temporary_bytes(norms, *args)
     # One gradient per example would take 781 MiB.
-    assert taken < (2**29 if tied else 2**23)
+    assert taken < (2**26 if tied else 2**23)
 
 
 def low(dtype):
