@@ -67,10 +67,9 @@ def run_on_slurm(work: Work, options: SlurmOptions, console: Console) -> None:
     A run whose job was cancelled is not submitted again before the next start.
 
     Raises:
-        UserError: Slurm or submitit is missing, or Slurm refuses a job.
+        UserError: Slurm refuses a job.
         KeyboardInterrupt: after Ctrl-C; the jobs go on.
     """
-    _check_slurm()
     submitted: dict[str, int] = {}
     try:
         with Live(console=console, auto_refresh=False, transient=True) as live:
@@ -259,7 +258,12 @@ def with_queue(
     return shown
 
 
-def _check_slurm() -> None:
+def check_slurm() -> None:
+    """Checks that jobs can be submitted from here.
+
+    Raises:
+        UserError: Slurm or submitit is missing, or Slurm does not answer.
+    """
     if not shutil.which("sbatch") or not shutil.which("squeue"):
         raise UserError(
             "Slurm is not available here (no sbatch); --executor=local runs on this "

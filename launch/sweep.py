@@ -164,6 +164,10 @@ def _run(
         raise UserError("--out is missing; see --help")
     # Before the folder is written, which keeps this definition.
     wanted_names(definition, options.only)
+    if options.executor == "slurm":
+        from launch.slurm import check_slurm
+
+        check_slurm()
     ours = fingerprint(definition)
     theirs = folder.open_folder(out, ours)
     difference = first_difference(ours, theirs)
@@ -176,7 +180,7 @@ def _run(
         kept = [name for name in gone if (out / name).is_dir()]
         folder.write_json(out / "sweep.json", grown(ours, theirs, kept))
         if new := len(ours["runs"].keys() - theirs["runs"].keys()):
-            console.print(f"The sweep has grown: {new} new runs.")
+            console.print(f"The sweep has grown: {new} new run{'s' * (new > 1)}.")
         if kept:
             console.print(f"No longer in the sweep, but kept: {', '.join(kept)}")
         work = Work(definition, out, given=given, only=options.only,

@@ -268,6 +268,7 @@ def _warner(console: Console) -> Callable[[str], None]:
 def _print_result(console: Console, result: dict[str, Any], directory: Path) -> None:
     shown = {k: v for k, v in result.items() if v is not None}
     text = "  ".join(
-        f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in shown.items()
+        f"{k.replace('_', ' ')} " + (f"{v:.4g}" if isinstance(v, float) else str(v))
+        for k, v in shown.items()
     )
     console.print(f"{text}\nResult: {directory / 'result.json'}")

@@ -359,6 +359,7 @@ def test_mistakes_on_the_command_line_get_one_line(tmp_path, capsys, monkeypatch
         assert output.startswith("error: "), output
         assert output.count("\n") == 1, output
         assert expected in output
+    assert not (tmp_path / "s").exists()
 
 
 def test_a_dry_run_on_slurm_prints_the_submission(tmp_path):
