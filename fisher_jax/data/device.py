@@ -145,6 +145,20 @@ class DeviceSplit:
     )
 
 
+class UngatheredBatches(NamedTuple):
+    """Batches of consecutive steps, for a program that gathers them itself.
+
+    Attributes:
+        split: the training examples, on every device.
+        rows: of the split; each step's global batch is split over the devices.
+        augment_key: the step is folded into it.
+    """
+
+    split: DeviceSplit
+    rows: Int[Array, "steps B"]
+    augment_key: Key[Array, ""]
+
+
 def as_rows(
     images: UInt8[np.ndarray, "N H W channels"],
 ) -> UInt8[np.ndarray, "N bytes"]:

@@ -17,7 +17,7 @@ from fisher_jax.data.image_set import resample
 from fisher_jax.data.random_bits import random_bits
 from fisher_jax.data.selection import Selection, select_examples
 from fisher_jax.data.sources import find_stream, load_source
-from fisher_jax.data.stream import ImageSize, Reading
+from fisher_jax.data.stream import ImageSize, Reading, Stream
 from fisher_jax.errors import UserError
 from fisher_jax.models import MODELS
 from fisher_jax.train import loop, restoring
@@ -30,6 +30,7 @@ from fisher_jax.train.step import (
     StepMetrics,
     TrainState,
     compile_train_step,
+    compile_train_steps,
     create_state,
     make_eval_apply,
     sgd,
@@ -77,7 +78,7 @@ def build(config: Config, data: Selection, mesh: Mesh) -> tuple[loop.Plan, Snaps
     """
     per_epoch = steps_per_epoch(len(data.labels), config.train.batch_size)
     model = make_model(config, data.source.num_classes)
-    schedule = make_schedule(config, per_epoch)
+    schedule = make_schedule(config, per_epoch, steps_per_call(config, data, mesh))
     optimizer = make_optimizer(config, schedule)
     try:
         state = create_state(model, optimizer, data.image_shape, config.seed)
@@ -135,6 +136,7 @@ def _plan(
         mesh=mesh,
         batch_shape=(config.train.batch_size, *data.image_shape),
         train_step=compile_train_step(settings, mesh),
+        train_steps=compile_train_steps(settings, config.dataset.augment, mesh),
         step_of_one_device=compile_train_step(settings),
         eval_apply=eval_apply,
         reestimation_batches=config.eval.reestimate_batch_norm,
@@ -144,7 +146,16 @@ def _plan(
     )
 
 
-def make_schedule(config: Config, steps_per_epoch: int) -> Schedule:
+def steps_per_call(config: Config, data: Selection, mesh: Mesh) -> int:
+    """``train.steps_per_call``, or what suits data and devices."""
+    is_on_cpu = mesh.devices.flat[0].platform == "cpu"
+    suitable = 1 if is_on_cpu or isinstance(data.source, Stream) else 10
+    return config.train.steps_per_call or suitable
+
+
+def make_schedule(
+    config: Config, steps_per_epoch: int, steps_per_call: int = 1
+) -> Schedule:
     """Returns when penalty updates, records and checkpoints are due."""
     first_step = config.penalty.start_epoch * steps_per_epoch
     return Schedule(
@@ -157,6 +168,7 @@ def make_schedule(config: Config, steps_per_epoch: int) -> Schedule:
         checkpoint_every_epochs=config.checkpoint.every_epochs,
         checkpoint_min_seconds=config.checkpoint.min_seconds,
         hessian_every_epochs=config.measure.hessian_every_epochs,
+        steps_per_call=steps_per_call,
     )
 
 

@@ -8,11 +8,11 @@ devices is normalising. Either way a batch is a function of (seed, step).
 from collections.abc import Callable, Generator
 from contextlib import closing
 from functools import partial
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import jax
 import numpy as np
-from jax.sharding import Mesh
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Float, Int, Key
 
 from fisher_jax import parallel
@@ -21,6 +21,7 @@ from fisher_jax.data.device import (
     DeviceSplit,
     ScoredBatch,
     ScoredBatches,
+    UngatheredBatches,
     as_rows,
     channel_statistics,
     normalised,
@@ -43,8 +44,19 @@ from fisher_jax.data.stream import (
 from fisher_jax.measure import Probe, Splits
 
 TrainingBatch = tuple[Float[Array, "B H W channels"], Int[Array, " B"]]
-# From the first to one before the second step; closing it ends what reads ahead.
-TrainingBatches = Callable[[int, int], Generator[TrainingBatch, None, None]]
+
+
+class TrainingBatches(Protocol):
+    """From the first to one before the second step; closing it ends what reads ahead.
+
+    With ``call``, from a step to the steps of one call: ungathered batches where these
+    are several, which a set on disk has not.
+    """
+
+    def __call__(
+        self, start: int, stop: int, call: Callable[[int], range] = ...
+    ) -> Generator[TrainingBatch | UngatheredBatches, None, None]:
+        """Yields what each call takes."""
 
 
 class FeedSettings(NamedTuple):
@@ -87,6 +99,11 @@ class Feed(NamedTuple):
     probe_examples: DeviceSplit
     probe: Probe
     fresh_examples: Callable[[int], tuple[DeviceSplit, Int[np.ndarray, " F"]]]
+
+
+def one_step(step: int) -> range:
+    """The steps of a call that takes one."""
+    return range(step, step + 1)
 
 
 def gather_program(augment: str, mesh: Mesh) -> jax.stages.Wrapped:
@@ -133,12 +150,24 @@ def _from_memory(data: Selection, mesh: Mesh, settings: FeedSettings) -> Feed:
         return partial(scored, put(images, labels, np.zeros(len(labels), bool)))
 
     train = put(train_images, data.labels, data.is_noisy)
+    columns = NamedSharding(mesh, PartitionSpec(None, mesh.axis_names))
     gather = gather_program(settings.augment, mesh)
 
-    def training_batches(start: int, stop: int) -> Generator[TrainingBatch, None, None]:
-        for step in range(start, stop):
-            rows = batch_indices(seed, step, len(data.labels), settings.batch_size)
-            yield gather(train, place_rows(rows), settings.augment_key, np.int32(step))
+    def batch_rows(step: int) -> Int[np.ndarray, " B"]:
+        return batch_indices(seed, step, len(data.labels), settings.batch_size)
+
+    def training_batches(
+        start: int, stop: int, call: Callable[[int], range] = one_step
+    ) -> Generator[TrainingBatch | UngatheredBatches, None, None]:
+        key = settings.augment_key
+        while start < stop:
+            steps = call(start)
+            if len(steps) > 1:
+                rows = parallel.place(np.stack([*map(batch_rows, steps)]), columns)
+                yield UngatheredBatches(train, rows, key)
+            else:
+                yield gather(train, place_rows(batch_rows(start)), key, np.int32(start))
+            start = steps.stop
 
     def fresh_examples(step: int) -> tuple[DeviceSplit, Int[np.ndarray, " F"]]:
         count = probe.fisher_ids.size
@@ -208,9 +237,11 @@ def _training_batches(
     settings: FeedSettings,
     start: int,
     stop: int,
-) -> Generator[TrainingBatch, None, None]:
+    call: Callable[[int], range] = one_step,
+) -> Generator[TrainingBatch | UngatheredBatches, None, None]:
     """Yields a stream's batches; this process decodes its share of them."""
     assert isinstance(data.source, Stream)
+    assert len(call(start)) == 1
     batches = stream_batches(
         data.source.train,
         data.train_ids,

@@ -199,6 +199,15 @@ class Train(Section):
         "those of the whole batch. Not with batch norm, whose statistics would be "
         "of a part.",
     )
+    steps_per_call: Positive | None = key(
+        None,
+        "Steps in one compiled program, so that small networks do not wait for Python; "
+        "the penalty is renewed at the first of them only, and what is due between two "
+        "steps lies between two calls: where so many do not fit, one is taken. Others "
+        "give the same up to rounding. None: 10 on accelerators, 1 on CPUs and for "
+        "photographs, which are read from disk.",
+        unit="steps",
+    )
     init_from: str | None = key(
         None, "A run directory whose final parameters start this run; None: initialise."
     )

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -17,13 +17,13 @@ from jax.sharding import Mesh, Sharding
 from jaxtyping import Array, Key, PyTree
 
 from fisher_jax import measure, parallel
-from fisher_jax.data.device import examples_at
+from fisher_jax.data.device import UngatheredBatches, examples_at
 from fisher_jax.errors import DataError
 from fisher_jax.estimator_errors import estimator_errors
 from fisher_jax.models.batch_norm import reestimate_batch_stats
 from fisher_jax.train import checkpoints
 from fisher_jax.train.checkpoints import Best, PenaltySum, Snapshot
-from fisher_jax.train.feed import Feed
+from fisher_jax.train.feed import Feed, TrainingBatch
 from fisher_jax.train.progress import Display
 from fisher_jax.train.records import Record, append_record, finite_or_none
 from fisher_jax.train.schedule import Schedule
@@ -46,6 +46,7 @@ class Plan(NamedTuple):
     mesh: Mesh
     batch_shape: tuple[int, int, int, int]  # of the global batch, [B, H, W, C]
     train_step: Callable[..., tuple[TrainState, StepMetrics]]
+    train_steps: Callable[..., tuple[TrainState, StepMetrics]]
     step_of_one_device: Callable[..., tuple[TrainState, StepMetrics]]
     eval_apply: Callable[[PyTree, PyTree, Any], Array]
     reestimation_batches: int  # of batch norm's statistics before measuring; 0: none
@@ -98,19 +99,21 @@ def train(plan: Plan, snapshot: Snapshot, session: Session) -> Snapshot:
     clock = _Clock(session.records)
     snapshot = _record_if_due(plan, snapshot, start, session, clock)
     saved_at = time.monotonic()
-    with closing(plan.feed.training_batches(start, schedule.total_steps)) as batches:
-        for step in range(start, schedule.total_steps):
-            previous, done = snapshot.metrics, step + 1
+    total, done = schedule.total_steps, start
+    with closing(plan.feed.training_batches(start, total, schedule.call)) as batches:
+        while done < total:
+            previous, steps = snapshot.metrics, schedule.call(done)
+            step, done = steps.start, steps.stop
             if session.trace is not None:
-                session.trace.before(step, snapshot.state)
+                session.trace.before(steps, snapshot.state)
             with _saving_if_data_is_damaged(session, snapshot, step):
-                inputs, labels = next(batches)
-            state, metrics = take_step(plan, snapshot.state, step, inputs, labels)
+                batch = next(batches)
+            state, metrics = take_steps(plan, snapshot.state, step, batch)
             penalties = snapshot.penalties
             if schedule.is_penalty_update(step):
                 penalties = _add(penalties, penalty_value(state))
             snapshot = Snapshot(state, metrics, penalties, snapshot.best)
-            # This waits for the step before, while the new one is already under way.
+            # This waits for the call before, while the new one is already under way.
             _check_finite(previous, step - 1)
             session.display.show_step(done)
             session.stop.ask_all()
@@ -118,7 +121,7 @@ def train(plan: Plan, snapshot: Snapshot, session: Session) -> Snapshot:
                 snapshot = _record_if_due(plan, snapshot, done, session, clock)
             is_wanted = done == schedule.total_steps or session.stop.is_due
             if is_wanted or schedule.is_save(done, time.monotonic() - saved_at):
-                _check_finite(metrics, step)
+                _check_finite(metrics, done - 1)
                 checkpoints.save(session.manager, snapshot, done)
                 saved_at = time.monotonic()
             if session.stop.is_due:
@@ -128,12 +131,14 @@ def train(plan: Plan, snapshot: Snapshot, session: Session) -> Snapshot:
     return snapshot
 
 
-def take_step(
-    plan: Plan, state: TrainState, step: int, inputs: Array, labels: Array
+def take_steps(
+    plan: Plan, state: TrainState, step: int, batch: TrainingBatch | UngatheredBatches
 ) -> tuple[TrainState, StepMetrics]:
-    """Dispatches one step, a function of (state, step, batch); donates the state."""
+    """Dispatches a step, or those of a call; donates the state."""
     renew = plan.schedule.is_penalty_update(step)
-    return plan.train_step(state, inputs, labels, renew=renew)
+    if isinstance(batch, UngatheredBatches):
+        return plan.train_steps(state, batch, renew=renew)
+    return plan.train_step(state, *batch, renew=renew)
 
 
 def work_of_a_step(plan: Plan, state: TrainState) -> StepWork:
@@ -164,11 +169,13 @@ def work_of_a_step(plan: Plan, state: TrainState) -> StepWork:
     return StepWork(plan.batch_shape[0], total, peak_flops())
 
 
-def _check_finite(metrics: StepMetrics, step: int) -> None:
+def _check_finite(metrics: StepMetrics, last_step: int) -> None:
+    """Raises Diverged if the metrics of a call, whose last step it is, say so."""
     parallel.wait_for_devices(metrics.first_bad)
-    first_bad = int(metrics.first_bad)
-    if first_bad:
-        raise Diverged(f"not finite at step {step}: {QUANTITIES[first_bad]}")
+    steps_since, quantity = divmod(int(metrics.first_bad), len(QUANTITIES))
+    if quantity:
+        step = last_step - steps_since
+        raise Diverged(f"not finite at step {step}: {QUANTITIES[quantity]}")
 
 
 @contextmanager
@@ -311,7 +318,7 @@ def _batch_stats(plan: Plan, state: TrainState, step: int) -> PyTree:
     # On the batches of the coming steps: random, and the same after a resume.
     ahead = plan.feed.training_batches(step, step + plan.reestimation_batches)
     with closing(ahead):
-        inputs = (inputs for inputs, _ in ahead)
+        inputs = (cast(TrainingBatch, batch)[0] for batch in ahead)
         return reestimate_batch_stats(
             state.apply_fn, state.params, state.batch_stats, inputs
         )

@@ -22,6 +22,7 @@ class Schedule(NamedTuple):
     checkpoint_every_epochs: int
     checkpoint_min_seconds: float
     hessian_every_epochs: int = 1
+    steps_per_call: int = 1
 
     @property
     def total_steps(self) -> int:
@@ -34,6 +35,23 @@ class Schedule(NamedTuple):
         return first is not None and bool(
             is_penalty_update(step, first, self.update_every)
         )
+
+    def call(self, step: int) -> range:
+        """The steps of one call that begins with ``step``: ``steps_per_call``, or one.
+
+        Of several the first alone may renew the penalty, and nothing is due before the
+        last is done. A function of the step, so that a continued run makes the same
+        calls.
+        """
+        steps = range(step, step + self.steps_per_call)
+        ends_epoch = (
+            -(-steps.stop // self.steps_per_epoch) > step // self.steps_per_epoch + 1
+        )
+        is_cut = ends_epoch or any(
+            self.is_penalty_update(later) or self.is_step_record(later)
+            for later in steps[1:]
+        )
+        return steps[:1] if is_cut else steps
 
     def is_record(self, done: int) -> bool:
         """Whether a record is written once ``done`` steps are done."""

@@ -101,15 +101,16 @@ class StepTrace:
         self._directory = directory
         self._is_on = False
 
-    def before(self, step: int, state: PyTree) -> None:
-        """Starts or ends the trace, where ``step`` comes first or is not traced.
+    def before(self, steps: range, state: PyTree) -> None:
+        """Starts or ends the trace, where ``steps`` hold the first or none to trace.
 
         Args:
-            step: about to be dispatched.
-            state: what the step before computes, waited for at both ends, because
-                steps are dispatched ahead.
+            steps: of the call that is about to be dispatched; traced whole.
+            state: what the call before computes, waited for at both ends, because
+                calls are dispatched ahead.
         """
-        if (step in self._steps) == self._is_on:
+        is_traced = any(step in self._steps for step in steps)
+        if is_traced == self._is_on:
             return
         jax.block_until_ready(state)
         if self._is_on:

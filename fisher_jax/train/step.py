@@ -18,7 +18,9 @@ from flax.training import train_state
 from jax.sharding import Mesh, PartitionSpec
 from jaxtyping import Array, Bool, Float, Int, Key, PyTree
 
+from fisher_jax import parallel
 from fisher_jax.axes import AxisName
+from fisher_jax.data.device import UngatheredBatches, training_batch
 from fisher_jax.penalties import add_penalty
 from fisher_jax.train import gradients
 from fisher_jax.train.gradients import BatchScores, Examples, StepSettings
@@ -52,7 +54,9 @@ class StepMetrics(NamedTuple):
 
     loss: Float[Array, ""]
     accuracy: Float[Array, ""]
-    first_bad: Int[Array, ""]  # in QUANTITIES: which is not finite; 0 = all are
+    # In QUANTITIES: which is not finite; 0 = all are. Of several steps in one call the
+    # first's, plus len(QUANTITIES) for each step since.
+    first_bad: Int[Array, ""]
 
 
 class StepKeys(NamedTuple):
@@ -212,6 +216,76 @@ def compile_train_step(
     """Returns ``train_step`` for a batch split over the mesh; it donates the state."""
     return jax.jit(
         partial(train_step, settings=settings, mesh=mesh),
+        static_argnames=("renew",),
+        donate_argnums=0,
+    )
+
+
+def train_steps(
+    state: TrainState,
+    batches: UngatheredBatches,
+    *,
+    settings: StepSettings,
+    augment: str,
+    renew: bool,
+    mesh: Mesh,
+) -> tuple[TrainState, StepMetrics]:
+    """Takes consecutive steps, their gathers and augmentation included.
+
+    Args:
+        state, settings, mesh: as in ``train_step``.
+        batches: one for each step.
+        augment: static; none, flip or standard.
+        renew: static; of the first step. The others take its gradient.
+
+    Returns:
+        The state after the last step, and its metrics with the ``first_bad`` of all.
+    """
+    split = parallel.split_over_devices(mesh)
+
+    def one(
+        state: TrainState, rows: Int[Array, " B"], renew: bool
+    ) -> tuple[TrainState, StepMetrics]:
+        batch = training_batch(
+            batches.split, rows, batches.augment_key, state.step, mode=augment
+        )
+        # Nothing of a step is fused with its neighbours: its rounding stays its own.
+        state, batch = jax.lax.optimization_barrier(
+            (state, jax.lax.with_sharding_constraint(batch, split))
+        )
+        return jax.lax.optimization_barrier(
+            train_step(
+                state,
+                *batch,
+                settings=settings,
+                renew=renew,
+                mesh=mesh,
+            )
+        )
+
+    state, first = one(state, batches.rows[0], renew)
+    state, others = jax.lax.scan(
+        partial(one, renew=False),
+        state,
+        batches.rows[1:],
+        # XLA:CPU is slow on what stands in loops.
+        unroll=mesh.devices.flat[0].platform == "cpu",
+    )
+    of_all = jnp.concatenate((first.first_bad[None], others.first_bad))
+    first_step = jnp.argmax(of_all != 0)
+    steps_since = len(of_all) - 1 - first_step
+    first_bad = of_all[first_step]
+    first_bad += jnp.where(first_bad, len(QUANTITIES) * steps_since, 0)
+    last = StepMetrics(others.loss[-1], others.accuracy[-1], first_bad)
+    return state, last
+
+
+def compile_train_steps(
+    settings: StepSettings, augment: str, mesh: Mesh
+) -> Callable[..., tuple[TrainState, StepMetrics]]:
+    """Returns ``train_steps``, compiled; it donates the state."""
+    return jax.jit(
+        partial(train_steps, settings=settings, augment=augment, mesh=mesh),
         static_argnames=("renew",),
         donate_argnums=0,
     )

@@ -34,6 +34,11 @@ def check_data(config: Config, *, is_streamed: bool) -> None:
             f"dataset.{given[0]} is only for data sets that are read from disk during "
             f"training; {dataset.name} is held in memory"
         )
+    if is_streamed and (config.train.steps_per_call or 1) > 1:
+        raise UserError(
+            f"train.steps_per_call={config.train.steps_per_call} is for sets that are "
+            f"held in memory; {dataset.name} is read from disk in training"
+        )
     if is_streamed and dataset.image_size is not None:
         raise UserError(
             f"dataset.image_size is only for data sets held in memory; {dataset.name} "

@@ -30,9 +30,9 @@ def poison_first(tree, value):
 
 
 def with_bad_data(run, value):
-    def training_batches(start, stop):
-        batches = run.feed.training_batches(start, stop)
-        for step, (inputs, labels) in zip(itertools.count(start), batches):
+    def training_batches(*steps):
+        batches = run.feed.training_batches(*steps)
+        for step, (inputs, labels) in zip(itertools.count(steps[0]), batches):
             yield (poison_first(inputs, value) if step == STEP else inputs), labels
 
     return run._replace(feed=run.feed._replace(training_batches=training_batches))

@@ -18,16 +18,23 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 from jax.experimental import multihost_utils
+from jax.sharding import NamedSharding, PartitionSpec
 
 from fisher_jax import measure, parallel, startup
 from fisher_jax.curvature import Categorical, sample_labels
 from fisher_jax.data.batches import batch_indices
-from fisher_jax.data.device import DeviceSplit, scored_batches, training_batch
+from fisher_jax.data.device import (
+    DeviceSplit,
+    UngatheredBatches,
+    scored_batches,
+    training_batch,
+)
 from fisher_jax.models.batch_norm import batch_norm
 from fisher_jax.penalties import is_penalty_update
 from fisher_jax.train.gradients import PenaltySettings, StepSettings
 from fisher_jax.train.step import (
     compile_train_step,
+    compile_train_steps,
     create_state,
     make_eval_apply,
     penalty_value,
@@ -145,12 +152,29 @@ def train(name, steps, mesh, split):
         state, metrics = step_fn(state, inputs, labels, renew=update)
         values[f"loss{step}"] = float(metrics.loss)
         values[f"penalty{step}"] = float(penalty_value(state))
+    if name == "rademacher":  # three more, in one call
+        state, metrics = call(state, settings, mesh, split, range(steps, steps + 3))
+        values["loss of the last in a call"] = float(metrics.loss)
+        assert int(metrics.first_bad) == 0
     for path, leaf in jax.tree_util.tree_leaves_with_path(
         (state.params, state.batch_stats)
     ):
         values[jax.tree_util.keystr(path)] = float(jnp.linalg.norm(leaf))
         values["first" + jax.tree_util.keystr(path)] = float(leaf.ravel()[0])
     return values | traces(model, state, mesh, split), digests
+
+
+def call(state, settings, mesh, split, steps):
+    """Takes the steps in one call, the penalty renewed at the first."""
+    program = compile_train_steps(settings, "standard", mesh)
+    return program(state, ungathered(mesh, split, steps), renew=True)
+
+
+def ungathered(mesh, split, steps):
+    rows = np.stack([batch_indices(3, step, EXAMPLES, BATCH) for step in steps])
+    columns = NamedSharding(mesh, PartitionSpec(None, mesh.axis_names))
+    key = parallel.place(jax.random.key(1), parallel.replicated(mesh))
+    return UngatheredBatches(split, parallel.place(rows, columns), key)
 
 
 def draws(state, inputs, labels):
@@ -245,6 +269,12 @@ def what_is_sent(mesh, split):
             )
             sent = {k: v / size for k, v in collectives(compiled).items()}
             found[f"{name}, update" if update else name] = sent
+        if name == "rademacher":
+            steps = compile_train_steps(settings, "standard", mesh)
+            batches = ungathered(mesh, split, range(3))
+            compiled = steps.lower(state, batches, renew=True).compile()
+            sent = {k: v / size for k, v in collectives(compiled).items()}
+            found["an update and two more in a call"] = sent
     measure_settings = measure.MeasureSettings(mesh=mesh)
     for size in (48, 43):
         ids = parallel.place_rows(np.arange(size, dtype=np.int32), mesh)

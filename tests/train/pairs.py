@@ -257,7 +257,7 @@ def parameters_after(options, data, num_devices):
     alone = jax.device_put(jax.tree.map(jnp.copy, snapshot.state), jax.devices()[0])
     expected = plain_step(config, alone, images, labels)
     rows = (parallel.place_rows(array, mesh) for array in (images, labels))
-    new, _ = loop.take_step(run, snapshot.state, 0, *rows)
+    new, _ = loop.take_steps(run, snapshot.state, 0, tuple(rows))
     return alone.params, new.params, expected
 
 

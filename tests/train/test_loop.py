@@ -155,7 +155,7 @@ def test_counting_a_steps_work_does_not_trace_it_twice(monkeypatch):
     work = loop.work_of_a_step(run, state)
     assert work.flops > 0
     for number, batch in enumerate(run.feed.training_batches(0, 2)):
-        state, _ = loop.take_step(run, state, number, *batch)
+        state, _ = loop.take_steps(run, state, number, batch)
     assert sorted(traced) == [False, True]
 
 
