@@ -84,9 +84,9 @@ def replicated(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec())
 
 
-def split_over_devices(mesh: Mesh) -> NamedSharding:
-    """The sharding of a batch: its leading axis, over all devices."""
-    return NamedSharding(mesh, PartitionSpec(DATA_AXIS))
+def split_over_devices(mesh: Mesh, axis: int = 0) -> NamedSharding:
+    """The sharding of a batch: its leading axis, or another, over all devices."""
+    return NamedSharding(mesh, PartitionSpec(*[None] * axis, DATA_AXIS))
 
 
 def place(tree: PyTree, sharding: Sharding) -> PyTree:

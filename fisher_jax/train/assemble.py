@@ -78,7 +78,8 @@ def build(config: Config, data: Selection, mesh: Mesh) -> tuple[loop.Plan, Snaps
     """
     per_epoch = steps_per_epoch(len(data.labels), config.train.batch_size)
     model = make_model(config, data.source.num_classes)
-    schedule = make_schedule(config, per_epoch, steps_per_call(config, data, mesh))
+    in_a_call = steps_per_call(config, mesh, isinstance(data.source, Stream))
+    schedule = make_schedule(config, per_epoch, in_a_call)
     optimizer = make_optimizer(config, schedule)
     try:
         state = create_state(model, optimizer, data.image_shape, config.seed)
@@ -146,11 +147,10 @@ def _plan(
     )
 
 
-def steps_per_call(config: Config, data: Selection, mesh: Mesh) -> int:
+def steps_per_call(config: Config, mesh: Mesh, is_streamed: bool) -> int:
     """``train.steps_per_call``, or what suits data and devices."""
     is_on_cpu = mesh.devices.flat[0].platform == "cpu"
-    suitable = 1 if is_on_cpu or isinstance(data.source, Stream) else 10
-    return config.train.steps_per_call or suitable
+    return config.train.steps_per_call or (1 if is_on_cpu or is_streamed else 10)
 
 
 def make_schedule(

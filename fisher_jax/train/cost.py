@@ -15,7 +15,7 @@ from jax.sharding import Mesh, Sharding
 
 from fisher_jax import measure, parallel
 from fisher_jax.data.batches import steps_per_epoch
-from fisher_jax.data.device import DeviceSplit
+from fisher_jax.data.device import DeviceSplit, UngatheredBatches
 from fisher_jax.errors import UserError
 from fisher_jax.train.assemble import (
     load_data,
@@ -24,11 +24,13 @@ from fisher_jax.train.assemble import (
     make_schedule,
     measure_settings,
     step_settings,
+    steps_per_call,
 )
 from fisher_jax.train.feed import gather_program
 from fisher_jax.train.keys import Config
 from fisher_jax.train.step import (
     compile_train_step,
+    compile_train_steps,
     count_parameters,
     create_state,
     make_eval_apply,
@@ -180,8 +182,8 @@ def lower_programs(
 
     Returns:
         "plain step", "evaluation", and where the configuration has them "batch", of a
-        set in memory, "step with an update", "Tr(F)" and "Tr(H)": each traced when it
-        is called.
+        set in memory, "10 steps in a call" (the first with an update), "step with an
+        update", "Tr(F)" and "Tr(H)": each traced when it is called.
 
     Raises:
         UserError: the model does not fit the images, or the devices not the batch.
@@ -208,13 +210,14 @@ def lower_programs(
 
     measured, settings = config.measure, measure_settings(config, mesh)
     num_train = min(config.dataset.num_train or data.num_train, data.num_train)
-    if config.dataset.name == "imagenet2012":  # read from disk: only probes are held
+    is_streamed = config.dataset.name == "imagenet2012"
+    if is_streamed:  # only probes are held
         num_train = max(measured.fisher_examples, measured.hessian_examples)
     train_split = split(same, num_train, math.prod(data.image_shape))
     programs: dict[str, Callable[[], jax.stages.Lowered]] = {
         "plain step": partial(lower_step, config, renew=False, mesh=mesh)
     }
-    if config.dataset.name != "imagenet2012":
+    if not is_streamed:
         gather = gather_program(config.dataset.augment, mesh)
         programs["batch"] = lambda: gather.lower(
             train_split, rows(config.train.batch_size), key, integer
@@ -222,6 +225,16 @@ def lower_programs(
     if config.adds_penalty:
         programs["step with an update"] = partial(
             lower_step, config, renew=True, mesh=mesh
+        )
+    if (steps := steps_per_call(config, mesh, is_streamed)) > 1:
+        table = jax.ShapeDtypeStruct((steps, config.train.batch_size), jnp.int32)
+        table = _on(parallel.split_over_devices(mesh, 1), table)
+        batches = UngatheredBatches(train_split, table, key)
+        call: Any = compile_train_steps(
+            step_settings(config), config.dataset.augment, mesh
+        )
+        programs[f"{steps} steps in a call"] = lambda: call.lower(
+            state, batches, renew=config.adds_penalty
         )
     if measured.fisher_examples:
         programs["Tr(F)"] = lambda: measure.estimate_fisher.lower(

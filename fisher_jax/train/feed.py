@@ -12,7 +12,7 @@ from typing import NamedTuple, Protocol
 
 import jax
 import numpy as np
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int, Key
 
 from fisher_jax import parallel
@@ -150,7 +150,6 @@ def _from_memory(data: Selection, mesh: Mesh, settings: FeedSettings) -> Feed:
         return partial(scored, put(images, labels, np.zeros(len(labels), bool)))
 
     train = put(train_images, data.labels, data.is_noisy)
-    columns = NamedSharding(mesh, PartitionSpec(None, mesh.axis_names))
     gather = gather_program(settings.augment, mesh)
 
     def batch_rows(step: int) -> Int[np.ndarray, " B"]:
@@ -163,7 +162,8 @@ def _from_memory(data: Selection, mesh: Mesh, settings: FeedSettings) -> Feed:
         while start < stop:
             steps = call(start)
             if len(steps) > 1:
-                rows = parallel.place(np.stack([*map(batch_rows, steps)]), columns)
+                table = np.stack([*map(batch_rows, steps)])
+                rows = parallel.place(table, parallel.split_over_devices(mesh, 1))
                 yield UngatheredBatches(train, rows, key)
             else:
                 yield gather(train, place_rows(batch_rows(start)), key, np.int32(start))

@@ -120,3 +120,22 @@ def test_a_batch_leaves_the_other_images_alone():
         for label in ("batch", "plain step")
     }
     assert 0 < cycles["batch"] < 0.1 * cycles["plain step"]
+
+
+@pytest.mark.slow
+@needs_libtpu
+def test_ten_steps_in_a_call_cost_what_they_cost_alone():
+    """Nothing of the images is laid out anew for each, as a loop might have it."""
+    mesh = topology.find_slice("v5e:1").mesh
+    changes = [("dataset.name", "cifar10"), ("model.name", "simple_cnn"), PENALISED[0]]
+    programs = cost.lower_programs(load_config(BASE, changes), mesh)
+    call, batch, plain, update = (
+        topology.compile_program(programs[label]()).cycles
+        for label in (
+            "10 steps in a call",
+            "batch",
+            "plain step",
+            "step with an update",
+        )
+    )
+    assert 0 < call < 1.1 * (10 * batch + 9 * plain + update)

@@ -18,7 +18,6 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 from jax.experimental import multihost_utils
-from jax.sharding import NamedSharding, PartitionSpec
 
 from fisher_jax import measure, parallel, startup
 from fisher_jax.curvature import Categorical, sample_labels
@@ -172,7 +171,7 @@ def call(state, settings, mesh, split, steps):
 
 def ungathered(mesh, split, steps):
     rows = np.stack([batch_indices(3, step, EXAMPLES, BATCH) for step in steps])
-    columns = NamedSharding(mesh, PartitionSpec(None, mesh.axis_names))
+    columns = parallel.split_over_devices(mesh, 1)
     key = parallel.place(jax.random.key(1), parallel.replicated(mesh))
     return UngatheredBatches(split, parallel.place(rows, columns), key)
 

@@ -103,9 +103,7 @@ def test_the_first_bad_step_of_a_call_is_named(bad_step, tmp_path, monkeypatch):
 
 
 def test_the_default_is_one_on_a_cpu(plan):
-    config = small_config()
-    data = assemble.load_data(config)
-    assert assemble.steps_per_call(config, data, plan[0].mesh) == 1
+    assert assemble.steps_per_call(small_config(), plan[0].mesh, False) == 1
 
 
 def test_photographs_are_refused():
