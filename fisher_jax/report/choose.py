@@ -28,6 +28,10 @@ class Setting(NamedTuple):
     form: str
     dataset: str
 
+    def of(self, method: str) -> pd.DataFrame:
+        """Returns the rows of a method."""
+        return self.rows[self.rows["method"] == method]
+
 
 class Chosen(NamedTuple):
     """Runs of one kind, and what was left out of them."""

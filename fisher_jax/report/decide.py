@@ -250,17 +250,14 @@ def ratio_below(
     return _flipped(_against(found, math.log(bound), evidence, shown=bound))
 
 
-def along_training(coefficients: Values, sign: int) -> Decision:
-    """Decides whether two quantities go together along training, one coefficient a run.
+def along_training(coefficients: Values) -> Decision:
+    """Decides whether two quantities rise together along training, by a run's r each.
 
     Student's t interval over runs of Fisher's z = artanh r, at least three runs.
     Records within a run depend on each other and are not counted.
 
     Assumed: without an effect a run's coefficient is as likely to be r as -r. Two
     quantities that only drift, each its own way in every run alike, do go together.
-
-    Args:
-        sign: 1 or -1, the claimed sign.
     """
     z = {
         key: math.atanh(min(max(r, -_LARGEST), _LARGEST))
@@ -274,8 +271,7 @@ def along_training(coefficients: Values, sign: int) -> Decision:
     evidence = (
         f"r = {number(math.tanh(mean.mean))} {_interval(low, high)}, n = {len(z)}"
     )
-    decision = _against(mean, 0.0, evidence)
-    return decision if sign > 0 else _flipped(decision)
+    return _against(mean, 0.0, evidence)
 
 
 def together(decisions: Iterable[Decision]) -> Decision:

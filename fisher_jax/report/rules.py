@@ -107,7 +107,7 @@ def generalises_better(
     decision = larger(first, second, names=(method_label(method), method_label(than)))
     is_noisy = bool((setting.rows["noise"] > 0).any())
     handicaps = {
-        name: edge_of_grid(setting.rows[setting.rows["method"] == name], chosen)
+        name: edge_of_grid(setting.of(name), chosen)
         or ("" if is_noisy else underfitting(chosen, fitted))
         for name, chosen in sides.items()
     }
@@ -167,7 +167,7 @@ def follows(setting: Setting, runs: Runs, *, x: str, y: str) -> Decision | None:
     """
     rows = final_stage(setting.rows)
     found = [rank_correlation(runs.metrics[index], x, y) for index in rows.index]
-    return along_training(by_seed(rows, pd.Series(found, index=rows.index)), 1)
+    return along_training(by_seed(rows, pd.Series(found, index=rows.index)))
 
 
 def early_goes_with_better(
@@ -343,11 +343,11 @@ def underfitting(chosen: pd.DataFrame, fitted: float) -> str:
     return _underfits(mean) if is_reference and mean < fitted else ""
 
 
-def underfitting_value(rows: pd.DataFrame, varied: str, fitted: float = FITTED) -> str:
+def underfitting_value(rows: pd.DataFrame, varied: str) -> str:
     """Says which value of a column has runs that never reach a training accuracy."""
     for value, group in rows.groupby(varied, sort=True):
         mean = 100 * group["best_train_accuracy"].astype(float).mean()
-        if mean < fitted:
+        if mean < FITTED:
             return f"{LETTERS[varied]} {value:.3g} {_underfits(mean)}"
     return ""
 

@@ -33,7 +33,7 @@ def _by_method(rows: pd.DataFrame) -> list[Setting]:
     return [
         setting._replace(
             title=f"{setting.title}, {method_label(method)}",
-            rows=setting.rows[setting.rows["method"] == method],
+            rows=setting.of(method),
         )
         for setting in settings_of(rows)
         for method in canvas.in_method_order(list(setting.rows["method"]))

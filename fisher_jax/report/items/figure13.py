@@ -5,7 +5,6 @@ from fisher_jax.report.shapes.two_phase import TwoPhase, two_phase_item
 ITEM = two_phase_item(
     "Figure 13",
     "appendix A.4",
-    "fig06",
     varied="batch_size",
     high="A small early batch",
     dataset="cifar10",

@@ -17,7 +17,7 @@ WITHIN = 1.0  # percentage points; the paper: "both approximately 80%"
 
 
 def _ends_alike(setting: Setting, runs: Runs) -> Decision | None:
-    rows = setting.rows[setting.rows["method"] == "fp"]
+    rows = setting.of("fp")
     tenth, every = (rows[rows["update_every"] == f] for f in (10, 1))
     return end_alike(tenth, every, names=("f = 10", "f = 1"), within=WITHIN)
 

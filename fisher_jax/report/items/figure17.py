@@ -31,9 +31,7 @@ def _draw(rows: pd.DataFrame, runs: Runs) -> Drawing | str:
 
 
 def _ends_alike(setting: Setting, runs: Runs) -> Decision | None:
-    single, usual = (
-        setting.rows[setting.rows["method"] == method] for method in ("fp_single", "fp")
-    )
+    single, usual = (setting.of(method) for method in ("fp_single", "fp"))
     usual = usual[usual["update_every"] == 10]
     return end_alike(single, usual, names=("FP exact", "FP, f = 10"), within=WITHIN)
 

@@ -70,7 +70,7 @@ def _draw_onset(axes: Axes, setting: Setting) -> None:
 
 
 def _draw_reference(axes: Axes, setting: Setting, runs: Runs, method: str) -> None:
-    rows = setting.rows[setting.rows["method"] == method]
+    rows = setting.of(method)
     if not len(rows):
         table = runs.rows
         label = setting.rows["setting_label"].iloc[0]

@@ -5,7 +5,6 @@ from fisher_jax.report.shapes.two_phase import TwoPhase, two_phase_item
 ITEM = two_phase_item(
     "Figure 6",
     "section 5",
-    "fig06",
     varied="learning_rate",
     high="A high early learning rate",
     dataset="cifar100",

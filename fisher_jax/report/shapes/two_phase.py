@@ -49,7 +49,6 @@ class TwoPhase(NamedTuple):
 def two_phase_item(
     name: str,
     place: str,
-    experiment: str,
     *,
     varied: str,
     high: str,
@@ -72,7 +71,7 @@ def two_phase_item(
         name=name,
         title=f"Final Tr(H) and accuracy by the first epochs' {word}",
         place=place,
-        experiments=(experiment,),
+        experiments=("fig06",),
         published=published,
         figure=FigurePart(
             partial(
