@@ -53,9 +53,9 @@ from experiments.sweeps import (
 NOISE = (0.0, 0.25, 0.5)
 SEEDS = (1, 2, 3, 4, 5)
 CHANGES: Mapping[str, Changes] = {
-    "fp": methods.PENALTIES["fp"],
-    "rfp": methods.PENALTIES["rfp"],
-    "gp_r": methods.PENALTIES["gp_r"],
+    "fp": methods.PENALTY_CHANGES["fp"],
+    "rfp": methods.PENALTY_CHANGES["rfp"],
+    "gp_r": methods.PENALTY_CHANGES["gp_r"],
     "sam": {"sam.radius": 0.05},
     "gradient_norm": {"penalty.name": "gradient_norm", "penalty.coefficient": 0.01},
     **methods.GROUPED,

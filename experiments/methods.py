@@ -24,7 +24,7 @@ INPUT_GRADIENT_COEFFICIENT = 1.0
 # RFP keeps the part of the gradient that FP drops and wants about three times more.
 RFP_COEFFICIENT = 0.03
 
-PENALTIES: dict[str, Changes] = {
+PENALTY_CHANGES: dict[str, Changes] = {
     "gp_x": {
         "penalty.name": "input_gradient",
         "penalty.coefficient": INPUT_GRADIENT_COEFFICIENT,
@@ -42,9 +42,9 @@ PENALTIES: dict[str, Changes] = {
 # The Fisher penalty by each of its draws, and with the batch in groups, whose
 # gradients are less noisy (docs/theory.md).
 DRAWS: dict[str, Changes] = {
-    "fp": PENALTIES["fp"],
-    "rfp": PENALTIES["rfp"],
-    "importance": {**PENALTIES["rfp"], "penalty.draw": "importance"},
+    "fp": PENALTY_CHANGES["fp"],
+    "rfp": PENALTY_CHANGES["rfp"],
+    "importance": {**PENALTY_CHANGES["rfp"], "penalty.draw": "importance"},
 }
 GROUPED: dict[str, Changes] = {
     f"{name}_groups": {**changes, "penalty.num_groups": 8}
@@ -72,7 +72,7 @@ def table_1(eta_star: float, baseline: float) -> dict[str, Changes]:
     return {
         "eta_star": {"optimizer.learning_rate": eta_star},
         "baseline": slow,
-        **{name: {**slow, **penalty} for name, penalty in PENALTIES.items()},
+        **{name: {**slow, **penalty} for name, penalty in PENALTY_CHANGES.items()},
     }
 
 
@@ -88,7 +88,7 @@ def table_2(eta_star: float) -> dict[str, Changes]:
     }
     return {
         "eta_star_augmented": augmented,
-        "fp_augmented": {**augmented, **PENALTIES["fp"]},
+        "fp_augmented": {**augmented, **PENALTY_CHANGES["fp"]},
     }
 
 

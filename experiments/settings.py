@@ -60,7 +60,7 @@ class TrainingSetting(NamedTuple):
 
     def run(self, method: str, learning_rate: float) -> SweepRun:
         """Returns a final run of the method, a penalty with its reading of alpha."""
-        penalty = methods.PENALTIES.get(method, {})
+        penalty = methods.PENALTY_CHANGES.get(method, {})
         config = changed(
             self.get_config(), {"optimizer.learning_rate": learning_rate, **penalty}
         )

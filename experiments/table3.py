@@ -116,7 +116,7 @@ def _noisy(
         {
             **methods.noisy(learning_rate, noise),
             "measure.gradient_examples": 128,
-            **methods.PENALTIES.get(method, {}),
+            **methods.PENALTY_CHANGES.get(method, {}),
         },
     )
     return SweepRun(config, setting.name, method, {"noise": noise})

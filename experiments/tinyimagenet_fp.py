@@ -39,7 +39,7 @@ VARIANTS = {
     **methods.table_1(ETA_STAR, BASELINE),
     "fp_eta_star": {
         "optimizer.learning_rate": ETA_STAR,
-        **methods.PENALTIES["fp"],
+        **methods.PENALTY_CHANGES["fp"],
     },
 }
 

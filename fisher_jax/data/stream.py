@@ -23,8 +23,8 @@ from fisher_jax.data.stream_reading import (
     ROWS_PER_CHUNK,
     Batch,
     ImageSize,
-    Plan,
     Reading,
+    ReadingPlan,
     Share,
     StreamSplit,
     count_threads,
@@ -133,7 +133,7 @@ def stream_batches(
     steps_per_epoch(len(ids), batch_size)
     _check_batch_size("train.batch_size", batch_size, share)
     needs_words(augment)
-    plan = Plan(
+    plan = ReadingPlan(
         split=split,
         ids=np.asarray(ids, np.int64),
         drawn_labels=drawn_labels,
@@ -175,7 +175,7 @@ def evaluation_batches(
     """
     _check_batch_size("measure.batch_size", batch_size, share)
     ids = np.arange(split_size(split)) if ids is None else np.asarray(ids, np.int64)
-    plan = Plan(
+    plan = ReadingPlan(
         split=split,
         ids=ids,
         drawn_labels=drawn_labels,

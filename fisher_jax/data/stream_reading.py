@@ -113,7 +113,7 @@ class Reading(NamedTuple):
     read_ahead: int = 2
 
 
-class Plan(NamedTuple):
+class ReadingPlan(NamedTuple):
     """All that decides what each batch holds; goes to worker processes."""
 
     split: StreamSplit
@@ -138,7 +138,7 @@ class Plan(NamedTuple):
         return -(-self.local_size // ROWS_PER_CHUNK)
 
 
-def read_batches(plan: Plan, reading: Reading) -> Generator[Batch, None, None]:
+def read_batches(plan: ReadingPlan, reading: Reading) -> Generator[Batch, None, None]:
     """Yields the plan's batches, the next one put together while one is used.
 
     All of Grain runs in one thread of its own: an exception that a signal raises in the
@@ -163,7 +163,7 @@ def read_batches(plan: Plan, reading: Reading) -> Generator[Batch, None, None]:
 class _Reader:
     """A plan's batches in order; nothing is started before the first one."""
 
-    def __init__(self, plan: Plan, reading: Reading) -> None:
+    def __init__(self, plan: ReadingPlan, reading: Reading) -> None:
         self._plan, self._reading = plan, reading
         self._chunks: Any = None
 
@@ -183,7 +183,7 @@ class _Reader:
             gc.collect()
 
 
-def _start_reading(plan: Plan, reading: Reading) -> Any:
+def _start_reading(plan: ReadingPlan, reading: Reading) -> Any:
     """Returns Grain's iterator over the chunks of all steps, in order."""
     import grain
     from absl import flags
@@ -232,7 +232,7 @@ def _start_worker(index: int, count: int) -> None:
     threading.Thread(target=die_with_parent, daemon=True).start()
 
 
-def _joined(plan: Plan, chunks: Any) -> Batch:
+def _joined(plan: ReadingPlan, chunks: Any) -> Batch:
     """Returns the next batch."""
     shape = (plan.local_size, plan.size.crop, plan.size.crop, plan.split.num_channels)
     batch = Batch(
@@ -261,7 +261,7 @@ def _joined(plan: Plan, chunks: Any) -> Batch:
     return batch
 
 
-def _chunk(plan: Plan, index: int) -> Batch:
+def _chunk(plan: ReadingPlan, index: int) -> Batch:
     """Returns some neighbouring rows of a batch, decoded; runs in the workers."""
     step, part = divmod(index, plan.chunks_per_step)
     step += plan.first_step
@@ -292,7 +292,7 @@ def _chunk(plan: Plan, index: int) -> Batch:
 
 
 def _places(
-    plan: Plan, step: int, rows: Int64[np.ndarray, "r"]
+    plan: ReadingPlan, step: int, rows: Int64[np.ndarray, "r"]
 ) -> Int64[np.ndarray, "r"]:
     """Returns where in ``plan.ids`` each row's example is; -1 for a filler."""
     if plan.seed is None:
@@ -312,7 +312,7 @@ def example_at(split: StreamSplit, example_id: int) -> Example:
 
 
 def _pixels(
-    plan: Plan, example: Example, step: int, row: int
+    plan: ReadingPlan, example: Example, step: int, row: int
 ) -> UInt8[np.ndarray, "crop crop c"]:
     """Returns what the network sees of an example in this row of this step."""
     image = open_image(example, plan.split.num_channels)

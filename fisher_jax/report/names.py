@@ -12,7 +12,7 @@ class Method(NamedTuple):
 
 
 # The order is that of the paper's columns.
-METHODS: Mapping[str, Method] = {
+METHOD_NAMES: Mapping[str, Method] = {
     "eta_star": Method("η*", r"$\eta^*$"),
     "baseline": Method("Baseline", "Baseline"),
     "mixup": Method("Mixup", "Mixup"),
@@ -103,7 +103,7 @@ METHOD_OF_PENALTY = {
 
 def method_label(method: str) -> str:
     """Returns the method's name in text; its own key for one not known here."""
-    return METHODS[method].text if method in METHODS else method
+    return METHOD_NAMES[method].text if method in METHOD_NAMES else method
 
 
 def method_of(config: Mapping[str, Any], variant: str = "") -> str:

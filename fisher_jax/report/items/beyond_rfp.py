@@ -21,7 +21,7 @@ from fisher_jax.report.claims import Claim
 from fisher_jax.report.collect import Runs
 from fisher_jax.report.decide import LEVEL, Difference, difference, holm
 from fisher_jax.report.item import FigurePart, Item, TablePart
-from fisher_jax.report.names import METHODS, method_label, position
+from fisher_jax.report.names import METHOD_NAMES, method_label, position
 from fisher_jax.report.render import interval_text, summary_text
 from fisher_jax.report.rules import generalises_better
 from fisher_jax.report.statistics import summarise
@@ -119,7 +119,7 @@ class _Line(NamedTuple):
 
 
 def _lines(rows: pd.DataFrame) -> Iterator[_Line]:
-    methods = sorted(set(rows["method"]), key=lambda m: position(m, METHODS))
+    methods = sorted(set(rows["method"]), key=lambda m: position(m, METHOD_NAMES))
     best = {
         method: best_candidate(final_stage(rows[rows["method"] == method])).rows
         for method in methods

@@ -12,7 +12,7 @@ from fisher_jax.report.claims import Claim
 from fisher_jax.report.collect import Runs
 from fisher_jax.report.decide import Decision, difference, larger
 from fisher_jax.report.item import FigurePart, Item, TablePart
-from fisher_jax.report.names import METHODS, method_label, position
+from fisher_jax.report.names import METHOD_NAMES, method_label, position
 from fisher_jax.report.render import interval_text, summary_text
 from fisher_jax.report.statistics import summarise
 from fisher_jax.report.tables import Row, Table
@@ -39,7 +39,7 @@ def _kinds(rows: pd.DataFrame) -> dict[tuple[str, float], pd.DataFrame]:
     kinds = dict(
         list(rows[rows["coefficient"] > 0].groupby(["method", "update_every"]))
     )
-    order = sorted(kinds, key=lambda kind: (position(kind[0], METHODS), -kind[1]))
+    order = sorted(kinds, key=lambda kind: (position(kind[0], METHOD_NAMES), -kind[1]))
     return {kind: kinds[kind] for kind in order}
 
 

@@ -98,7 +98,7 @@ def draw_early(
         published: the paper's points by data set.
     """
     rows = final_stage(rows)
-    settings = sorted(settings_of(rows), key=_paper_order)
+    settings = sorted(settings_of(rows), key=_order_of_panels)
     figure, all_axes = canvas.new_panels(len(settings), height=2.3)
     notes = list(canvas.notes_of(settings))
     for axes, setting in zip(all_axes, settings, strict=True):
@@ -121,7 +121,7 @@ def draw_early(
     return Drawing(figure, len(rows), tuple(dict.fromkeys(notes)))
 
 
-def _paper_order(setting: Setting) -> tuple[str, int]:
+def _order_of_panels(setting: Setting) -> tuple[str, int]:
     return setting.form, position(setting.dataset, _DATASETS)[0]
 
 

@@ -9,7 +9,7 @@ from fisher_jax.report.choose import average, for_cell, join_notes, unfinished_n
 from fisher_jax.report.claims import Claim
 from fisher_jax.report.collect import Runs
 from fisher_jax.report.item import Item, TablePart
-from fisher_jax.report.names import DATASETS, METHODS, MODELS, position
+from fisher_jax.report.names import DATASETS, METHOD_NAMES, MODELS, position
 from fisher_jax.report.statistics import summarise
 from fisher_jax.report.tables import Cell, Published, Row, Table
 
@@ -97,7 +97,7 @@ def _fill(
     if noise is not None:
         rows = rows[rows["noise"] == noise]
     ours_only = set(rows["method"]) - set(columns)
-    columns += tuple(sorted(ours_only, key=lambda name: position(name, METHODS)))
+    columns += tuple(sorted(ours_only, key=lambda name: position(name, METHOD_NAMES)))
     filled: list[Row] = []
     for label, keys, group in _row_groups(rows, published):
         by_column = {c: group[group["method"] == c] for c in columns}
