@@ -13,13 +13,13 @@
 # %% [markdown]
 # # 1. Tr(F) and Tr(H) in a Flax linen loop
 #
-# The trace of the Fisher information matrix, Tr(F), tells how sharply a network's
+# The trace of the Fisher information matrix, Tr(F), measures how sharply a network's
 # predictions depend on its parameters. Jastrzębski et al. (2021) find that with a small
 # learning rate it *explodes* early in training, and that this goes with poor
-# generalization. Here it is measured in an ordinary training loop, together with the
+# generalization. Here we measure it in an ordinary training loop, together with the
 # trace of the Hessian, Tr(H).
 #
-# All that the project asks for is a pure function `logits_fn(params, inputs)`.
+# All you need is a pure function `logits_fn(params, inputs)`.
 
 # %%
 import jax
@@ -59,10 +59,10 @@ def logits_fn(params, inputs):
 
 
 # %% [markdown]
-# The loop is any loop. One call gives both traces: Tr(F), the mean over examples of
+# Any loop will do. One call gives both traces: Tr(F), the mean over examples of
 # ‖g(x, ŷ)‖² with labels from the model, and Tr(H) of the mean cross-entropy with the
-# true labels, by 30 random probes. Each comes with its standard error, `mean` and
-# `sem`. The probe examples stay the same along training.
+# true labels, by 30 random probes. Each has a `mean` and a standard error, `sem`. The
+# probe examples stay the same during training.
 
 
 # %%
@@ -121,10 +121,10 @@ panels[2].legend(loc="lower right")
 plt.show()
 
 # %% [markdown]
-# With the small learning rate Tr(F) rises early, and falls only slowly. The bars are
+# With the small learning rate Tr(F) rises early and falls only slowly. The bars are
 # standard errors of the random draws, given the 250 examples: two draws per example
-# for Tr(F), 30 probes for Tr(H). Four times as many halve them. (With `num_draws=1`
-# the error of Tr(F) is only known by an upper bound, the spread over the examples.)
+# for Tr(F), 30 probes for Tr(H). Four times as many halve the bars. (With
+# `num_draws=1` we know only an upper bound for Tr(F), the spread over the examples.)
 #
 # In this network (ReLU, max-pooling) the two traces are the same number, whatever the
 # labels (docs/theory.md), so Tr(F) is also the far more precise Tr(H):
@@ -144,8 +144,8 @@ assert all(values.std() < 2 for values in in_errors.values())
 # ## Batch normalisation
 #
 # Per-example gradients need evaluation mode, where examples do not interact. The
-# running statistics change from epoch to epoch; `jax.tree_util.Partial` hands them over
-# as arrays, so that nothing is compiled anew.
+# running statistics change from epoch to epoch; `jax.tree_util.Partial` passes them as
+# arrays, so nothing is compiled again.
 
 
 # %%

@@ -13,9 +13,9 @@
 # %% [markdown]
 # # 2. The same with nnx, Equinox and Haiku
 #
-# `logits_fn(params, inputs)` is all that the traces and penalties ask for, and
-# `params` may be any pytree. This is how it looks in three other frameworks, each
-# with a training loop in its own style. Define `logits_fn` once: it is compiled once.
+# Traces and penalties need only `logits_fn(params, inputs)`, and `params` may be any
+# pytree. This is how it looks in three other frameworks, each with a training loop in
+# its own style. Define `logits_fn` once, so that it is compiled once.
 
 # %%
 import equinox as eqx
@@ -60,7 +60,7 @@ def measure(logits_fn, params, epoch):
 # %% [markdown]
 # ## Flax nnx
 #
-# `nnx.split` parts a model into its graph, which does not change, and its state, the
+# `nnx.split` splits a model into its graph, which does not change, and its state, the
 # parameters.
 
 
@@ -100,7 +100,7 @@ for epoch in range(NUM_EPOCHS + 1):
 # %% [markdown]
 # ## Equinox
 #
-# The model is a pytree itself, and sees one example. `eqx.partition` parts its
+# The model is itself a pytree and takes one example. `eqx.partition` separates its
 # arrays, the parameters, from the rest.
 
 
@@ -200,7 +200,7 @@ plt.show()
 # network has ReLUs only, so Tr(H) is Tr(F) up to the errors of its 30 probes. The
 # penalty keeps both down while they are high.
 #
-# One network gives one answer whatever the framework, with the same parameters in each:
+# With the same parameters, a network gives the same answer in every framework:
 
 # %%
 kernels = params.layers[0].weight.T, params.layers[1].weight.T

@@ -41,10 +41,10 @@ plt.style.use("fisher_jax.report.paper")
 keep_convolutions_off_ynnpack()
 
 # %% [markdown]
-# ## A loop of one's own
+# ## Your own loop
 #
-# The 1797 digits of scikit-learn, 1000 to train on; a quarter of their labels is
-# replaced by uniform draws. Any `logits_fn(params, inputs)` will do.
+# We use the 1797 digits of scikit-learn, 1000 of them for training, with a quarter of
+# their labels replaced by uniform draws. Any `logits_fn(params, inputs)` will do.
 
 # %%
 digits = load_digits()
@@ -74,11 +74,10 @@ def loss_fn(params, inputs, labels):
 
 
 # %% [markdown]
-# `step` below is an ordinary training step but for `penalty_fn`. The penalty is a
-# function of the parameters, so any penalty and any batch can stand there: half of
-# the batch, `draw="rademacher"` for RFP, `gradient_penalty`, one of your own.
-# The gradient that is kept lives in the optimizer's state, and is saved, restored and
-# sharded with it.
+# Except for `penalty_fn`, `step` below is an ordinary training step. The penalty is a
+# function of the parameters, so any penalty and any batch will do: half of the batch,
+# `draw="rademacher"` for RFP, `gradient_penalty`, or your own. The gradient that is
+# kept lives in the optimizer's state, and is saved, restored and sharded with it.
 
 
 # %%
@@ -152,9 +151,9 @@ assert max(penalised["fisher"]) < max(baseline["fisher"])
 
 # %% [markdown]
 # Without the penalty Tr(F) explodes and the network memorises wrong labels.
-# (`α = 0` still computes the penalty every tenth step, which is why its Tr(F) is known.
-# One minibatch's value is a noisy estimate: `fisher_trace` is the one to report.)
+# (With α = 0 the penalty is still computed every tenth step, so its Tr(F) is known. The
+# value of one minibatch is a noisy estimate: report `fisher_trace`.)
 #
-# `main.py` trains with the same `add_penalty`: on the same batches, with the same keys,
-# a loop like this one takes its steps. `fisher_jax.train.load_run(workdir)` returns the
-# network and the parameters of one of its runs, to go on with in a loop of one's own.
+# `main.py` trains with the same `add_penalty`: on the same batches and with the same
+# keys, a loop like this one takes the same steps. `fisher_jax.train.load_run(workdir)`
+# returns a run's network and parameters, to continue in your own loop.

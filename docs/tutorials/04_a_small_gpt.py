@@ -13,10 +13,10 @@
 # %% [markdown]
 # # 4. A small GPT: Tr(F) layer by layer, and a penalty on it
 #
-# Nothing here is particular to images, or to one output per example. This is a
-# transformer with learned positions, layer normalisation and an embedding that is tied
-# to the output, in nnx and in linen. It learns to predict the next character of the
-# reference manual that ships with Python.
+# Nothing so far is specific to images, or to one output per example. Here is a
+# transformer with learned positions, layer normalisation and an embedding tied to the
+# output, in nnx and in linen. It learns to predict the next character of the reference
+# manual that ships with Python.
 
 # %%
 import pydoc_data.topics
@@ -142,8 +142,8 @@ def train(coefficient, num_steps=160, watched=20):
 
 # %% [markdown]
 # `layer_fisher_traces` gives a number for each array of parameters, in their own tree.
-# They add up to Tr(F), so that they can be summed by whatever part is of interest. The
-# embedding has both its gradients in one array, as an input and as the output layer.
+# They add up to Tr(F), so you can sum them over any part of the network. The embedding
+# has both its gradients in one array, as the input and as the output layer.
 
 
 # %%
@@ -194,8 +194,8 @@ assert totals["RFP"][-1] < totals["plain"][-1] / 2
 #
 # ## In linen, rematerialised
 #
-# Any other definition of the network will do. This one computes each block anew in the
-# backward pass, as long sequences need.
+# Any other definition of the network will do. This one computes each block again in the
+# backward pass, as long sequences require.
 
 
 # %%
@@ -234,9 +234,9 @@ estimate = jax.jit(
 print(f"Tr(F) = {estimate.mean:.0f} ± {estimate.sem:.0f}")
 
 # %% [markdown]
-# No gradient per example is held: the norm of a dense layer's gradient comes from what
-# goes into the layer and what comes back to it, also within a rematerialised block.
-# Here is what XLA will need for a wider network, beside one gradient for each example.
+# No per-example gradient is stored: the norm of a dense layer's gradient comes from
+# what goes into the layer and what comes back to it, even in a rematerialised block.
+# Here is what XLA needs for a wider network, compared with one gradient per example.
 
 # %%
 wide = LinenGPT(width=512)

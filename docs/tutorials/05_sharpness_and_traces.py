@@ -20,9 +20,9 @@
 # - **Tr(F)**, the trace of the Fisher information matrix, the mean over examples of
 #   ‖g(x, ŷ)‖² with labels ŷ drawn from the model.
 #
-# Here all are measured on one run: a small network with tanh units, trained by
+# Here we measure all three on one run: a small network with tanh units, trained by
 # gradient descent on the whole training set, without momentum, on digits of which a
-# quarter have a label at random.
+# quarter have random labels.
 
 # %%
 import jax
@@ -129,18 +129,18 @@ for panel in panels:
 plt.show()
 
 # %% [markdown]
-# **Sharpness is held by the learning rate.** It rises until it reaches 2/η, where
+# **The learning rate holds sharpness in place.** It rises until it reaches 2/η, where
 # gradient descent is no longer stable along the first eigenvector, and hovers there
 # (Cohen et al., 2021), until late in training the curvature of the cross-entropy itself
-# fades. The largest eigenvalue of the Fisher goes along, a tenth lower.
+# fades. The largest eigenvalue of the Fisher follows, a tenth lower.
 #
-# **The traces are not held.** They count all directions, and go on rising while
-# sharpness stays: while it is held, it mostly tells the learning rate.
+# **Nothing holds the traces.** They count all directions and keep rising while
+# sharpness stays: as long as it is held, sharpness mostly reflects the learning rate.
 #
 # **Tr(H) is not Tr(F)** in this network. H = F + the mean of (∂ℓ/∂logit) · ∂²logit, and
 # with tanh units the second term has a trace of its own; it fades with the residuals
 # ∂ℓ/∂logit. With ReLUs that trace is zero: each logit is linear in one layer's weights
-# at a time, and the two traces are one number, at any time in training:
+# at a time, and the two traces are the same number throughout training:
 
 # %%
 peak = int(run["fisher"].argmax())
@@ -176,5 +176,5 @@ assert run["hessian"][peak] - run["fisher"][peak] > 10 * run["hessian_sem"][peak
 # | Tr(H), 30 probes | a loss, labels | 30 products with H | one probe's over √30 |
 # | sharpness, 20 iterations | a loss, labels | 21 products with H | its residual |
 #
-# So Tr(F) is what can be watched at every epoch, or every step; and where the network
-# is piecewise linear it is the better Tr(H).
+# So Tr(F) can be watched at every epoch, or every step. Where the network is piecewise
+# linear, it is the better Tr(H).

@@ -76,17 +76,16 @@ class Dataset(Section):
 
     name: str = key(
         "digits",
-        "digits, cifar10, cifar100, tiny_imagenet, imagenet2012 or any TFDS set "
-        "with the features image and label.",
+        "digits, cifar10, cifar100, tiny_imagenet, imagenet2012 or any TFDS set with "
+        "the features image and label.",
     )
     data_dir: str | None = key(
         None,
-        "Where TFDS sets are prepared; None: TFDS's own default, "
-        "~/tensorflow_datasets.",
+        "Folder with prepared TFDS sets; None: TFDS's default, ~/tensorflow_datasets.",
     )
     num_train: Positive | None = key(
         None,
-        "Size of a random subset of the training split; None: all that remain.",
+        "Size of a random subset of the training split; None: all that remains.",
         unit="examples",
     )
     num_validation: NonNegative = key(
@@ -96,46 +95,44 @@ class Dataset(Section):
     )
     augment: Literal["none", "flip", "standard"] = key(
         "none",
-        "flip: left to right with probability one half. standard: pad 4, random "
-        "crop, flip; of photographs a random part of 8% to 100% of the image, flip.",
+        "flip: left to right with probability one half. standard: pad by 4, crop at "
+        "random, flip; for photographs crop a random 8% to 100% of the image, flip.",
     )
     label_noise: Fraction = key(
         0.0,
-        "Fraction of the training labels that are replaced by uniform draws over "
-        "the classes.",
+        "Fraction of the training labels that are replaced by uniform draws from the "
+        "classes.",
     )
     image_size: Positive | None = key(
         None,
-        "Images are averaged down to so many pixels a side when the set is loaded: "
-        "each pixel is the mean of the area that it covers. Not of photographs. None: "
-        "as they are.",
+        "Side of the images in pixels: on loading they are averaged down to it, each "
+        "pixel the mean of the area that it covers. Not for photographs. None: "
+        "unchanged.",
         unit="pixels",
     )
     resize_size: Positive | None = key(
         None,
-        "Of photographs (imagenet2012), which are read from disk while training: "
-        "the shorter side is resized to so many pixels; None: 256.",
+        "For photographs (imagenet2012), which are read from disk during training: "
+        "the length to which the shorter side is resized; None: 256.",
         unit="pixels",
     )
     crop_size: Positive | None = key(
         None,
-        "Of photographs: the middle of so many pixels is kept; None: 224.",
+        "For photographs: side of the central crop; None: 224.",
         unit="pixels",
     )
     decode_threads: NonNegative | None = key(
         None,
-        "For photographs: threads that decode, in each process; 0 or None: one for "
-        "each core.",
+        "For photographs: decoding threads in each process; 0 or None: one per core.",
     )
     num_workers: NonNegative | None = key(
         None,
-        "For photographs: processes that decode in place of these threads, faster "
-        "on many cores; None: 0.",
+        "For photographs: processes that decode instead of these threads, faster on "
+        "many cores; None: 0.",
     )
     read_ahead: Positive | None = key(
         None,
-        "For photographs: batches that are ready or under way before they are "
-        "needed; None: 2.",
+        "For photographs: batches to prepare in advance; None: 2.",
         unit="batches",
     )
 
@@ -146,8 +143,8 @@ class Model(Section):
     name: Annotated[str, OneOf(MODELS)] = key("simple_cnn", "The architecture.")
     padding: Literal["same", "keras"] | None = key(
         None,
-        "keras: the paper's, the second convolution of a block does not pad. same: "
-        "all do, for images too small for it, as 8×8.",
+        "keras: the paper's; the second convolution of a block does not pad. same: "
+        "all pad, for images that are too small for keras, such as 8×8.",
     )
     depth: Positive | None = key(None, "Number of layers.", unit="layers")
     width: Positive | None = key(None, "Widening factor.")
@@ -159,8 +156,8 @@ class Model(Section):
     )
     compute_dtype: Literal["float32", "bfloat16"] = key(
         "float32",
-        "Of activations; parameters and traces stay float32. bfloat16 needs an "
-        "accelerator.",
+        "Type of the activations; parameters and traces stay float32. bfloat16 needs "
+        "an accelerator.",
     )
 
 
@@ -171,11 +168,11 @@ class Optimizer(Section):
     momentum: Fraction = key(0.9, "Heavy-ball momentum, not Nesterov's.")
     weight_decay: AtLeastZero = key(
         0.0,
-        "Coupled: weight_decay times the parameters is added to the gradient, of "
+        "Coupled: weight_decay times the parameters is added to the gradient, for "
         "every parameter.",
     )
     decay_factor: Annotated[float, Field(gt=0, le=1)] = key(
-        0.1, "The learning rate is multiplied by it at each of decay_epochs."
+        0.1, "Factor on the learning rate at each of decay_epochs."
     )
     decay_epochs: Annotated[tuple[Positive, ...], Strict(False)] = key(
         (), "When the learning rate decays, in increasing order.", unit="epochs"
@@ -188,16 +185,16 @@ class Train(Section):
     num_epochs: Positive = key(20, "Length of the run.", unit="epochs")
     batch_size: Positive = key(
         128,
-        "Global batch size, over all devices, which must divide it; the last "
-        "incomplete batch of an epoch is dropped.",
+        "Global batch size, a multiple of the number of devices; the last incomplete "
+        "batch of an epoch is dropped.",
         unit="examples",
     )
     microbatches: Positive = key(
         1,
-        "Each device computes its share of the batch in so many parts, one after "
-        "another, for batches larger than memory; the step and its penalty are "
+        "Number of parts in which each device computes its share of the batch, one "
+        "after another, for batches larger than memory; the step and its penalty are "
         "those of the whole batch. Not with batch norm, whose statistics would be "
-        "of a part.",
+        "those of a part.",
     )
     steps_per_call: Positive | None = key(
         None,
@@ -209,11 +206,14 @@ class Train(Section):
         unit="steps",
     )
     init_from: str | None = key(
-        None, "A run directory whose final parameters start this run; None: initialise."
+        None,
+        "A run directory whose final parameters this run starts from; None: "
+        "initialise.",
     )
     deterministic: bool = key(
         True,
-        "On GPUs, only operations that give the same bits every time; some are slower.",
+        "On GPUs, use only operations that give the same bits every time; some are "
+        "slower.",
     )
 
 
@@ -222,32 +222,32 @@ class Penalty(Section):
 
     name: Annotated[str, OneOf(PENALTIES)] = key(
         "none",
-        "fisher: FP and, by its draw, RFP. fisher_single: of one example. gradient: "
-        "GP. random_label: GP_r. input_gradient: GP_x. gradient_norm: Zhao et al. "
-        "2022, to first order, in every step.",
+        "fisher: FP or, depending on draw, RFP. fisher_single: FP of one example. "
+        "gradient: GP. random_label: GP_r. input_gradient: GP_x. gradient_norm: Zhao "
+        "et al. 2022, to first order, in every step.",
     )
     draw: penalties.Draw = key(
         "labels",
-        "Of the penalty fisher. labels: the paper's FP. rademacher, importance: "
-        "RFP, whose gradient is that of Tr(F)/B without bias.",
+        "For the penalty fisher. labels: the paper's FP. rademacher, importance: "
+        "RFP, whose gradient is an unbiased estimate of that of Tr(F)/B.",
     )
     num_groups: Positive = key(
         1,
-        "Of the penalty fisher: squared norms of so many equal parts of the batch are "
-        "summed in place of the whole batch's: the same mean at the same cost, less "
-        "noise. 1: the paper's. A group lies within a device.",
+        "For the penalty fisher: number of equal parts of the batch whose squared "
+        "norms are summed, instead of taking that of the whole batch. Same mean and "
+        "cost, less noise. 1: the paper's. A group lies within a device.",
         unit="groups",
     )
     coefficient: AtLeastZero = key(0.0, "α.")
     update_every: Positive = key(
         10,
-        "f: the penalty's gradient is recomputed every so many steps and reused in "
-        "between.",
+        "f: steps from one computation of the penalty's gradient to the next; it is "
+        "reused in between.",
         unit="steps",
     )
     num_examples: Positive | None = key(
         None,
-        "The penalty sees the first so many examples of the batch; None: all.",
+        "Number of examples, the first of the batch, that the penalty sees; None: all.",
         unit="examples",
     )
     start_epoch: NonNegative = key(
@@ -256,15 +256,15 @@ class Penalty(Section):
         unit="epochs",
     )
     radius: AboveZero = key(
-        0.05, "Of gradient_norm: r, how far ahead its second gradient is taken."
+        0.05, "For gradient_norm: r, how far ahead its second gradient is taken."
     )
     method: penalties.Method = key(
         "exact", "exact: forward-over-reverse. finite_difference: two gradients."
     )
     batch_norm: Literal["train", "eval"] = key(
         "train",
-        "Inside the penalty batch norm takes this batch's statistics (train) or the "
-        "running ones (eval).",
+        "Whether batch norm uses this batch's statistics (train) or the running ones "
+        "(eval) inside the penalty.",
     )
 
 
@@ -285,13 +285,14 @@ class Measure(Section):
 
     every_epochs: Positive = key(
         1,
-        "A record in metrics.jsonl every so many epochs, and at step 0 and at the end.",
+        "Epochs between records in metrics.jsonl; there is also one at step 0 and at "
+        "the end.",
         unit="epochs",
     )
     every_steps: NonNegative = key(
         0,
-        "Beside that, Tr(F) and the minibatch's loss every so many steps, Tr(F) on "
-        "examples drawn anew at each of them; 0: off.",
+        "Steps between additional records of Tr(F), on newly drawn examples, and the "
+        "minibatch's loss; 0: off.",
         unit="steps",
     )
     train_examples: Positive | None = key(
@@ -301,7 +302,7 @@ class Measure(Section):
     )
     fisher_examples: NonNegative = key(
         1000,
-        "Training examples for Tr(F); those of every_epochs are the same along the "
+        "Training examples for Tr(F); those of every_epochs stay the same during the "
         "run; 0: off.",
         unit="examples",
     )
@@ -310,44 +311,44 @@ class Measure(Section):
     )
     fisher_draw: penalties.Draw = key(
         "rademacher",
-        "rademacher: precise late in training, too. importance: more so. labels: "
+        "rademacher: precise late in training too. importance: even more so. labels: "
         "the paper's.",
     )
     precision: Literal["default", "high", "highest"] = key(
         "highest",
-        "Of the matrix products of Tr(F) and Tr(H). highest: float32. default: as in "
-        "training, faster on TPUs and GPUs; see the theory page.",
+        "For the matrix products of Tr(F) and Tr(H). highest: float32. default: as "
+        "in training, faster on TPUs and GPUs; see the theory page.",
     )
     hessian_probes: NonNegative = key(
-        0, "Gaussian probes for Tr(H), the paper takes 30; 0: off."
+        0, "Gaussian probes for Tr(H), 30 in the paper; 0: off."
     )
     hessian_examples: Positive = key(
         128, "Training examples for Tr(H).", unit="examples"
     )
     hessian_every_epochs: Positive = key(
         1,
-        "Tr(H) in the records of every so many epochs only, and in the last.",
+        "Epochs between records with Tr(H); the last record has it too.",
         unit="epochs",
     )
     gradient_examples: NonNegative = key(
         500,
-        "Clean and noisy examples, each, for gradient/*; only with label noise; 0: "
-        "off.",
+        "Clean examples, and as many noisy ones, for gradient/*; only with label "
+        "noise; 0: off.",
         unit="examples",
     )
     estimator_repeats: NonNegative = key(
         0,
-        "Relative errors of all estimators of Tr(F) and Tr(H), each over so many "
-        "repeats, on the examples of Tr(F); 0: off.",
+        "Repeats from which the relative errors of all estimators of Tr(F) and Tr(H) "
+        "are taken, on the examples of Tr(F); 0: off.",
     )
     early_loss: AboveZero = key(
         1.2,
         "ε: early Tr(F) is taken at the first epoch whose training loss is below it.",
     )
     batch_size: Positive = key(
-        1000, "Examples in each device call of an evaluation.", unit="examples"
+        1000, "Examples per device call in an evaluation.", unit="examples"
     )
-    chunk_size: Positive = key(128, "Examples in each chunk of Tr(F).", unit="examples")
+    chunk_size: Positive = key(128, "Examples per chunk of Tr(F).", unit="examples")
 
 
 class Eval(Section):
@@ -355,8 +356,8 @@ class Eval(Section):
 
     reestimate_batch_norm: NonNegative = key(
         0,
-        "Training batches on which batch norm's statistics are estimated anew "
-        "before each measurement, the paper takes 100; 0: the running averages.",
+        "Training batches on which batch norm's statistics are estimated again "
+        "before each measurement, 100 in the paper; 0: use the running averages.",
         unit="batches",
     )
 
@@ -366,16 +367,16 @@ class Checkpoint(Section):
 
     every_epochs: Positive = key(
         1,
-        "At the end of every so many epochs, if min_seconds have passed since the "
-        "last.",
+        "Epochs between checkpoints, if min_seconds have passed since the last.",
         unit="epochs",
     )
     min_seconds: AtLeastZero = key(
-        30.0, "The least time between two checkpoints.", unit="seconds"
+        30.0, "Least time between two checkpoints.", unit="seconds"
     )
     keep: Positive = key(
         2,
-        "The last so many are kept; each also holds the best parameters by validation.",
+        "Number of latest checkpoints to keep; each also has the best parameters by "
+        "validation.",
     )
 
 
@@ -384,12 +385,12 @@ class Config(Section):
 
     seed: Annotated[int, Field(ge=0, le=2**31 - 1)] = key(
         0,
-        "Initialisation, label noise, validation split, batches, draws: all from here.",
+        "Determines initialisation, label noise, validation split, batches and draws.",
     )
     tracker: Literal["tensorboard", "wandb", "mlflow"] = key(
         "tensorboard",
-        "Who shows the metrics beside metrics.jsonl; the last two are extras, and "
-        "know their place from WANDB_MODE, MLFLOW_TRACKING_URI, ...",
+        "Tracker that shows the metrics, in addition to metrics.jsonl; wandb and "
+        "mlflow are extras and read WANDB_MODE, MLFLOW_TRACKING_URI, ...",
     )
     dataset: Dataset = Dataset()
     model: Model = Model()
