@@ -76,19 +76,6 @@ class RunCost(NamedTuple):
     updates: int
     measure_flops: float
 
-    @property
-    def flops(self) -> float:
-        """Of the whole run."""
-        extra = (self.update.flops - self.plain.flops) if self.update else 0.0
-        return self.steps * self.plain.flops + self.updates * extra + self.measure_flops
-
-    @property
-    def bytes_accessed(self) -> float:
-        """Of all steps."""
-        update = self.update or self.plain
-        extra = update.bytes_accessed - self.plain.bytes_accessed
-        return self.steps * self.plain.bytes_accessed + self.updates * extra
-
 
 # So that a cost can be told before the data is there.
 KNOWN_SETS = {

@@ -197,7 +197,7 @@ class WeightsAndBiases:
         import wandb
 
         self._path = run.directory / "wandb_run.json"
-        identifier = _kept_id(self._path, _new_id)
+        identifier = _kept_id(self._path, lambda: uuid.uuid4().hex[:12])
         try:
             self._run = wandb.init(
                 project=PROJECT,
@@ -215,7 +215,7 @@ class WeightsAndBiases:
             ) from error
         self._is_offline = bool(self._run.offline)
         self._waiting: list[tuple[int, Mapping[str, float]]] = []
-        self.last_step = _noted_step(self._path)
+        self.last_step = int(_noted(self._path).get("last_step", -1))
         if not self._is_offline:
             self.last_step = self._run.starting_step - 1
         self._exit_code = 0
@@ -244,7 +244,8 @@ class WeightsAndBiases:
             self._run.log(dict(values), step=step)
         self._run.finish(exit_code=self._exit_code)
         if self._is_offline:
-            _note(self._path, last_step=self.last_step)
+            noted = _noted(self._path) | {"last_step": self.last_step}
+            write_json(self._path, noted)
 
 
 class MLflow:
@@ -358,19 +359,6 @@ def _kept_id(path: Path, create: Callable[[], str]) -> str:
 def _noted(path: Path) -> dict[str, Any]:
     content: dict[str, Any] = json.loads(path.read_text())
     return content
-
-
-def _noted_step(path: Path) -> int:
-    """The last step that a tracker is known to hold; -1 for none."""
-    return int(_noted(path).get("last_step", -1))
-
-
-def _note(path: Path, **values: Any) -> None:
-    write_json(path, _noted(path) | values)
-
-
-def _new_id() -> str:
-    return uuid.uuid4().hex[:12]
 
 
 def _warn(text: str) -> None:
