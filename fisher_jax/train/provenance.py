@@ -138,8 +138,10 @@ def changes(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
             is not compared, nor are the commits of the same code.
     """
     names = set(SURROUNDINGS) & then.keys()
-    if "code_hash" in names and then["code_hash"] == now.get("code_hash"):
+    if then.get("code_hash") == now.get("code_hash") is not None:
         names -= {"git_commit"}
+    elif then.get("git_commit") != now.get("git_commit"):
+        names -= {"code_hash"}  # the commit tells it
     pairs = [
         (name, then[name], now.get(name)) for name in SURROUNDINGS if name in names
     ]
