@@ -284,5 +284,7 @@ def start_compilation_cache(directory: Path) -> None:
         except OSError:
             return
         jax.config.update("jax_compilation_cache_dir", str(directory))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+    # Some forty programs of a start take less than a tenth of a second each to compile,
+    # and a hundredth to read.
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)

@@ -109,3 +109,23 @@ def test_norms_per_example_are_right_under_the_flag():
         [sys.executable, "-c", COMPARE], env=environment, capture_output=True, text=True
     )
     assert done.stdout.strip() == "agree", done.stderr[-2000:]
+
+
+CACHE = """
+import sys
+from pathlib import Path
+import jax
+from fisher_jax import startup
+startup.start_compilation_cache(Path(sys.argv[1]))
+for number in range(20):
+    jax.jit(lambda x: x + number)(0.0)
+"""
+
+
+def test_the_smallest_programs_are_kept_on_disk_too(tmp_path):
+    environment = os.environ | {"JAX_PLATFORMS": "cpu"}
+    environment.pop("JAX_COMPILATION_CACHE_DIR", None)
+    command = [sys.executable, "-c", CACHE, str(tmp_path / "cache")]
+    subprocess.run(command, env=environment, check=True)
+    kept = [path for path in (tmp_path / "cache").iterdir() if "lambda" in path.name]
+    assert len(kept) >= 20

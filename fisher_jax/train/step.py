@@ -134,18 +134,23 @@ def create_state(
     Raises:
         ValueError: the model cannot take images of this shape.
     """
-    init_key, run_key = jax.random.split(jax.random.key(seed))
-    example = jnp.zeros((1, *image_shape), jnp.float32)
-    variables = jax.jit(model.init)(init_key, example)
-    state = TrainState.create(
-        apply_fn=model.apply,
-        params=variables["params"],
-        tx=optimizer,
-        batch_stats=variables.get("batch_stats", {}),
-        key=run_key,
-    )
-    # Flax starts at a Python 0, which would compile once more than an array.
-    return state.replace(step=jnp.zeros((), jnp.int32))
+
+    # As one program: a start from a warm cache reads one, and not one for each shape.
+    @jax.jit
+    def initial(key: Key[Array, ""]) -> TrainState:
+        init_key, run_key = jax.random.split(key)
+        variables = model.init(init_key, jnp.zeros((1, *image_shape), jnp.float32))
+        state = TrainState.create(
+            apply_fn=model.apply,
+            params=variables["params"],
+            tx=optimizer,
+            batch_stats=variables.get("batch_stats", {}),
+            key=run_key,
+        )
+        # Flax starts at a Python 0, which would compile once more than an array.
+        return state.replace(step=jnp.zeros((), jnp.int32))
+
+    return initial(jax.random.key(seed))
 
 
 def make_eval_apply(
