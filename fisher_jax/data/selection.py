@@ -197,8 +197,8 @@ def select_examples(
     num_validation: int,
     num_train: int | None,
     label_noise: float,
-    size: ImageSize = ImageSize(),  # noqa: B008  immutable
-    reading: Reading = Reading(),  # noqa: B008
+    size: ImageSize = ImageSize(),
+    reading: Reading = Reading(),
 ) -> Selection:
     """Draws validation split, subset and label noise, functions of (seed, example id).
 

@@ -104,9 +104,9 @@ def stream_batches(
     stop_step: int,
     augment: str = "none",
     drawn_labels: Int32[np.ndarray, "n"] | None = None,
-    size: ImageSize = ImageSize(),  # noqa: B008  immutable
-    share: Share = Share(),  # noqa: B008
-    reading: Reading = Reading(),  # noqa: B008
+    size: ImageSize = ImageSize(),
+    share: Share = Share(),
+    reading: Reading = Reading(),
 ) -> Generator[Batch, None, None]:
     """Yields the batches of the steps from ``start_step`` on.
 
@@ -154,9 +154,9 @@ def evaluation_batches(
     *,
     batch_size: int,
     drawn_labels: Int32[np.ndarray, "n"] | None = None,
-    size: ImageSize = ImageSize(),  # noqa: B008  immutable
-    share: Share = Share(),  # noqa: B008
-    reading: Reading = Reading(),  # noqa: B008
+    size: ImageSize = ImageSize(),
+    share: Share = Share(),
+    reading: Reading = Reading(),
 ) -> Generator[Batch, None, None]:
     """Yields every example once, in order, not augmented.
 
@@ -195,8 +195,8 @@ def read_images(
     ids: Int[np.ndarray, "n"],
     *,
     drawn_labels: Int32[np.ndarray, "n"] | None = None,
-    size: ImageSize = ImageSize(),  # noqa: B008  immutable
-    reading: Reading = Reading(),  # noqa: B008
+    size: ImageSize = ImageSize(),
+    reading: Reading = Reading(),
 ) -> ImageSet:
     """Reads examples into memory, not augmented: for fixed probes of Tr(F) and Tr(H).
 
@@ -228,7 +228,7 @@ def read_labels(
     split: StreamSplit,
     ids: Int[np.ndarray, "n"],
     *,
-    reading: Reading = Reading(),  # noqa: B008  immutable
+    reading: Reading = Reading(),
 ) -> Int32[np.ndarray, "n"]:
     """Returns the true labels of some examples; no image is decoded.
 
@@ -251,8 +251,8 @@ def stream_statistics(
     ids: Int[np.ndarray, "n"],
     *,
     num_images: int = 1000,
-    size: ImageSize = ImageSize(),  # noqa: B008  immutable
-    reading: Reading = Reading(),  # noqa: B008
+    size: ImageSize = ImageSize(),
+    reading: Reading = Reading(),
 ) -> tuple[Float32[np.ndarray, "c"], Float32[np.ndarray, "c"]]:
     """Returns each channel's mean and standard deviation over a sample of images.
 

@@ -131,9 +131,11 @@ def _plan(
         parallel.replicated(mesh),
     )
     settings = step_settings(config)
+    # B times these penalties estimates Tr(F).
+    is_estimate = config.penalty.name in ("fisher", "fisher_single")
     return loop.Plan(
         schedule=schedule,
-        fisher_batch=_fisher_batch(config),
+        penalised_examples=config.penalised_examples if is_estimate else None,
         mesh=mesh,
         batch_shape=(config.train.batch_size, *data.image_shape),
         train_step=compile_train_step(settings, mesh),
@@ -209,12 +211,6 @@ def measure_settings(config: Config, mesh: Mesh) -> measure.MeasureSettings:
         precision=config.measure.precision,
         mesh=mesh,
     )
-
-
-def _fisher_batch(config: Config) -> int | None:
-    """B for which B times the penalty estimates Tr(F); None if the penalty does not."""
-    is_estimate = config.penalty.name in ("fisher", "fisher_single")
-    return config.penalised_examples if is_estimate else None
 
 
 def _feed_settings(config: Config, data: Selection, augment_key: Array) -> FeedSettings:

@@ -42,7 +42,7 @@ class Plan(NamedTuple):
     """All that a run computes with; made in one place, ``assemble.py``."""
 
     schedule: Schedule
-    fisher_batch: int | None  # B of the training Fisher penalty; None: another or none
+    penalised_examples: int | None  # B, if B times the penalty estimates Tr(F)
     mesh: Mesh
     batch_shape: tuple[int, int, int, int]  # of the global batch, [B, H, W, C]
     train_step: Callable[..., tuple[TrainState, StepMetrics]]
@@ -100,9 +100,11 @@ def train(plan: Plan, snapshot: Snapshot, session: Session) -> Snapshot:
     snapshot = _record_if_due(plan, snapshot, start, session, clock)
     saved_at = time.monotonic()
     total, done = schedule.total_steps, start
-    with closing(plan.feed.training_batches(start, total, schedule.call)) as batches:
+    with closing(
+        plan.feed.training_batches(start, total, schedule.steps_of_call)
+    ) as batches:
         while done < total:
-            previous, steps = snapshot.metrics, schedule.call(done)
+            previous, steps = snapshot.metrics, schedule.steps_of_call(done)
             step, done = steps.start, steps.stop
             if session.trace is not None:
                 session.trace.before(steps, snapshot.state)
@@ -305,9 +307,11 @@ def measure_state(plan: Plan, snapshot: Snapshot) -> dict[str, float]:
         )
     if plan.schedule.first_step is not None and step:
         values["penalty/value"] = float(penalty_value(state))
-    if plan.fisher_batch is not None:
+    if plan.penalised_examples is not None:
         total, squares, updates = map(float, penalties)
-        values |= measure.online_fisher(total, squares, updates, plan.fisher_batch)
+        values |= measure.online_fisher(
+            total, squares, updates, plan.penalised_examples
+        )
     return values
 
 

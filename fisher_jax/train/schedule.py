@@ -36,8 +36,8 @@ class Schedule(NamedTuple):
             is_penalty_update(step, first, self.update_every)
         )
 
-    def call(self, step: int) -> range:
-        """The steps of one call that begins with ``step``: ``steps_per_call``, or one.
+    def steps_of_call(self, step: int) -> range:
+        """The steps of the call that begins with ``step``: ``steps_per_call``, or one.
 
         Of several the first alone may renew the penalty, and nothing is due before the
         last is done. A function of the step, so that a continued run makes the same

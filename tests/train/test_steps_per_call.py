@@ -34,7 +34,7 @@ def test_calls(size, every, first_step):
     )  # fmt: skip
     calls, done = [], 0
     while done < schedule.total_steps:
-        calls.append(schedule.call(done))
+        calls.append(schedule.steps_of_call(done))
         done = calls[-1].stop
     assert [step for call in calls for step in call] == list(range(24))
     for call in calls:
@@ -76,7 +76,7 @@ def plan():
 def test_a_signal_within_a_call_ends_the_run_after_it(plan, tmp_path):
     """And it goes on to the same bits as undisturbed."""
     undisturbed = sessions.go_on(plan, tmp_path / "whole"), tmp_path / "whole"
-    calls = [plan[0].schedule.call(step) for step in (0, 4)]
+    calls = [plan[0].schedule.steps_of_call(step) for step in (0, 4)]
     assert calls == [range(3), range(4, 5)]
     with pytest.raises(loop.Stopped) as stopped:
         sessions.go_on(plan, tmp_path / "stopped", stop_after=3)
