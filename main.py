@@ -3,12 +3,12 @@
 python main.py --config=experiments/digits_fp.py
 
 --config=FILE.py[:variant] names an experiment, a file with get_config(); a run's own
-config.json works too. Any key can be set: --config.penalty.coefficient=0.3. All keys,
-explained: fisher_jax/train/keys.py. The run's folder is runs/EXPERIMENT[_VARIANT], or
+config.json works too. Set any key with --config.penalty.coefficient=0.3; all keys are
+explained in fisher_jax/train/keys.py. A run writes to runs/EXPERIMENT[_VARIANT], or to
 --workdir=DIR. The same command on the same folder continues a run.
 
 One process uses all its devices. On a TPU pod or under srun, start the same command
-everywhere; elsewhere give each of several processes --coordinator_address=HOST:PORT,
+everywhere. Elsewhere, give each of several processes --coordinator_address=HOST:PORT,
 --num_processes and --process_id. --profile_steps=FROM:TO traces these steps.
 
 Exit codes: 0 finished, 2 bad configuration or data, 3 diverged, 75 preempted after

@@ -1,13 +1,13 @@
-"""Keeps the essence of runs in a few kilobytes each, for a repository.
+"""Shrinks finished runs to a few kilobytes each, to keep in a repository.
 
 python -m launch.archive RUNS_FOLDER ARCHIVE_FOLDER [--records=30]
 
 Every run directory below RUNS_FOLDER becomes one of the same name in ARCHIVE_FOLDER
-with config.json, run.json, result.json and a thinned metrics.jsonl, from which the
-report can be made: the first and last records, those that result.json speaks of, and
-evenly spaced others, to the last digit. "archived" in config.json says whether these
-are every record; launch.rerun runs an archived run again and compares what was kept.
-Sweeps' selection.json is kept, too.
+with config.json, run.json, result.json and a thinned metrics.jsonl, which suffices for
+the report: the first and last records, those that result.json refers to, and evenly
+spaced others, to the last digit. "archived" in config.json says whether all records
+are there; launch.rerun repeats an archived run and compares what was kept. A sweep's
+selection.json is kept too.
 """
 
 import json

@@ -1,8 +1,8 @@
 """``make demo``: the Fisher Penalty against memorising wrong labels, on real images.
 
-Trains the same network on scikit-learn's digits with 25% of the labels replaced,
-without help, with the Fisher Penalty in both forms and with mixup; then prints a table
-and draws a figure. A second call shows the finished runs again.
+Trains the same network on scikit-learn's digits with 25% of the labels replaced:
+without a penalty, with both forms of the Fisher Penalty and with mixup. Then prints a
+table and draws a figure. A second call shows the finished runs again.
 """
 
 import shlex
@@ -50,8 +50,9 @@ def main(directory: Path) -> int:
     """Runs the methods, side by side, and shows what came out."""
     console = Console()
     console.print(
-        "The same CNN, learning rate and 1000 handwritten digits, a quarter of their "
-        f"labels replaced at random; 150 epochs.\nRuns and logs: {directory}\n"
+        "Four methods, each with the same CNN, learning rate and 1000 handwritten "
+        "digits, a quarter of their labels replaced at random; 150 epochs.\n"
+        f"Runs and logs: {directory}\n"
     )
     jobs = {
         name: Job(
@@ -72,7 +73,8 @@ def main(directory: Path) -> int:
             elif time.monotonic() >= next_line:
                 locked = folder.locked_files()
                 runs = {n: folder.read_state(directory / n, locked) for n in states}
-                console.print(running_line(runs) or "starting", soft_wrap=True)
+                if line := running_line(runs):
+                    console.print(line, soft_wrap=True)
                 next_line = time.monotonic() + _LINE_SECONDS
 
         codes = run_side_by_side(jobs, environments(at_a_time), watch)
@@ -91,7 +93,7 @@ def main(directory: Path) -> int:
             save_figure(figure, figure_path)
             console.print(f"Figure: {figure_path}")
         console.print(
-            "Tables, figures and a page of these or any other runs, beside the "
+            "For tables, figures and a page of these or any other runs, beside the "
             "paper's numbers:\n  " + report_command(directory),
             soft_wrap=True,
         )

@@ -1,16 +1,16 @@
-"""Runs a run again from its recorded configuration, and compares what it recorded.
+"""Repeats a run from its recorded configuration, and compares what both recorded.
 
 python -m launch.rerun RUN_DIR [--out=FOLDER] [--config.KEY=VALUE ...]
 python -m launch.rerun results/table1/digits_simplecnn-fp-seed_1
 
-RUN_DIR is a run's own folder or an archived one, as those of results/: what an archive
-kept is compared, at the digits that it kept; all else to the bit. Says "identical", or
-how far off the rerun is and since which step. Warns of another version, machine,
-setting or commit than the first run's: the numbers may then differ. Times are not
-compared. --config.KEY=VALUE sets what is in another place here: dataset.data_dir,
-train.init_from.
+RUN_DIR is the folder of a run or of an archived one, as in results/. Everything is
+compared to the bit; of an archive only what it kept, at the digits that it kept. The
+answer is "identical", or how far off the rerun is and since which step. A warning names
+every version, machine, setting or commit that is not the first run's: the numbers may
+then differ. Times are not compared. Use --config.KEY=VALUE for what lies elsewhere on
+this machine: dataset.data_dir, train.init_from.
 
-Exit codes: 0 identical, 1 different, 2 bad input; main.py's where the rerun fails.
+Exit codes: 0 identical, 1 different, 2 bad input; main.py's if the rerun fails.
 """
 
 import json

@@ -4,11 +4,11 @@ python -m launch.sweep --config=experiments/table1.py --out=runs/table1
 python -m launch.sweep --config=experiments/table1.py:small --out=runs/table1_small
 python -m launch.sweep --out=runs/table1 --status
 
---config.KEY=VALUE sets a key for every run, as --config.dataset.data_dir=DIR. The same
-command continues: finished runs are skipped, interrupted ones go on, failed ones are
-tried again. A sweep can grow: added runs are run, a search whose grid grew is decided
-anew, and only a run that has changed is refused. Where a value is tuned,
-OUT/selection.json says what was chosen, by which scores, and what then runs with it.
+--config.KEY=VALUE sets a key for every run, such as --config.dataset.data_dir=DIR. The
+same command continues: it skips finished runs, resumes interrupted ones and retries
+failed ones. A sweep can grow: new runs are run, a search whose grid grew is decided
+again, and only a changed run is refused. Where a value is tuned, OUT/selection.json
+says what was chosen, by which scores, and which runs use it.
 
 Exit codes: 0 all runs ended, 1 some failed, 2 bad input, 75 stopped by SIGTERM or
 SIGHUP and 130 by Ctrl-C, with every run saved.
@@ -75,7 +75,8 @@ def _parser() -> Parser:
     add = parser.add_argument
     add("--config", help="experiment FILE.py[:small] with a get_sweep()")
     add("--out", type=path_argument, help="the sweep's folder, created if missing")
-    add("--executor", choices=("local", "slurm"), default="local")
+    add("--executor", choices=("local", "slurm"), default="local",
+        help="where runs go: this machine (the default) or Slurm")  # fmt: skip
     add("--at_a_time", type=positive, help="runs side by side (default: one per "
         "accelerator, or one for every two cores; Slurm: no limit)")  # fmt: skip
     add("--only", action="append", default=[], metavar="PATTERN",
@@ -104,7 +105,8 @@ def _parser() -> Parser:
                        "saves and is queued again")  # fmt: skip
     slurm.add_argument("--poll_seconds", type=positive, default=15,
                        help="seconds between looks at the queue (15)")  # fmt: skip
-    slurm.add_argument("--cpus_per_task", type=positive, default=4)
+    slurm.add_argument("--cpus_per_task", type=positive, default=4,
+                       help="cores per run (default 4)")  # fmt: skip
     slurm.add_argument("--requeue", action=argparse.BooleanOptionalAction, default=True,
                        help="queue preempted runs again (the default)")  # fmt: skip
     return parser

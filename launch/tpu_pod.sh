@@ -4,27 +4,27 @@
 #   launch/tpu_pod.sh --name=NAME --zone=ZONE [options] ACTION... [-- main.py's flags]
 #
 # Actions, done in the order given; "all" is create copy install start follow fetch:
-#   create    makes the slice; one of this name that is READY is used as it is
+#   create    creates the slice, unless one of this name is READY
 #   copy      copies this checkout's commit to all hosts; refuses uncommitted files
 #   install   installs it there, with jax for TPU
-#   start     starts main.py on all hosts; a run that is going on is left alone
-#   follow    shows the first host's log until the run ends (Ctrl-C ends the showing only)
-#   stop      asks the run to save and end (SIGTERM); "start" continues it
+#   start     starts main.py on all hosts, unless it is already running
+#   follow    shows the first host's log until the run ends (Ctrl-C stops only the display)
+#   stop      tells the run to save and exit (SIGTERM); "start" continues it
 #   fetch     copies the run's folder from the first host to --results
-#   delete    deletes the slice; what was not fetched is lost
+#   delete    deletes the slice, and everything that was not fetched
 #
 # Options:
 #   --project=P        the Google Cloud project (default: gcloud's own)
 #   --type=T           accelerator, default v5litepod-8 (one host); v5litepod-32: four
 #   --version=V        runtime, default v2-alpha-tpuv5-lite
-#   --spot             a cheaper slice that can be taken away at any time
+#   --spot             a cheaper slice that can be preempted at any time
 #   --workdir=DIR      the run's folder on the hosts, default runs/tpu. With more than
 #                      one host it must be a folder that all see: a mounted Filestore
-#                      or bucket (gcsfuse), as /mnt/runs/a
-#   --results=DIR      where fetch copies to, default the same path here
-#   --dry_run          prints every command and runs none
+#                      or bucket (gcsfuse), such as /mnt/runs/a
+#   --results=DIR      where fetch copies to (default: the same path here)
+#   --dry_run          prints all commands, runs none
 #
-# Whether a run fits a slice, and what it sends there, needs no slice:
+# To see whether a run fits a slice, and what it sends, you need no slice:
 #   python -m launch.sweep --config=... --estimate --topology=v5e:2x4
 #
 # Step by step:
@@ -33,8 +33,8 @@
 #   3. launch/tpu_pod.sh --name=fp --zone=us-west4-a start follow -- \
 #        --config=experiments/cifar10_simplecnn_fp.py --config.dataset.data_dir=/mnt/tfds
 #   4. launch/tpu_pod.sh --name=fp --zone=us-west4-a fetch delete
-# After a preemption (--spot) the same steps continue: with a workdir on what is mounted
-# from the last checkpoint. Exit codes: 0 done, 2 bad usage, else that of the failed command.
+# After a preemption (--spot) repeat the steps; with a mounted workdir the run continues
+# from its last checkpoint. Exit codes: 0 done, 2 bad usage, else that of the failed command.
 set -euo pipefail
 
 name="" zone="" project="" type="v5litepod-8" version="v2-alpha-tpuv5-lite"
@@ -99,7 +99,7 @@ create() {
       2>/dev/null || true)
   fi
   case "$state" in
-    READY) echo "$name is there and READY; it is used as it is" >&2; return ;;
+    READY) echo "$name is READY; using it" >&2; return ;;
     "") ;;
     PREEMPTED | TERMINATED)
       run "${tpu[@]}" delete "$name" "${where[@]}" --quiet ;;
@@ -142,7 +142,7 @@ start() {
     "${flags[@]}")
   # Detached, so that the run outlives this connection; its exit code goes to a file.
   on_hosts all "cd fisher_jax && if pgrep -f '[m]ain.py --workdir' >/dev/null; then \
-echo 'a run is going on'; else rm -f exit_code; nohup setsid bash -c \
+echo 'already running'; else rm -f exit_code; nohup setsid bash -c \
 $(printf '%q' "$command; echo \$? > exit_code") > log.txt 2>&1 < /dev/null & fi"
 }
 
@@ -152,7 +152,7 @@ while [ ! -e exit_code ]; do sleep 2; done; sleep 1; kill \$!; exit \$(cat exit_
 }
 
 stop() {
-  on_hosts all "pkill -TERM -f '[m]ain.py --workdir' || echo 'no run is going on'"
+  on_hosts all "pkill -TERM -f '[m]ain.py --workdir' || echo 'nothing is running'"
 }
 
 fetch() {

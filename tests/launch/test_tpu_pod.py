@@ -125,7 +125,7 @@ def test_a_run_is_started_followed_and_fetched(tmp_path):
         environment=environment, script=tmp_path / "clone" / "launch" / "tpu_pod.sh",
     )  # fmt: skip
     assert code == 0, output
-    assert "READY; it is used as it is" in output
+    assert "is READY; using it" in output
     assert "epoch 1/1" in output
     result = json.loads((tmp_path / "results" / "result.json").read_text())
     assert result["status"] == "finished"
