@@ -49,7 +49,7 @@ class Configuration(NamedTuple):
     @property
     def label(self) -> str:
         """Returns "learning rate 0.01, width 32"."""
-        words = (f"{k.replace('_', ' ')} {v}" for k, v in self.values.items())
+        words = (f"{name} {value}" for name, value in self.values.items())
         return ", ".join(words) or "all runs"
 
 
@@ -76,7 +76,10 @@ def configurations(rows: pd.DataFrame) -> list[Configuration]:
         if len({json.dumps(config.get(key)) for config in configs.values()}) > 1
     ]
     short = [axis.rpartition(".")[2] for axis in axes]
-    names = [s if short.count(s) == 1 else a for s, a in zip(short, axes, strict=True)]
+    names = [
+        s.replace("_", " ") if short.count(s) == 1 else a
+        for s, a in zip(short, axes, strict=True)
+    ]
     ordered = sorted(configs, key=lambda text: [_order(configs[text], a) for a in axes])
     found = []
     for text in ordered:

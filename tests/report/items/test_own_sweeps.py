@@ -31,7 +31,7 @@ def test_a_row_for_each_configuration_with_the_mean_over_its_seeds(tmp_path):
     out = tmp_path / "report"
     assert main([str(tmp_path / "runs"), f"--out={out}"]) == 0
     rows = list(csv.DictReader((out / "tables" / "own_sweeps.csv").open()))
-    assert [(row["sweep"], row["learning_rate"], row["n"]) for row in rows] == [
+    assert [(row["sweep"], row["learning rate"], row["n"]) for row in rows] == [
         ("mine", "0.01", "3"),
         ("mine", "0.1", "3"),
     ]
