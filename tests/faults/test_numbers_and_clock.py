@@ -38,24 +38,37 @@ def with_bad_data(run, value):
     return run._replace(feed=run.feed._replace(training_batches=training_batches))
 
 
-def with_bad_state(run, value, field):
+def with_bad_state(run, poison):
     def train_step(state, *arguments, **options):
-        if int(state.step) == STEP:
-            bad = poison_first(optax.tree_utils.tree_get(state, field), value)
-            state = optax.tree_utils.tree_set(state, **{field: bad})
+        state = poison(state) if int(state.step) == STEP else state
         return run.train_step(state, *arguments, **options)
 
     return run._replace(train_step=train_step)
 
 
+def with_bad_parameters(run, value):
+    return with_bad_state(
+        run, lambda state: state.replace(params=poison_first(state.params, value))
+    )
+
+
+def with_bad_gradient(run, value):
+    """What is kept of the penalty's enters the gradient of a step between updates."""
+
+    def poison(state):
+        kept = optax.tree_utils.tree_get(state.opt_state, "penalty_gradient")
+        bad = {"penalty_gradient": poison_first(kept, value)}
+        return state.replace(
+            opt_state=optax.tree_utils.tree_set(state.opt_state, **bad)
+        )
+
+    return with_bad_state(run, poison)
+
+
 PLACES = {
     "the data": with_bad_data,
-    "the parameters before the step": lambda run, value: with_bad_state(
-        run, value, "params"
-    ),
-    # What is kept of the penalty's gradient enters the gradient of a step between
-    # updates; step 5 is one.
-    "the gradient": lambda run, value: with_bad_state(run, value, "penalty_gradient"),
+    "the parameters before the step": with_bad_parameters,
+    "the gradient": with_bad_gradient,
 }
 
 
