@@ -59,6 +59,19 @@ def vary_like(tree: PyTree, reference: PyTree) -> PyTree:
     return vary(tree, sorted(varying(reference)))
 
 
+def vary_each(tree: PyTree, like: PyTree) -> PyTree:
+    """Marks each leaf as varying along the axes its counterpart varies."""
+    return jax.tree.map(vary_like, tree, like)
+
+
+def result_varies(function: Callable[[_T], PyTree], argument: _T) -> frozenset[str]:
+    """The mesh axes along which ``function(argument)`` differs between devices."""
+    if not jax.sharding.get_abstract_mesh().manual_axes:
+        return frozenset()
+    results = jax.make_jaxpr(function)(argument).out_avals
+    return frozenset(name for r in results for name in r.mat.varying)
+
+
 def size(axis_name: AxisName) -> int:
     """How many devices share the batch."""
     return jax.lax.axis_size(names(axis_name)) if names(axis_name) else 1

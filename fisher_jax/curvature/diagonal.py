@@ -346,6 +346,7 @@ def _entries(
 
     def entries(probe_key: PRNGKeyArray) -> PyTree:
         probe = trees.random_probe(probe_key, params, probes)
+        probe = axes.vary_each(probe, params)
         return jax.tree.map(
             lambda z, h: z.astype(dtype) * h.astype(dtype), probe, product(probe)
         )

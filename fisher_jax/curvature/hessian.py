@@ -117,7 +117,8 @@ def hessian_trace(
         precision: of matrix products, "highest" (float32), "high", "default", or None
             for that of the caller.
         axis_name: inside shard_map, mesh axes over whose devices the loss is a sum:
-            ``loss_fn`` is then this device's share of it.
+            ``loss_fn`` is then this device's share of it. Those along which the loss
+            differs and params do not are among them, as for ``jax.grad``.
 
     Returns:
         Scalars ``mean`` and ``sem`` = std(z_mᵀ H z_m)/√M, NaN for a single probe.
@@ -130,8 +131,10 @@ def hessian_trace(
     trees.check_choice("method", method, METHODS)
     trees.check_count("num_probes", num_probes)
     trees.check_params(params)
-    params = axes.vary(params, axes.names(axis_name))
     trees.check_scalar("loss_fn", loss_fn, params)
+    shares = axes.result_varies(loss_fn, params) - axes.varying(params)
+    axis_name = sorted({*axes.names(axis_name), *shares})
+    params = axes.vary(params, axis_name)
     if method == "reverse":
         product = _hessian_product(loss_fn, params)
 
@@ -151,7 +154,7 @@ def hessian_trace(
 
     def one_probe(probe_key: PRNGKeyArray) -> Float[Array, ""]:
         probe = trees.random_probe(probe_key, params, probes)
-        return quadratic_form(axes.vary(probe, axes.names(axis_name)))
+        return quadratic_form(axes.vary_each(probe, params))
 
     keys = estimates.probe_keys(key, num_probes)
     forms = axes.total(loops.map_slices(one_probe, keys), axis_name)
@@ -376,6 +379,7 @@ def lanczos(
     vector is rounding, a random vector that is orthogonal to all before takes its
     place, and the tridiagonal falls into blocks there.
     """
+    start = axes.vary(start, sorted(axes.result_varies(product, start)))
     size, dtype = start.size, start.dtype
 
     def projected(vector: Array, basis: Array) -> Array:
@@ -448,6 +452,6 @@ def flat_operator(
 
     def flat_product(vector: Float[Array, " n"]) -> Float[Array, " n"]:
         tangent = jax.tree.map(lambda v, p: v.astype(p.dtype), unravel(vector), params)
-        return flat(product(tangent))
+        return flat(product(axes.vary_each(tangent, params)))
 
     return loops.loop_body(flat_product), zeros.size, dtype

@@ -155,14 +155,19 @@ def fisher_operator(
 def _operator(product: Operator, params: PyTree) -> Operator:
     """A linear function of ``jax.linearize`` as an operator that programs can share."""
     shapes = jax.eval_shape(lambda: params)
+    own = jax.tree.map(axes.varying, params)
     residuals, structure = jax.tree.flatten(product)
 
     def operator(residuals: list[Array], vector: PyTree) -> PyTree:
         trees.check_same_shapes("vector", vector, shapes)
         linear = jax.tree.unflatten(structure, residuals)
-        return linear(
-            jax.tree.map(lambda v, p: jnp.asarray(v, p.dtype), vector, shapes)
+        tangent = jax.tree.map(
+            lambda v, p, names: axes.vary(jnp.asarray(v, p.dtype), sorted(names)),
+            vector,
+            shapes,
+            own,
         )
+        return linear(tangent)
 
     # A pytree of arrays and one function: a program that returns it returns the same
     # function each time, by which programs are found again.
@@ -311,6 +316,7 @@ def _tridiagonal(
         beta = jnp.where(is_exhausted, 0, length)
         return (vector, following, beta, largest), (alpha, beta)
 
+    start = axes.vary(start, sorted(axes.result_varies(product, start)))
     first = start / jnp.linalg.norm(start)
     none = jnp.zeros_like(first[0])
     _, (alphas, betas) = jax.lax.scan(

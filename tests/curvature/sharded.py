@@ -271,6 +271,68 @@ def check_explicit_axes(split):
         compare(f"explicit {network} checked", *traces)
 
 
+def of_a_hessian(loss, params, key):
+    """All that takes a loss, or an operator, and no axis_name."""
+    operator = curvature.hessian_operator(loss, params)
+    trace = functools.partial(curvature.hessian_trace, loss, params, key, num_probes=3)
+    return {
+        "product": curvature.hvp(loss, params, params),
+        "trace": (trace(), trace(method="forward")),
+        "xtrace": curvature.hessian_xtrace(loss, params, key, num_products=4).mean,
+        "diagonal": curvature.hessian_diagonal(loss, params, key, num_probes=3),
+        "xdiag": curvature.hessian_diagonal(
+            loss, params, key, num_probes=4, method="xdiag"
+        ).mean,
+        "layers": curvature.layer_hessian_traces(loss, params, key, num_probes=3),
+        "largest": curvature.largest_eigenvalue(loss, params, key, num_iterations=4),
+        "pairs": curvature.eigenpairs(operator, params, key, num_iterations=4).values,
+        "density": curvature.spectral_density(
+            operator, params, key, num_probes=2, num_steps=3
+        ),
+    }
+
+
+def check_hessians(mesh, split):
+    """Each device's own, of its own parameters; and of a loss that is a sum."""
+    problem = networks.build("mlp_tanh", batch=BATCH)
+    key = jax.random.key(3)
+
+    def quantities(params, inputs):
+        def loss(p):
+            return jnp.mean(jax.nn.logsumexp(problem.logits_fn(p, inputs), axis=1) ** 2)
+
+        return of_a_hessian(loss, params, key)
+
+    def of_an_operator(inputs):
+        def operator(vector):
+            return jax.tree.map(lambda v: inputs.sum() * v, vector)
+
+        replicated = operator, problem.params, key
+        density = curvature.spectral_density(*replicated, num_probes=1, num_steps=2)
+        return density, curvature.eigenpairs(*replicated, num_iterations=2).values
+
+    def each_its_own(params, inputs):
+        params = jax.lax.pcast(params, mesh.axis_names, to="varying")
+        both = quantities(params, inputs), of_an_operator(inputs)
+        return jax.tree.map(lambda a: a[None], both)
+
+    mapped = functools.partial(jax.shard_map, mesh=mesh, in_specs=(P(), split))
+    own = jax.jit(mapped(each_its_own, out_specs=split))(problem.params, problem.inputs)
+    of_sum = jax.jit(mapped(quantities, out_specs=P()))(problem.params, problem.inputs)
+    parts = problem.inputs.reshape(4, 2, *problem.inputs.shape[1:])
+    expected = jax.jit(jax.lax.map, static_argnums=0)(
+        lambda x: (quantities(problem.params, x), of_an_operator(x)), parts
+    )
+    compare("own Hessian", own, expected)
+
+    def sum_of_losses(p):
+        logits = jax.vmap(problem.logits_fn, (None, 0))(p, parts)
+        return jnp.sum(jnp.mean(jax.nn.logsumexp(logits, axis=2) ** 2, axis=1))
+
+    whole = jax.jit(of_a_hessian, static_argnums=0)(sum_of_losses, problem.params, key)
+    compare("Hessian of a sum", of_sum, whole)
+
+
 def check_first_example(mesh):
     """Of a batch along one of two axes: a slice of it gave NaN, by XLA's padding."""
     key = jax.random.key(0)
@@ -312,6 +374,7 @@ def main():
     check_gaussian(mesh, split)
     check_convolutions(mesh, split)
     check_explicit_axes(split)
+    check_hessians(mesh, split)
     check_first_example(mesh)
     print("done 0")
 
