@@ -82,6 +82,7 @@ test-accelerators: install
 
 # Times, memory and ratios of the paper's networks by the TPU compiler's estimate, which
 # needs no TPU; with the same penalty and batch for all. CONFIG="experiments/X.py" picks.
+# TOPOLOGY=h100:1, kernels in place of cycles, says what it needs. Hours on two cores.
 CONFIG ?= $(patsubst %,experiments/%.py,cifar10_simplecnn_fp cifar100_vgg11_fp \
   cifar100_wresnet_fp tinyimagenet_fp cifar100_densenet_fp imagenet_resnet18_fixup)
 TOPOLOGY ?= v5e:1
