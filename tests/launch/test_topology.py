@@ -3,10 +3,13 @@
 import importlib.util
 
 import jax
+import jax.numpy as jnp
 import pytest
 
 from fisher_jax import parallel
+from fisher_jax.curvature import fisher_trace
 from fisher_jax.errors import UserError
+from fisher_jax.models import WideResNet
 from fisher_jax.train import cost
 from fisher_jax.train.config import load_config
 from launch import topology
@@ -139,3 +142,29 @@ def test_ten_steps_in_a_call_cost_what_they_cost_alone():
         )
     )
     assert 0 < call < 1.1 * (10 * batch + 9 * plain + update)
+
+
+@pytest.mark.slow
+@needs_cuda
+def test_a_trace_of_5000_images_stays_below_one_gibibyte():
+    """WRN-44-3 holds more beside its values than the other networks."""
+    model = WideResNet(100, depth=44, width=3, normalisation="skip_init")
+    mesh = topology.find_slice("h100:1").mesh
+
+    def trace(params, images, key):
+        def logits_fn(params, inputs):
+            return model.apply({"params": params}, inputs, train=False)
+
+        return fisher_trace(logits_fn, params, images, key)
+
+    key, image = jax.random.key(0), jnp.zeros((1, 32, 32, 3))
+    params = jax.eval_shape(model.init, key, image)["params"]
+    images = jax.ShapeDtypeStruct((5000, 32, 32, 3), jnp.float32)
+    placed = jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(
+            leaf.shape, leaf.dtype, sharding=parallel.replicated(mesh)
+        ),
+        (params, images, jax.eval_shape(lambda: key)),
+    )
+    compiled = jax.jit(trace).lower(*placed).compile()
+    assert 0 < compiled.memory_analysis().temp_size_in_bytes < 2**30
