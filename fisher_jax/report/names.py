@@ -60,7 +60,7 @@ QUANTITIES = (
 DRAWS: Mapping[str, str] = {
     "labels": "sampled labels, as in the paper",
     "rademacher": "random signs",
-    "importance": "labels of importance",
+    "importance": "labels by importance",
 }
 
 DATASETS: Mapping[str, str] = {

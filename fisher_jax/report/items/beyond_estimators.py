@@ -17,7 +17,7 @@ ESTIMATORS = "estimator/"  # before an estimator's name: its relative error
 LABELS = {
     "fisher_labels": "Tr(F), sampled labels",
     "fisher_rademacher": "Tr(F), signs",
-    "fisher_importance": "Tr(F), labels of importance",
+    "fisher_importance": "Tr(F), labels by importance",
     "minibatch_labels": "Tr(F), sampled labels, minibatch form",
     "minibatch_rademacher": "Tr(F), signs, minibatch form",
     "fisher_forward": "Tr(F), forward mode",
