@@ -260,8 +260,8 @@ def fisher_trace(
             None for what is fast and fits: all, or for "per_example" and "exact" those
             whose values fit in the caches of one CPU device, and so few that their
             values and own gradients (of parameters that are no operand of one product
-            or lookup) take 256 MiB on a CPU, 512 MiB on an accelerator. The result does
-            not depend on it but for rounding.
+            or lookup) take 256 MiB on a CPU, 512 MiB on each accelerator. It changes
+            the result by rounding only.
         precision: of matrix products, "highest" (float32), "high", "default", or None
             for that of the caller.
         axis_name: mesh axes along which the batch is split inside shard_map.

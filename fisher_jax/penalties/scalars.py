@@ -104,7 +104,7 @@ def fisher_penalty(
         likelihood: Categorical(), Bernoulli() or Gaussian(scale).
         mask: bool [B, ...], False for positions to leave out.
         draw: "labels", "rademacher" or, for Categorical, "importance".
-        num_groups: G; it divides B, and the devices inside shard_map divide it.
+        num_groups: G; it divides B, and the devices of a split batch divide it.
         method: "exact", or "finite_difference" for a gradient from the difference of
             two gradients, at θ and θ + ε g: two gradients in all instead of three.
             ε ‖g‖ is 1e-3 ‖θ‖ in float32 and 1e-6 ‖θ‖ in float64. For smooth networks
@@ -485,7 +485,8 @@ def _squared_norm(
     chunk_size: int | None,
     axis_name: axes.AxisName,
 ) -> Float[Array, ""]:
-    """‖(1/B) Jᵀ v‖² with v = ``cotangent(outputs, constants)``.
+    """‖(1/B) Jᵀ v‖² with v = ``cotangent(outputs, constants)``; by groups, see
+    ``fisher_penalty``.
 
     Args:
         labels_or_key: labels [B, ...], which are the constants; or a key.

@@ -83,10 +83,10 @@ def draw(figure: FigurePart, rows: pd.DataFrame, runs: Runs) -> Drawing | str:
         canvas.finish(drawing.figure)
         if not figure.shows_fisher_trace:
             return drawing
-        return drawing._replace(notes=(*drawing.notes, *draw_notes(rows, runs)))
+        return drawing._replace(notes=(*drawing.notes, *fisher_draw_notes(rows, runs)))
 
 
-def draw_notes(rows: pd.DataFrame, runs: Runs) -> list[str]:
+def fisher_draw_notes(rows: pd.DataFrame, runs: Runs) -> list[str]:
     """Returns for each draw of Tr(F) what it is and how large its errors are."""
     notes = []
     for kind, group in rows.groupby("fisher_draw", sort=True):

@@ -1,4 +1,4 @@
-"""Which runs may be averaged: one setting, code version and candidate, ended runs.
+"""Which runs may be averaged: those of one setting, code version and candidate.
 
 Whatever is left out is told in a note, which the report prints at the cell or figure.
 """
@@ -209,7 +209,7 @@ def accuracy_metric(rows: pd.DataFrame, metrics: Mapping[int, pd.DataFrame]) -> 
 
 
 def drawable(rows: pd.DataFrame) -> pd.DataFrame:
-    """Keeps ended runs; all of them where none has ended, and diverged ones alone."""
+    """Keeps finished runs; where there are none, all, diverged and unfinished."""
     finished = rows[rows["status"] == FINISHED]
     return finished if len(finished) else rows
 

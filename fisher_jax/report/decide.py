@@ -1,4 +1,4 @@
-"""The rules by which runs decide a claim: each errs in at most 5% of null cases.
+"""The tests that decide a claim: each errs in at most 5% of null cases.
 
 A decision is "holds", "fails" (the reverse is established) or "undecided", and an
 undecided one says why. All tests are two-sided: where there is no effect, holds and

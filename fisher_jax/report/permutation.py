@@ -1,4 +1,4 @@
-"""Whether settings with a larger x have a larger y: a permutation test over runs."""
+"""Whether values with a larger x have a larger y: a permutation test over runs."""
 
 import zlib
 from collections.abc import Hashable, Sequence
@@ -16,38 +16,40 @@ from fisher_jax.report.decide import (
     undecided,
 )
 
-MIN_CORRELATED, MIN_SETTINGS = 6, 3  # runs, and settings among them
+MIN_CORRELATED, MIN_VALUES = 6, 3  # runs, and values among them
 NUM_DEALS = 999  # random permutations; the smallest p is one in a thousand
 
 
-def across_settings(
+def across_values(
     x: Sequence[float],
     y: Sequence[float],
-    settings: Sequence[Hashable],
+    values: Sequence[Hashable],
     seeds: Sequence[Hashable],
     sign: int,
 ) -> Decision:
-    """Decides whether settings with a larger x have a larger y (sign 1) or smaller y.
+    """Decides whether values with a larger x have a larger y (sign 1) or smaller y.
 
-    The statistic is the part of the ranks' covariance that lies between settings,
+    The values are those of one column, as a learning rate, that the runs differ in.
+
+    The statistic is the part of the ranks' covariance that lies between values,
     Σ_s n_s x̄_s ȳ_s. It has to be extreme among the 999 that come of dealing anew
     (permutation tests, Fisher 1935, Pitman 1937)
 
-    - the y of all runs: there is no effect of the setting on y;
+    - the y of all runs: there is no effect of the value on y;
     - the x of all runs: there is none on x;
     - whole runs, each with its x and y: there is none on either, though x and y of
-      one run may go together, so that noise within a setting decides nothing.
+      one run may go together, so that noise among runs of one value decides nothing.
 
-    p is the largest of the three. Where x is the setting itself, equal in all its runs,
+    p is the largest of the three. Where x is the value itself, equal in all its runs,
     the statistic is the covariance and the first alone is needed. Runs of one seed
     share its chance: they are dealt among themselves, with ranks less their mean, and
-    runs whose seed no other has among each other. At least 6 runs over 3 settings are
+    runs whose seed no other has among each other. At least 6 runs over 3 values are
     needed.
 
-    Assumed: without an effect runs of one seed are exchangeable. The settings are
-    these, not a sample of settings: of others the runs say nothing (three settings are
+    Assumed: without an effect runs of one seed are exchangeable. The values are
+    these, not a sample of values: of others the runs say nothing (three values are
     in the claimed order by chance in one of six cases, however many runs each has).
-    Three settings of two runs each are too few to deal: nothing is decided.
+    Three values of two runs each are too few to deal: nothing is decided.
 
     Args:
         seeds: of the runs; nan is a seed of its own.
@@ -56,12 +58,12 @@ def across_settings(
     columns = np.asarray(x, float), np.asarray(y, float)
     is_known = np.isfinite(columns[0]) & np.isfinite(columns[1])
     keep: list[int] = np.flatnonzero(is_known).tolist()
-    labels = _numbered([settings[i] for i in keep])
-    num_settings = len(set(labels))
-    if len(keep) < MIN_CORRELATED or num_settings < MIN_SETTINGS:
+    labels = _numbered([values[i] for i in keep])
+    num_values = len(set(labels))
+    if len(keep) < MIN_CORRELATED or num_values < MIN_VALUES:
         return undecided(
-            f"too few runs: {len(keep)} over {num_settings} settings, at least "
-            f"{MIN_CORRELATED} over {MIN_SETTINGS} are needed"
+            f"too few runs: {len(keep)} over {num_values} values, at least "
+            f"{MIN_CORRELATED} over {MIN_VALUES} are needed"
         )
     blocks = _blocks([seeds[i] for i in keep])
     ranks = [_ranks(column[keep], blocks) for column in columns]
@@ -72,8 +74,7 @@ def across_settings(
     rho = float(np.corrcoef(ranks[0], ranks[1])[0, 1])
     where = " within seeds" if len(set(blocks)) > 1 else ""
     evidence = (
-        f"ρ = {rho:.2f}{where}, {len(keep)} runs over {num_settings} settings, "
-        f"p = {p:.2g}"
+        f"ρ = {rho:.2f}{where}, {len(keep)} runs over {num_values} values, p = {p:.2g}"
     ).replace("-", "−")
     if p > LEVEL:
         reason = f"p = {p:.2g}: too small an effect for {len(keep)} runs"
@@ -89,12 +90,12 @@ def _deal(
     *,
     is_set: bool,
 ) -> tuple[float, float]:
-    """The statistic of ``across_settings`` and the largest p of its deals.
+    """The statistic of ``across_values`` and the largest p of its deals.
 
     Args:
         x, y: ranks, each less its block's mean.
-        labels: the settings' numbers.
-        is_set: whether x is the setting itself.
+        labels: the values' numbers.
+        is_set: whether x is the value itself.
     """
     deals = _deals(x, y, blocks)
     if is_set:

@@ -31,7 +31,7 @@ from fisher_jax.report.decide import (
     ratio_below,
 )
 from fisher_jax.report.names import method_label
-from fisher_jax.report.permutation import across_settings
+from fisher_jax.report.permutation import across_values
 from fisher_jax.report.phases import with_phases
 from fisher_jax.report.values import (
     LETTERS,
@@ -155,8 +155,8 @@ def correlated(
     if not len(rows[[x, y]].dropna()):
         return None
     first, second = (rows[name].astype(float).tolist() for name in (x, y))
-    settings, seeds = rows[varied].tolist(), rows["seed"].tolist()
-    return across_settings(first, second, settings, seeds, sign)
+    values, seeds = rows[varied].tolist(), rows["seed"].tolist()
+    return across_values(first, second, values, seeds, sign)
 
 
 def follows(setting: Setting, runs: Runs, *, x: str, y: str) -> Decision | None:

@@ -27,7 +27,7 @@ def by_seed(rows: pd.DataFrame, values: pd.Series) -> dict[Hashable, float]:
 
 
 def chosen_runs(setting: Setting, method: str) -> pd.DataFrame:
-    """Returns a method's runs at its best strength, as a table's cell has them."""
+    """Returns a method's runs at its best strength, of the setting's one version."""
     return for_cell(setting.of(method)).rows
 
 

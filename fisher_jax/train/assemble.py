@@ -1,4 +1,4 @@
-"""The one place that turns configuration keys into objects; below it, arguments."""
+"""The one place that turns configuration keys into what computes."""
 
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -140,7 +140,7 @@ def _plan(
         batch_shape=(config.train.batch_size, *data.image_shape),
         train_step=compile_train_step(settings, mesh),
         train_steps=compile_train_steps(settings, config.dataset.augment, mesh),
-        step_of_one_device=compile_train_step(settings),
+        step_for_flops=compile_train_step(settings),
         eval_apply=eval_apply,
         reestimation_batches=config.eval.reestimate_batch_norm,
         feed=make_feed(data, mesh, _feed_settings(config, data, keys[0])),

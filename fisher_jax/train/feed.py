@@ -47,10 +47,10 @@ TrainingBatch = tuple[Float[Array, "B H W channels"], Int[Array, " B"]]
 
 
 class TrainingBatches(Protocol):
-    """From the first to one before the second step; closing it ends what reads ahead.
+    """The batches from one step to before another; closing it ends what reads ahead.
 
-    With ``call``, from a step to the steps of one call: ungathered batches where these
-    are several, which a set on disk has not.
+    ``call`` maps a step to the steps that the call beginning with it takes. Where they
+    are several their batches are left ungathered, which a set on disk has not.
     """
 
     def __call__(

@@ -2,7 +2,8 @@
 
 Under shard_map every device sees its share of the batch. The sum over devices is taken
 once for the cross-entropy; an update of the penalty needs two more, of the gradient
-inside its square and of its own gradient, which every device then holds whole.
+inside its square (not of groups, which are whole on a device) and of its own gradient,
+which every device then holds whole.
 """
 
 import inspect

@@ -47,7 +47,7 @@ class Plan(NamedTuple):
     batch_shape: tuple[int, int, int, int]  # of the global batch, [B, H, W, C]
     train_step: Callable[..., tuple[TrainState, StepMetrics]]
     train_steps: Callable[..., tuple[TrainState, StepMetrics]]
-    step_of_one_device: Callable[..., tuple[TrainState, StepMetrics]]
+    step_for_flops: Callable[..., tuple[TrainState, StepMetrics]]
     eval_apply: Callable[[PyTree, PyTree, Any], Array]
     reestimation_batches: int  # of batch norm's statistics before measuring; 0: none
     feed: Feed
@@ -160,7 +160,7 @@ def work_of_a_step(plan: Plan, state: TrainState) -> StepWork:
             arguments = on_cpu(batch)
         except RuntimeError:
             return None
-        step = plan.step_of_one_device
+        step = plan.step_for_flops
         return count_flops(step, *arguments, renew=renew)
 
     total = flops(False)

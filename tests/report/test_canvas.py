@@ -6,7 +6,7 @@ import numpy as np
 
 from benchmarks.synthetic_runs import CNN, write_run
 from fisher_jax.report import canvas
-from fisher_jax.report.build import draw_notes
+from fisher_jax.report.build import fisher_draw_notes
 from fisher_jax.report.canvas import mean_curve
 from fisher_jax.report.collect import load_runs
 
@@ -72,7 +72,7 @@ def test_the_band_of_one_run_is_its_standard_error(tmp_path):
 
 def test_a_figure_with_traces_says_their_draw_and_error(tmp_path):
     runs = one_run(tmp_path)
-    (note,) = draw_notes(runs.rows, runs)
+    (note,) = fisher_draw_notes(runs.rows, runs)
     assert "sampled labels" in note
     # Of 10%, 25% and 75%.
     assert "below 25%, 95 in 100 below 70%" in note

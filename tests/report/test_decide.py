@@ -28,7 +28,7 @@ from fisher_jax.report.decide import (
     together,
     undecided,
 )
-from fisher_jax.report.permutation import across_settings
+from fisher_jax.report.permutation import across_values
 
 COUNTS = (3, 4, 5, 10)
 BOUND = 0.06
@@ -135,7 +135,7 @@ def test_settings_without_a_common_effect_correlate_in_at_most_5_percent(effects
     y += of_seeds * random.normal(size=(600, n))[:, seeds]
     rows = zip(x, y, strict=True)
     labels = settings.tolist(), seeds.tolist()
-    assert _error([across_settings(a, b, *labels, 1) for a, b in rows]) <= BOUND
+    assert _error([across_values(a, b, *labels, 1) for a, b in rows]) <= BOUND
 
 
 @pytest.mark.parametrize("n", COUNTS)
@@ -146,7 +146,7 @@ def test_a_set_quantity_and_an_unrelated_one_correlate_in_at_most_5_percent(law,
     samples = LAWS[law](random, (600, 3 * n))
     labels = settings.tolist()
     seeds = list(range(n)) * 3 if law == "normal" else list(range(3 * n))
-    decisions = [across_settings(labels, y, labels, seeds, -1) for y in samples]
+    decisions = [across_values(labels, y, labels, seeds, -1) for y in samples]
     assert _error(decisions) <= BOUND
 
 
@@ -157,7 +157,7 @@ def test_the_chance_of_a_seed_is_no_effect_of_the_settings_that_it_alone_has(of_
     random = np.random.default_rng(0)
     samples = random.normal(size=(1000, 9))
     samples += of_seeds * random.normal(size=(1000, 4))[:, seeds]
-    decisions = [across_settings(settings, y, settings, seeds, 1) for y in samples]
+    decisions = [across_values(settings, y, settings, seeds, 1) for y in samples]
     assert _error(decisions) <= BOUND
 
 
@@ -210,9 +210,9 @@ def test_large_effects_are_found(n):
     x = settings + 0.1 * random.normal(size=3 * n)
     y = -settings + 0.1 * random.normal(size=3 * n)
     labels = settings.tolist(), list(range(n)) * 3
-    assert across_settings(x, y, *labels, -1).status == HOLDS
-    assert across_settings(x, y, *labels, 1).status == FAILS
-    assert across_settings(labels[0], y, *labels, -1).status == HOLDS
+    assert across_values(x, y, *labels, -1).status == HOLDS
+    assert across_values(x, y, *labels, 1).status == FAILS
+    assert across_values(labels[0], y, *labels, -1).status == HOLDS
 
 
 def test_intervals_are_students_and_welchs():
@@ -252,7 +252,7 @@ def test_dealing_anew_is_a_permutation_test():
         vectorized=True,
     )
     labels = settings.tolist()
-    found = across_settings(labels, y, labels, list(range(6)), 1)
+    found = across_values(labels, y, labels, list(range(6)), 1)
     assert found.p == pytest.approx(exact.pvalue, abs=0.02)
 
 
@@ -275,12 +275,12 @@ def test_few_seeds_decide_nothing_however_far_apart(n):
 @pytest.mark.parametrize(
     ("settings", "reason"),
     [
-        ([1, 1, 1, 1, 2, 2, 2, 2], "too few runs: 8 over 2 settings"),
-        ([1, 1, 2, 2, 3], "too few runs: 5 over 3 settings"),
+        ([1, 1, 1, 1, 2, 2, 2, 2], "too few runs: 8 over 2 values"),
+        ([1, 1, 2, 2, 3], "too few runs: 5 over 3 values"),
     ],
 )
 def test_few_runs_or_settings_decide_no_correlation(settings, reason):
-    decision = across_settings(settings, settings, settings, settings, 1)
+    decision = across_values(settings, settings, settings, settings, 1)
     assert decision.status == UNDECIDED
     assert decision.reason.startswith(reason)
 
@@ -302,7 +302,7 @@ def test_what_is_not_finite_does_not_count():
     a = {1: 1.0, 2: math.nan, 3: 2.0, 4: None}
     assert "2 seeds" in larger(a, {1: 0.0, 2: 0.0, 3: 0.0}).reason
     settings, x = [1, 1, 2, 2, 3, 3], [1, 2, 3, 4, 5, math.nan]
-    assert "5 over 3" in across_settings(x, settings, settings, settings, 1).reason
+    assert "5 over 3" in across_values(x, settings, settings, settings, 1).reason
 
 
 def test_coefficients_of_one_are_no_infinite_evidence():

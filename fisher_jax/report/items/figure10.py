@@ -7,5 +7,5 @@ ITEM = by_method_item(
     "Accuracy and Tr(F) along training, by method: DenseNet, SimpleCNN",
     "appendix A.2",
     ("table1", "cifar10_simplecnn_fp"),
-    is_second=True,
+    is_figure_10=True,
 )

@@ -12,7 +12,7 @@ from fisher_jax.report.collect import Runs
 from fisher_jax.report.decide import Decision, below
 from fisher_jax.report.item import FigurePart, Item
 from fisher_jax.report.names import method_label
-from fisher_jax.report.permutation import across_settings
+from fisher_jax.report.permutation import across_values
 from fisher_jax.report.shapes.coefficients import SPREAD, draw_coefficients
 from fisher_jax.report.shapes.memorisation import NOISE, noisy_settings
 from fisher_jax.report.values import by_seed, chosen_runs
@@ -76,7 +76,7 @@ def _falls_with_strength(
     if not cosines.notna().any() or len(set(strength)) < 2:
         return None
     seeds = rows["seed"].tolist()
-    return across_settings(strength, cosines.tolist(), strength, seeds, -1)
+    return across_values(strength, cosines.tolist(), strength, seeds, -1)
 
 
 ITEM = Item(

@@ -16,7 +16,7 @@ from fisher_jax.report.claims import Claim
 from fisher_jax.report.collect import Runs
 from fisher_jax.report.decide import Decision
 from fisher_jax.report.item import FigurePart, Item
-from fisher_jax.report.permutation import across_settings
+from fisher_jax.report.permutation import across_values
 from fisher_jax.report.rules import follows
 from fisher_jax.report.shapes.scatter import CAPTION, finish_scatter
 from fisher_jax.report.values import highest_of
@@ -55,7 +55,7 @@ def _falls_with_rate(setting: Setting, runs: Runs, *, metric: str) -> Decision |
     rows = final_stage(setting.rows)
     rates = rows["learning_rate"].astype(float).tolist()
     peaks = highest_of(rows, runs, metric, after_epoch=1)
-    return across_settings(rates, peaks.tolist(), rates, rows["seed"].tolist(), -1)
+    return across_values(rates, peaks.tolist(), rates, rows["seed"].tolist(), -1)
 
 
 ITEM = Item(

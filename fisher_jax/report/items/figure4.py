@@ -1,4 +1,4 @@
-"""Figure 4: accuracy and Tr(F) along training by method, the other networks."""
+"""Figure 4: accuracy and Tr(F) along training by method: VGG-11, Wide ResNets."""
 
 from fisher_jax.report.shapes.by_method import by_method_item
 
@@ -7,5 +7,5 @@ ITEM = by_method_item(
     "Accuracy and Tr(F) along training, by method",
     "section 4",
     ("table1", "cifar10_simplecnn_fp"),
-    is_second=False,
+    is_figure_10=False,
 )

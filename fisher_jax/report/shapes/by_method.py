@@ -29,15 +29,20 @@ ALT = (
     "method."
 )
 # Figure 10's; figure 4 has the others (appendix A.2).
-_SECOND_NETWORKS = ("densenet", "simple_cnn")
+_NETWORKS_OF_FIGURE_10 = ("densenet", "simple_cnn")
 _SHOWN = ("eta_star", "baseline", "fp", "gp_x", "rfp")
 
 
 def by_method_item(
-    name: str, title: str, place: str, experiments: tuple[str, ...], *, is_second: bool
+    name: str,
+    title: str,
+    place: str,
+    experiments: tuple[str, ...],
+    *,
+    is_figure_10: bool,
 ) -> Item:
-    """Returns the item of the first networks, or of the second."""
-    draw = partial(draw_methods, is_second=is_second)
+    """Returns figure 4, or figure 10 with the networks that it has."""
+    draw = partial(draw_methods, is_figure_10=is_figure_10)
     return Item(
         name=name,
         title=title,
@@ -49,14 +54,16 @@ def by_method_item(
     )
 
 
-def draw_methods(rows: pd.DataFrame, runs: Runs, *, is_second: bool) -> Drawing | str:
+def draw_methods(
+    rows: pd.DataFrame, runs: Runs, *, is_figure_10: bool
+) -> Drawing | str:
     """Draws two panels, one above the other, for each setting.
 
     Args:
-        is_second: of the networks of the second of two figures, or all others.
+        is_figure_10: of the networks of the second of two figures, or all others.
     """
     rows = final_stage(rows)
-    of_figure = rows["model"].isin(_SECOND_NETWORKS) == is_second
+    of_figure = rows["model"].isin(_NETWORKS_OF_FIGURE_10) == is_figure_10
     rows = rows[rows["method"].isin(_SHOWN) & of_figure]
     if not len(rows):
         return "no runs with these networks"
