@@ -151,9 +151,19 @@ def _nested(equation: JaxprEqn) -> _Nested | None:
         return _Nested(params["jaxpr"], 0)
     if equation.primitive not in (jit_p, scan_p) or params["jaxpr"].consts:
         return None
+    inner = params["jaxpr"].jaxpr
     is_scan = equation.primitive is scan_p
-    shared = params["num_consts"] + params["num_carry"] if is_scan else 0
-    return _Nested(params["jaxpr"].jaxpr, shared)
+    return _Nested(inner, _unsliced(equation.invars, inner.invars) if is_scan else 0)
+
+
+def _unsliced(of_scan: Sequence[Any], of_step: Sequence[Any]) -> int:
+    """How many operands or results of a scan are its steps' own: they come first.
+
+    Told by their shapes, as the names of a scan's parameters differ between versions
+    of JAX: what is sliced or stacked has one axis more than in a step.
+    """
+    pairs = zip(of_scan, of_step, strict=True)
+    return sum(aval_of(whole).ndim == aval_of(own).ndim for whole, own in pairs)
 
 
 def _convolutions(
@@ -275,7 +285,8 @@ def _enter(
         )
         results: list[Any] = again(taps, *operands)
         return results
-    consts, carries = params["num_consts"], params["num_carry"]
+    carries = _unsliced(equation.outvars, inner.jaxpr.outvars)
+    consts = inner.shared - carries
     fixed, start = operands[:consts], operands[consts : inner.shared]
     # Every step has the tap, whose cotangent sums over them.
     each = [jnp.broadcast_to(tap, (params["length"],)) for tap in taps]
