@@ -93,7 +93,7 @@ PROBLEMS = {
         lambda copy: (copy / "config.json").write_text(
             (copy / "config.json").read_text().replace("8x8x1, 10", "8x8x1, 11")
         ),
-        "not of the network that its config.json describes",
+        "do not fit the network in its config.json",
     ),
 }
 
