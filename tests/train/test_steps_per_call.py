@@ -47,7 +47,7 @@ def test_calls(size, every, first_step):
         assert any(len(call) == size for call in calls)
 
 
-@pytest.mark.parametrize("method", some(METHODS, ("FP", "mixup")))
+@pytest.mark.parametrize("method", some(METHODS, ("FP",)))
 def test_a_run_in_calls_is_the_run_of_single_steps(method, tmp_path):
     rows = {}
     for size in (1, 3):
@@ -85,7 +85,7 @@ def test_a_signal_within_a_call_ends_the_run_after_it(plan, tmp_path):
     sessions.assert_same_end(continued, tmp_path / "stopped", undisturbed)
 
 
-@pytest.mark.parametrize("bad_step", [0, 1, 2])
+@pytest.mark.parametrize("bad_step", some((0, 1, 2), (1,)))
 def test_the_first_bad_step_of_a_call_is_named(bad_step, tmp_path, monkeypatch):
     original = training_step.train_step
 
