@@ -123,6 +123,12 @@ def place_rows(rows: Int[np.ndarray, " B"], mesh: Mesh | None) -> Array:
     return place(rows, sharding)
 
 
+def is_on_cpu(mesh: Mesh) -> bool:
+    """Whether its devices are CPUs, whatever machine traces the program."""
+    platform: str = mesh.devices.flat[0].platform
+    return platform == "cpu"
+
+
 def round_up(size: int, mesh: Mesh | None) -> int:
     """Returns the next size that the devices divide."""
     return size if mesh is None else -(-size // mesh.size) * mesh.size

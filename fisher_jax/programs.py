@@ -39,15 +39,14 @@ def evaluate(
             Not where ``rule`` tells equations apart, as the arrays of two arguments
             may be one.
     """
-    return _evaluate(program, arguments, rule, is_merged, {})
+    return _evaluate(program, arguments, rule, {} if is_merged else None)
 
 
 def _evaluate(
     program: ClosedJaxpr,
     arguments: Sequence[Any],
     rule: Rule,
-    is_merged: bool,
-    done: dict[Any, Any],
+    done: dict[Any, Any] | None,
 ) -> list[Any]:
     jaxpr = program.jaxpr
     variables = [*jaxpr.constvars, *jaxpr.invars]
@@ -58,17 +57,17 @@ def _evaluate(
 
     for equation in jaxpr.eqns:
         operands = [read(v) for v in equation.invars]
-        key = _identity(equation, operands) if is_merged else None
-        results = done[key][1] if key in done else rule(equation, operands)
+        key = None if done is None else _identity(equation, operands)
+        results = done[key][1] if done and key in done else rule(equation, operands)
         if results is None and equation.primitive is jit_p:
             nested = equation.params["jaxpr"]
-            results = _evaluate(nested, operands, rule, is_merged, done)
+            results = _evaluate(nested, operands, rule, done)
         if results is None:
             keywords = equation.primitive.get_bind_params(equation.params)
             results = equation.primitive.bind(*operands, **keywords)
             if not equation.primitive.multiple_results:
                 results = [results]
-        if key is not None:
+        if done is not None and key is not None:
             # The operands are kept with the results: an identity is only good for as
             # long as its object lives.
             done[key] = (operands, results)

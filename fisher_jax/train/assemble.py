@@ -151,8 +151,8 @@ def _plan(
 
 def steps_per_call(config: Config, mesh: Mesh, is_streamed: bool) -> int:
     """``train.steps_per_call``, or what suits data and devices."""
-    is_on_cpu = mesh.devices.flat[0].platform == "cpu"
-    return config.train.steps_per_call or (1 if is_on_cpu or is_streamed else 10)
+    suitable = 1 if is_streamed or parallel.is_on_cpu(mesh) else 10
+    return config.train.steps_per_call or suitable
 
 
 def make_schedule(

@@ -259,13 +259,7 @@ def train_steps(
             (state, jax.lax.with_sharding_constraint(batch, split))
         )
         return jax.lax.optimization_barrier(
-            train_step(
-                state,
-                *batch,
-                settings=settings,
-                renew=renew,
-                mesh=mesh,
-            )
+            train_step(state, *batch, settings=settings, renew=renew, mesh=mesh)
         )
 
     state, first = one(state, batches.rows[0], renew)
@@ -273,8 +267,9 @@ def train_steps(
         partial(one, renew=False),
         state,
         batches.rows[1:],
-        # XLA:CPU is slow on what stands in loops.
-        unroll=mesh.devices.flat[0].platform == "cpu",
+        # XLA:CPU is slow on convolutions in loops, and what cures that
+        # (loops.loop_body) rounds otherwise than a step alone.
+        unroll=parallel.is_on_cpu(mesh),
     )
     of_all = jnp.concatenate((first.first_bad[None], others.first_bad))
     first_step = jnp.argmax(of_all != 0)

@@ -55,7 +55,7 @@ def check_mesh(config: Config, mesh: Mesh) -> None:
     """
     train, penalty, dtype = config.train, config.penalty, config.model.compute_dtype
     parallel.check_divides("train.batch_size", train.batch_size, mesh)
-    if dtype != "float32" and mesh.devices.flat[0].platform == "cpu":
+    if dtype != "float32" and parallel.is_on_cpu(mesh):
         raise UserError(
             f"model.compute_dtype={dtype} needs an accelerator: on CPUs XLA computes "
             "convolutions of that type wrongly; use float32"
