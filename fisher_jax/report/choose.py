@@ -19,25 +19,36 @@ REFERENCES = ("eta_star", "baseline")  # methods without a penalty
 TEST_ACCURACY = ("test_accuracy_at_best_validation", "test_accuracy")
 
 
+class Chosen(NamedTuple):
+    """Runs of one kind, and what was left out of them."""
+
+    rows: pd.DataFrame
+    notes: tuple[str, ...]
+
+
 class Setting(NamedTuple):
-    """The runs of one setting, of one code version, and how its title reads."""
+    """The runs of one setting, of one code version: a row of a table, a panel.
+
+    Attributes:
+        title: as it reads.
+        notes: what was left out and what has not ended, each with the title.
+        other_code: of ``notes``, without the title, what is said of other versions.
+    """
 
     title: str
     rows: pd.DataFrame
     notes: tuple[str, ...]
     form: str
     dataset: str
+    other_code: tuple[str, ...] = ()
 
     def of(self, method: str) -> pd.DataFrame:
         """Returns the rows of a method."""
         return self.rows[self.rows["method"] == method]
 
-
-class Chosen(NamedTuple):
-    """Runs of one kind, and what was left out of them."""
-
-    rows: pd.DataFrame
-    notes: tuple[str, ...]
+    def best(self, method: str) -> Chosen:
+        """Returns what a table's cell averages of a method, and a claim compares."""
+        return best_runs(self.of(method))
 
 
 def one_version(rows: pd.DataFrame) -> Chosen:
@@ -81,12 +92,15 @@ def best_candidate(rows: pd.DataFrame) -> Chosen:
     return Chosen(kept, (f"best of {len(scores)} candidates by {word} accuracy",))
 
 
-def for_cell(rows: pd.DataFrame) -> Chosen:
-    """Keeps what one table cell averages: the final stage if it is there.
+def best_runs(rows: pd.DataFrame) -> Chosen:
+    """Keeps the best candidate of a method's runs, of the final stage if it is there.
+
+    Args:
+        rows: of one code version, as a ``Setting``'s are.
 
     Returns:
-        Runs of one version and one candidate, unfinished ones among them; what is
-        averaged is then only what they have.
+        Runs of one candidate, unfinished ones among them; what is averaged is then
+        only what they have.
     """
     notes: list[str] = []
     final = rows[rows["stage"] == "final"]
@@ -94,9 +108,8 @@ def for_cell(rows: pd.DataFrame) -> Chosen:
         rows = final
     elif len(rows):
         notes.append("from the search stage, as there are no final runs")
-    versioned = one_version(rows)
-    candidate = best_candidate(versioned.rows)
-    return Chosen(candidate.rows, (*notes, *versioned.notes, *candidate.notes))
+    candidate = best_candidate(rows)
+    return Chosen(candidate.rows, (*notes, *candidate.notes))
 
 
 def unfinished_note(rows: pd.DataFrame) -> tuple[str, ...]:
@@ -136,12 +149,12 @@ def settings_of(rows: pd.DataFrame, *, by_noise: bool = False) -> list[Setting]:
     for (form, label, sweep_setting), group in rows.groupby(keys):
         chosen = one_version(group)
         same = rows[rows["setting_label"] == label]["sweep_setting"].nunique()
-        title = f"{label}, {sweep_setting}" if same > 1 else str(label)
+        title = f"{label}, {sweep_setting}" if same > 1 and sweep_setting else label
         title += f" ({form})" if form else ""
         notes = (*chosen.notes, *unfinished_note(chosen.rows))
         notes = tuple(f"{title}: {note}" for note in notes)
         dataset = str(group["dataset"].iloc[0])
-        settings.append(Setting(title, chosen.rows, notes, form, dataset))
+        settings.append(Setting(title, chosen.rows, notes, form, dataset, chosen.notes))
     ordered = sorted(settings, key=_paper_order)
     return [part for s in ordered for part in _by_noise(s)] if by_noise else ordered
 

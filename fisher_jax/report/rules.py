@@ -14,8 +14,8 @@ from fisher_jax.report.choose import (
     REFERENCES,
     Setting,
     accuracies,
+    best_runs,
     final_stage,
-    for_cell,
     strengths,
 )
 from fisher_jax.report.collect import Runs
@@ -36,7 +36,6 @@ from fisher_jax.report.phases import with_phases
 from fisher_jax.report.values import (
     LETTERS,
     by_seed,
-    chosen_runs,
     extremes,
     highest_of,
     is_second_network,
@@ -58,7 +57,7 @@ def peak_is_lower(
 
     None without runs of one of them.
     """
-    both = [chosen_runs(setting, name) for name in (method, than)]
+    both = [setting.best(name).rows for name in (method, than)]
     if not all(len(chosen) for chosen in both):
         return None
     low, high = (by_seed(chosen, chosen["max_fisher_trace"]) for chosen in both)
@@ -79,7 +78,7 @@ def method_is_higher(
 
     None without runs of one of them.
     """
-    both = [chosen_runs(setting, method) for method in (high, low)]
+    both = [setting.best(method).rows for method in (high, low)]
     if not all(len(chosen) for chosen in both):
         return None
     first, second = (by_seed(c, factor * c[quantity].astype(float)) for c in both)
@@ -100,7 +99,7 @@ def generalises_better(
         fitted: training accuracy in % below which a method without a penalty
             underfits; not asked for where labels are noisy.
     """
-    sides = {name: chosen_runs(setting, name) for name in (method, than)}
+    sides = {name: setting.best(name).rows for name in (method, than)}
     if not all(len(chosen) for chosen in sides.values()):
         return None
     first, second = (by_seed(chosen, accuracies(chosen)) for chosen in sides.values())
@@ -122,7 +121,7 @@ def reaches(
     setting: Setting, runs: Runs, *, method: str, percent: float
 ) -> Decision | None:
     """Decides whether a method's final training accuracy is above so many percent."""
-    chosen = chosen_runs(setting, method)
+    chosen = setting.best(method).rows
     if not len(chosen):
         return None
     values = by_seed(chosen, 100 * chosen["final_train_accuracy"].astype(float))
@@ -137,7 +136,7 @@ def end_alike(
     Args:
         within: percentage points.
     """
-    sides = [for_cell(rows).rows for rows in (one, other)]
+    sides = [best_runs(rows).rows for rows in (one, other)]
     if not all(len(chosen) for chosen in sides):
         return None
     first, second = (by_seed(chosen, accuracies(chosen)) for chosen in sides)
@@ -198,7 +197,7 @@ def most_fit(
     """
     rows = setting.rows
     if methods is not None:
-        rows = pd.concat([chosen_runs(setting, method) for method in methods])
+        rows = pd.concat([setting.best(method).rows for method in methods])
     percent = 100 * rows[quantity].astype(float).dropna()
     fits = {index: bool(value >= FITTED) for index, value in percent.items()}
     return mostly(fits, name=f"runs at {FITTED:g}% or more") if fits else None
@@ -232,7 +231,7 @@ def ratio_falls(setting: Setting, runs: Runs, *, is_second: bool) -> Decision | 
     if is_second_network(setting) != is_second:
         return None
     sides = []
-    for chosen in (chosen_runs(setting, method) for method in ("fp", "baseline")):
+    for chosen in (setting.best(method).rows for method in ("fp", "baseline")):
         metrics = with_ratio(chosen, runs).metrics
         means = {
             index: np.exp(np.log(metrics[index]["gradient/ratio"]).mean())

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from fisher_jax.report.choose import Setting, final_stage, for_cell
+from fisher_jax.report.choose import Setting, final_stage
 from fisher_jax.report.collect import Runs
 
 # The first of two networks, or what stands for it; all others are the second.
@@ -24,11 +24,6 @@ def by_seed(rows: pd.DataFrame, values: pd.Series) -> dict[Hashable, float]:
         for index, seed in rows["seed"].items()
     ]
     return dict(values.astype(float).groupby(keys).mean())
-
-
-def chosen_runs(setting: Setting, method: str) -> pd.DataFrame:
-    """Returns a method's runs at its best strength, of the setting's one version."""
-    return for_cell(setting.of(method)).rows
 
 
 def extremes(

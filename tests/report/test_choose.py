@@ -6,8 +6,8 @@ import pytest
 from fisher_jax.report.choose import (
     average,
     best_candidate,
+    best_runs,
     drawable,
-    for_cell,
     one_version,
     pairs,
     unfinished_note,
@@ -76,8 +76,8 @@ def test_final_runs_are_taken_before_those_of_the_search():
         {"stage": "search", "test_accuracy": 0.9},
         {"stage": "final", "test_accuracy": 0.7},
     )
-    assert list(for_cell(table).rows["test_accuracy"]) == [0.7]
-    only_search = for_cell(table[table["stage"] == "search"])
+    assert list(best_runs(table).rows["test_accuracy"]) == [0.7]
+    only_search = best_runs(table[table["stage"] == "search"])
     assert only_search.notes == ("from the search stage, as there are no final runs",)
 
 

@@ -10,6 +10,7 @@ import pytest
 from benchmarks.synthetic_runs import CNN, SETTINGS, write_run
 from fisher_jax.report import render
 from fisher_jax.report.build import item_rows
+from fisher_jax.report.claims import verdict_on
 from fisher_jax.report.collect import load_runs
 from fisher_jax.report.item import all_items
 from fisher_jax.report.shapes.method_table import PENALTY_METHODS
@@ -145,6 +146,22 @@ def test_two_code_versions_are_told_in_the_cell(tmp_path):
     assert found.ours.mean == pytest.approx(80.0)
     assert found.ours.n == 2
     assert "1 run by other code (ffffffff, jax 0.10.2)" in found.notes[0]
+
+
+def test_a_cell_averages_what_its_claim_compares(tmp_path):
+    for seed in range(4):
+        add(tmp_path, "fp", seed, at_best(0.8 + seed / 100))
+    for seed in range(3):
+        add(tmp_path, "baseline", seed, at_best(0.5), commit="f" * 40)
+    runs, item = load_runs([tmp_path]), ITEMS["table1"]
+    rows = item_rows(item, runs)
+    found = cell(item.table.fill(rows, runs), "SimpleCNN", "baseline")
+    assert (found.ours, found.reason) == (None, "no runs")
+    assert found.notes[0].startswith("3 runs by other code (ffffffff, jax 0.10.2)")
+    assert [verdict_on(claim, rows, runs).status for claim in item.claims] == [
+        "no runs",
+        "no runs",
+    ]
 
 
 def test_markdown_csv_and_latex_say_the_same(tmp_path):

@@ -15,7 +15,7 @@ from fisher_jax.report.names import method_label
 from fisher_jax.report.permutation import across_values
 from fisher_jax.report.shapes.coefficients import SPREAD, draw_coefficients
 from fisher_jax.report.shapes.memorisation import NOISE, noisy_settings
-from fisher_jax.report.values import by_seed, chosen_runs
+from fisher_jax.report.values import by_seed
 
 METRIC = "gradient/cosine"
 PENALISED = ("fp", "gp_r")
@@ -59,7 +59,7 @@ def early_cosine(rows: pd.DataFrame, runs: Runs) -> pd.Series:
 
 
 def _is_negative(setting: Setting, runs: Runs, *, method: str) -> Decision | None:
-    chosen = chosen_runs(setting, method)
+    chosen = setting.best(method).rows
     cosines = early_cosine(chosen, runs)
     if not cosines.notna().any():
         return None

@@ -9,8 +9,9 @@ from fisher_jax.report.canvas import Drawing
 from fisher_jax.report.choose import (
     REFERENCES,
     Setting,
+    best_runs,
     final_stage,
-    for_cell,
+    one_version,
     settings_of,
 )
 from fisher_jax.report.claims import Claim
@@ -76,7 +77,7 @@ def _draw_reference(axes: Axes, setting: Setting, runs: Runs, method: str) -> No
         label = setting.rows["setting_label"].iloc[0]
         same = (table["setting_label"] == label) & (table["form"] == setting.form)
         is_method = table["experiment"].isin(TABLE_1) & (table["method"] == method)
-        rows = for_cell(table[same & is_method]).rows
+        rows = best_runs(one_version(table[same & is_method]).rows).rows
     values = [100 * v for v in rows["test_accuracy"].astype(float)]
     if (summary := summarise(values)) is None:
         return

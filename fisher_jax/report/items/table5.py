@@ -5,7 +5,7 @@ from fisher_jax.report.claims import Claim
 from fisher_jax.report.collect import Runs
 from fisher_jax.report.decide import Decision, ratio_below
 from fisher_jax.report.shapes.method_table import PENALTY_METHODS, method_table
-from fisher_jax.report.values import by_seed, chosen_runs
+from fisher_jax.report.values import by_seed
 
 LARGEST_RATIO = 1.69  # of FP's published times to the baseline's
 
@@ -13,7 +13,7 @@ LARGEST_RATIO = 1.69  # of FP's published times to the baseline's
 def _is_cheap(setting: Setting, runs: Runs) -> Decision | None:
     fp, baseline = (
         by_seed(chosen, chosen["seconds_per_epoch"])
-        for chosen in (chosen_runs(setting, m) for m in ("fp", "baseline"))
+        for chosen in (setting.best(m).rows for m in ("fp", "baseline"))
     )
     if not fp or not baseline:
         return None

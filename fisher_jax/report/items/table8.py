@@ -6,13 +6,13 @@ from fisher_jax.report.collect import Runs
 from fisher_jax.report.decide import Decision, larger
 from fisher_jax.report.shapes.memorisation import NOISE
 from fisher_jax.report.shapes.method_table import NOISE_METHODS, method_table
-from fisher_jax.report.values import by_seed, chosen_runs
+from fisher_jax.report.values import by_seed
 
 
 def _spares_clean(setting: Setting, runs: Runs) -> Decision | None:
     """Whether clean training accuracy is further above noisy with FP than without."""
     gaps = []
-    for chosen in (chosen_runs(setting, method) for method in ("fp", "baseline")):
+    for chosen in (setting.best(method).rows for method in ("fp", "baseline")):
         clean, noisy = (
             100 * chosen[f"final_train_{kind}_accuracy"].astype(float)
             for kind in ("clean", "noisy")

@@ -11,7 +11,6 @@ from fisher_jax.report.choose import (
     Setting,
     accuracy_metric,
     final_stage,
-    for_cell,
     settings_of,
 )
 from fisher_jax.report.collect import Runs
@@ -90,7 +89,7 @@ def _draw_setting(setting: Setting, runs: Runs, upper: Axes, lower: Axes) -> lis
     lower.set_yscale("log")
     notes: list[str] = []
     for method in canvas.in_method_order(list(setting.rows["method"])):
-        chosen = for_cell(setting.of(method))
+        chosen = setting.best(method)
         notes += [f"{setting.title}, {method_label(method)}: {n}" for n in chosen.notes]
         line = canvas.method_line(method) | {"label": canvas.method_text(method)}
         for axes, name, factor in (

@@ -5,7 +5,14 @@ from functools import partial
 
 import pandas as pd
 
-from fisher_jax.report.choose import average, for_cell, join_notes, unfinished_note
+from fisher_jax.report.choose import (
+    Chosen,
+    Setting,
+    average,
+    join_notes,
+    settings_of,
+    unfinished_note,
+)
 from fisher_jax.report.claims import Claim
 from fisher_jax.report.collect import Runs
 from fisher_jax.report.item import Item, TablePart
@@ -99,87 +106,94 @@ def _fill(
     ours_only = set(rows["method"]) - set(columns)
     columns += tuple(sorted(ours_only, key=lambda name: position(name, METHOD_NAMES)))
     filled: list[Row] = []
-    for label, keys, group in _row_groups(rows, published):
-        by_column = {c: group[group["method"] == c] for c in columns}
+    for setting, keys in _settings_with_keys(rows, published):
+        chosen = {column: setting.best(column) for column in columns}
         cells = {
-            column: _cell(chosen, published.get((*keys, column)), quantities, factor)
-            for column, chosen in by_column.items()
+            column: _cell(
+                chosen[column],
+                setting.other_code,
+                published.get((*keys, column)),
+                quantities,
+                factor,
+            )
+            for column in columns
         }
+        label = _label(setting)
         filled.append(Row(label, _marked(cells, best, with_green)))
         if with_root:
             roots = {
-                column: _root(by_column[column], cell, quantities[0])
+                column: _root(chosen[column], cell, quantities[0])
                 for column, cell in cells.items()
             }
             filled.append(Row(f"{label}, √", _marked(roots, best, with_green)))
     return Table(columns, tuple(filled), len(rows))
 
 
-def _row_groups(
+def _settings_with_keys(
     rows: pd.DataFrame, published: Mapping[tuple[str, ...], Published]
-) -> Iterator[tuple[str, tuple[str, ...], pd.DataFrame]]:
-    """Yields label, published key and runs: first the paper's rows, then the others."""
+) -> Iterator[tuple[Setting, tuple[str, ...]]]:
+    """Yields the settings that claims are decided in, the paper's with its key first.
+
+    Those of the paper that no run is of are there too, empty.
+    """
+    settings = settings_of(rows, by_noise=True)
     keys = dict.fromkeys(key[:-1] for key in published)
-    by_noise = any(len(key) > 1 for key in keys)
     for key in keys:
-        mask = (rows["setting"] == key[0]) & (rows["form"] == "")
-        if by_noise:
-            mask &= rows["noise"] == float(key[1])
-        yield _label(key, rows[mask]), key, rows[mask]
-    is_paper = (rows["form"] == "") & rows["setting"].isin([key[0] for key in keys])
-    if by_noise:
-        is_paper &= rows["noise"].isin([float(key[1]) for key in keys])
-    others = rows[~is_paper]
-    group_by = ["setting_label", "sweep_setting", "form", "noise"]
-    for (label, sweep_setting, form, noise), group in others.groupby(group_by):
-        same_label = others[others["setting_label"] == label]
-        if same_label["sweep_setting"].nunique() > 1:
-            label = f"{label}, {sweep_setting}"
-        label += f" ({form})" if form else ""
-        yield label + _noise(noise, group), (), group
+        missing = Setting(_published_label(key), rows.iloc[:0], (), "", "")
+        for setting in [s for s in settings if _is_of(s, key)] or [missing]:
+            yield setting, key
+    for setting in settings:
+        if not any(_is_of(setting, key) for key in keys):
+            yield setting, ()
 
 
-def _label(key: Sequence[str], rows: pd.DataFrame) -> str:
+def _is_of(setting: Setting, key: tuple[str, ...]) -> bool:
+    first = setting.rows.iloc[0]
+    noise = float(key[1]) if len(key) > 1 else 0.0
+    return (first["setting"], first["noise"], setting.form) == (key[0], noise, "")
+
+
+def _label(setting: Setting) -> str:
+    """The setting's title, with the share of labels that are wrong in the end."""
+    effective = setting.rows["effective_noise"].astype(float).mean()
+    if pd.isna(effective) or not setting.rows["noise"].any():
+        return setting.title
+    return f"{setting.title} (effective {100 * effective:.1f}%)"
+
+
+def _published_label(key: tuple[str, ...]) -> str:
     dataset, model = next(
         (key[0][: -len(model) - 1], model)
         for model in sorted(MODELS, key=len, reverse=True)
         if key[0].endswith(f"_{model}")
     )
-    label = f"{MODELS[model]} / {DATASETS[dataset]}"
-    return label + (_noise(float(key[1]), rows) if len(key) > 1 else "")
-
-
-def _noise(noise: float, rows: pd.DataFrame) -> str:
-    if not noise:
-        return ""
-    effective = rows["effective_noise"].astype(float).mean()
-    measured = "" if pd.isna(effective) else f" (effective {100 * effective:.1f}%)"
-    return f", {100 * noise:g}% noise{measured}"
+    noise = f", {100 * float(key[1]):g}% noise" if len(key) > 1 else ""
+    return f"{MODELS[model]} / {DATASETS[dataset]}{noise}"
 
 
 def _cell(
-    rows: pd.DataFrame,
+    chosen: Chosen,
+    other_code: tuple[str, ...],
     published: Published | None,
     quantities: tuple[str, ...],
     factor: float,
 ) -> Cell:
-    chosen = for_cell(rows)
-    notes = [chosen.notes, unfinished_note(chosen.rows)]
-    ours, reason = None, "no runs"
+    notes = [other_code, chosen.notes, unfinished_note(chosen.rows)]
+    ours, reason = None, ""
     for quantity in quantities:
         ours, reason = average(chosen.rows, quantity, factor)
         if ours is not None:
             if quantity != quantities[0]:
                 notes.append(("at the last epoch: no validation split",))
             break
-    return Cell(ours, published, reason, join_notes(notes) if len(chosen.rows) else ())
+    return Cell(ours, published, reason, join_notes(notes))
 
 
-def _root(rows: pd.DataFrame, cell: Cell, quantity: str) -> Cell:
+def _root(chosen: Chosen, cell: Cell, quantity: str) -> Cell:
     """The cell of the mean of the roots, against the same published value."""
     if cell.ours is None:
         return cell
-    roots = for_cell(rows).rows[quantity].astype(float).dropna() ** 0.5
+    roots = chosen.rows[quantity].astype(float).dropna() ** 0.5
     return cell._replace(ours=summarise(list(roots)))
 
 
