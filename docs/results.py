@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from fisher_jax.report.build import item_rows
-from fisher_jax.report.claims import Verdict, verdict_on
+from fisher_jax.report.claims import verdicts_on
 from fisher_jax.report.collect import Runs, load_runs
 from fisher_jax.report.decide import by_chance
 from fisher_jax.report.item import Item, all_items
@@ -49,17 +49,17 @@ def claims(items: dict[str, Item], runs: Runs) -> Iterator[str]:
     Claims of ours, of items that are not the paper's, have rows only.
     """
     verdicts = [
-        (item, verdict_on(claim, item_rows(item, runs), runs))
+        (item, verdict)
         for item in items.values()
-        for claim in item.claims
+        for verdict in verdicts_on(item.claims, item_rows(item, runs), runs)
     ]
     with_runs = [(item, verdict) for item, verdict in verdicts if verdict.findings]
     of_paper = [verdict for item, verdict in verdicts if item.place]
-    found = [verdict for verdict in of_paper if verdict.findings]
-    statuses = [verdict.status for verdict in found]
-    tested, expected = by_chance([verdict.decision for verdict in found])
+    tried = [verdict for verdict in of_paper if verdict.findings]
+    statuses = [verdict.status for verdict in tried]
+    tested, expected = by_chance([verdict.decision for verdict in tried])
     yield (
-        f"Of the paper's {len(of_paper)} claims {len(found)} have runs: "
+        f"Of the paper's {len(of_paper)} claims {len(tried)} have runs: "
         f"{statuses.count('holds')} hold, {statuses.count('fails')} fail, "
         f"{statuses.count('undecided')} are undecided. {tested} could be tested at "
         f"all; if there were no effect anywhere, about {expected:.1f} of these would "
@@ -69,17 +69,9 @@ def claims(items: dict[str, Item], runs: Runs) -> Iterator[str]:
     yield "| item | claim | verdict | what the runs say, by setting |"
     yield "|---|---|---|---|"
     for item, verdict in with_runs:
-        yield (
-            f"| {item.name} | {escape_markdown(verdict.claim)} "
-            f"| **{verdict.status}** | {'<br>'.join(_findings(verdict))} |"
-        )
-
-
-def _findings(verdict: Verdict) -> Iterator[str]:
-    for setting, decision in verdict.findings:
-        why = f" ({decision.reason})" if decision.reason else ""
-        text = f"{setting}, {decision.evidence}: {decision.status}{why}"
-        yield escape_markdown(text)
+        found = "<br>".join(escape_markdown(f.text) for f in verdict.findings)
+        claim = escape_markdown(verdict.claim)
+        yield f"| {item.name} | {claim} | **{verdict.status}** | {found} |"
 
 
 def _table(item: Item, runs: Runs) -> Iterator[str]:

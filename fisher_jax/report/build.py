@@ -7,7 +7,7 @@ import pandas as pd
 
 from fisher_jax.report import canvas, render
 from fisher_jax.report.canvas import Drawing
-from fisher_jax.report.claims import verdict_on
+from fisher_jax.report.claims import verdicts_on
 from fisher_jax.report.collect import Runs, load_runs
 from fisher_jax.report.entry import Entry, Picture, Report
 from fisher_jax.report.item import FigurePart, Item, all_items
@@ -39,7 +39,7 @@ def build_report(folders: Sequence[Path], out: Path, command: str) -> Report:
 def fill_and_write(key: str, item: Item, runs: Runs, out: Path) -> Entry:
     """Fills, draws and decides one item, and writes its files."""
     rows = item_rows(item, runs)
-    verdicts = tuple(verdict_on(claim, rows, runs) for claim in item.claims)
+    verdicts = tuple(verdicts_on(item.claims, rows, runs))
     entry = Entry(key, item, verdicts)
     if not len(rows):
         return entry._replace(missing=f"no runs of {' or '.join(item.experiments)}")

@@ -40,7 +40,13 @@ class Setting(NamedTuple):
     notes: tuple[str, ...]
     form: str
     dataset: str
+    model: str = ""
     other_code: tuple[str, ...] = ()
+
+    @property
+    def key(self) -> str:
+        """What published values of the setting go by."""
+        return f"{self.dataset}_{self.model}"
 
     def of(self, method: str) -> pd.DataFrame:
         """Returns the rows of a method."""
@@ -153,15 +159,16 @@ def settings_of(rows: pd.DataFrame, *, by_noise: bool = False) -> list[Setting]:
         title += f" ({form})" if form else ""
         notes = (*chosen.notes, *unfinished_note(chosen.rows))
         notes = tuple(f"{title}: {note}" for note in notes)
-        dataset = str(group["dataset"].iloc[0])
-        settings.append(Setting(title, chosen.rows, notes, form, dataset, chosen.notes))
+        dataset, model = group[["dataset", "model"]].iloc[0]
+        settings.append(
+            Setting(title, chosen.rows, notes, form, dataset, model, chosen.notes)
+        )
     ordered = sorted(settings, key=_paper_order)
     return [part for s in ordered for part in _by_noise(s)] if by_noise else ordered
 
 
 def _paper_order(setting: Setting) -> tuple[str, int, str]:
-    name = str(setting.rows["setting"].iloc[0])
-    return setting.form, position(name, SETTINGS)[0], setting.title
+    return setting.form, position(setting.key, SETTINGS)[0], setting.title
 
 
 def _by_noise(setting: Setting) -> list[Setting]:

@@ -1,6 +1,6 @@
 """A claim of the paper, and how the runs of each setting decide it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
 import pandas as pd
@@ -30,6 +30,14 @@ class Finding(NamedTuple):
     setting: str
     decision: Decision
 
+    @property
+    def text(self) -> str:
+        """The setting, its numbers, what they say, and why they do not say more."""
+        decision = self.decision
+        numbers = f", {decision.evidence}" if decision.evidence else ""
+        why = f" ({decision.reason})" if decision.reason else ""
+        return f"{self.setting}{numbers}: {decision.status}{why}"
+
 
 class Verdict(NamedTuple):
     """A claim with what all settings say together, and each by itself."""
@@ -49,14 +57,17 @@ class Verdict(NamedTuple):
         return self.decision.reason if self.findings else ""
 
 
-def verdict_on(claim: Claim, rows: pd.DataFrame, runs: Runs) -> Verdict:
-    """Decides a claim in every setting of the rows, and over all of them."""
-    settings = settings_of(rows, by_noise=True) if len(rows) else []
-    decided = [
-        (setting.title, decide_claim(claim, setting, runs)) for setting in settings
-    ]
-    findings = tuple(Finding(title, d) for title, d in decided if d is not None)
-    return Verdict(claim.text, together(f.decision for f in findings), findings)
+def verdicts_on(
+    claims: Iterable[Claim], rows: pd.DataFrame, runs: Runs
+) -> Iterator[Verdict]:
+    """Decides each claim in every setting of the rows, and over all of them."""
+    settings = settings_of(rows, by_noise=True)
+    for claim in claims:
+        decided = [
+            (setting.title, decide_claim(claim, setting, runs)) for setting in settings
+        ]
+        findings = tuple(Finding(title, d) for title, d in decided if d is not None)
+        yield Verdict(claim.text, together(f.decision for f in findings), findings)
 
 
 def decide_claim(claim: Claim, setting: Setting, runs: Runs) -> Decision | None:

@@ -101,7 +101,6 @@ def describe(run: RunFiles, records: Sequence[Record]) -> dict[str, Any]:
     num_epochs = _number(config.get("train.num_epochs")) or 0.0
     status = run_status(run.result, last_epoch, num_epochs)
     group = sweep.get("group") if isinstance(sweep.get("group"), dict) else {}
-    dataset, model = config.get("dataset.name", "?"), config.get("model.name", "?")
     return {
         "path": str(run.directory),
         "experiment": str(sweep.get("experiment") or source.experiment),
@@ -110,11 +109,10 @@ def describe(run: RunFiles, records: Sequence[Record]) -> dict[str, Any]:
         "form": _form(sweep, source.variant),
         "stage": str(sweep.get("stage") or "final"),
         "method": str(sweep.get("method") or method_of(config, source.variant)),
-        "setting": f"{dataset}_{model}",
         "sweep_setting": str(sweep.get("setting") or ""),
         "setting_label": setting_label(config),
-        "dataset": str(dataset),
-        "model": str(model),
+        "dataset": str(config.get("dataset.name", "?")),
+        "model": str(config.get("model.name", "?")),
         "seed": _number(config.get("seed", sweep.get("seed"))),
         "noise": _number(config.get("dataset.label_noise")) or 0.0,
         "learning_rate": _number(config.get("optimizer.learning_rate")),

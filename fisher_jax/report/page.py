@@ -8,7 +8,7 @@ import jinja2
 import pandas as pd
 
 from fisher_jax.report import render
-from fisher_jax.report.claims import Finding, Verdict
+from fisher_jax.report.claims import Verdict
 from fisher_jax.report.collect import INCOMPLETE
 from fisher_jax.report.decide import UNDECIDED, by_chance
 from fisher_jax.report.entry import Entry, Picture, Report
@@ -116,19 +116,11 @@ def _verdict_content(verdict: Verdict, entry: Entry) -> dict[str, Any]:
         "claim": verdict.claim,
         "status": verdict.status,
         "reason": verdict.reason,
-        "findings": [_finding_text(finding) for finding in verdict.findings],
+        "findings": [finding.text for finding in verdict.findings],
         "summary": f"{len(statuses)} settings: {words}{why}",
         "name": entry.item.name,
         "key": entry.key if _is_shown(entry) else "",
     }
-
-
-def _finding_text(finding: Finding) -> str:
-    """A setting, its numbers, what they say, and why they do not say more."""
-    decision = finding.decision
-    numbers = f", {decision.evidence}" if decision.evidence else ""
-    why = f" ({decision.reason})" if decision.reason else ""
-    return f"{finding.setting}{numbers}: {decision.status}{why}"
 
 
 def _facts(rows: pd.DataFrame) -> list[tuple[str, str]]:

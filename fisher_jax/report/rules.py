@@ -7,7 +7,6 @@ grid, a method without a penalty underfits, what won has lost runs to divergence
 
 from collections.abc import Hashable
 
-import numpy as np
 import pandas as pd
 
 from fisher_jax.report.choose import (
@@ -38,11 +37,9 @@ from fisher_jax.report.values import (
     by_seed,
     extremes,
     highest_of,
-    is_second_network,
     last_of,
     rank_correlation,
     still_rises,
-    with_ratio,
 )
 from fisher_jax.run_files import DIVERGED
 
@@ -224,26 +221,6 @@ def peak_is_higher(
     is_short = still_rises(rows, runs, "trace/fisher")
     why = "too short a run: its Tr(F) still rises at the end" if is_short else ""
     return withheld(decision, why, name)
-
-
-def ratio_falls(setting: Setting, runs: Runs, *, is_second: bool) -> Decision | None:
-    """Decides whether FP lowers ‖g_n‖ / ‖g_c‖, its geometric mean along training."""
-    if is_second_network(setting) != is_second:
-        return None
-    sides = []
-    for chosen in (setting.best(method).rows for method in ("fp", "baseline")):
-        metrics = with_ratio(chosen, runs).metrics
-        means = {
-            index: np.exp(np.log(metrics[index]["gradient/ratio"]).mean())
-            for index in chosen.index
-            if "gradient/ratio" in metrics[index]
-        }
-        kept = chosen.loc[list(means)]
-        sides.append(by_seed(kept, pd.Series(means, dtype=float)))
-    if not all(sides):
-        return None
-    names = "‖g_n‖ / ‖g_c‖ with FP", "that without"
-    return ratio_below(sides[0], sides[1], 1.0, names=names)
 
 
 def phase_one_ends_flatter(

@@ -9,8 +9,6 @@ from scipy import stats
 from fisher_jax.report.choose import Setting, final_stage
 from fisher_jax.report.collect import Runs
 
-# The first of two networks, or what stands for it; all others are the second.
-FIRST_NETWORKS = ("vgg11", "simple_cnn")
 LETTERS = {"learning_rate": "η", "batch_size": "S"}
 
 
@@ -103,20 +101,3 @@ def still_rises(rows: pd.DataFrame, runs: Runs, name: str) -> bool:
             medians = [np.median(part) for part in parts]
             rising.append(medians[-1] >= max(medians))
     return bool(rising) and float(np.mean(rising)) > 0.5
-
-
-def with_ratio(rows: pd.DataFrame, runs: Runs) -> Runs:
-    """Returns the runs with gradient/ratio, noisy over clean, in their records."""
-    metrics = dict(runs.metrics)
-    for index in rows.index:
-        frame = metrics[index]
-        if {"gradient/clean_norm", "gradient/noisy_norm"} <= set(frame):
-            clean = frame["gradient/clean_norm"].where(frame["gradient/clean_norm"] > 0)
-            ratio = frame["gradient/noisy_norm"] / clean
-            metrics[index] = frame.assign(**{"gradient/ratio": ratio})
-    return runs._replace(metrics=metrics)
-
-
-def is_second_network(setting: Setting) -> bool:
-    """Whether its network is another than VGG-11, or SimpleCNN in its place."""
-    return str(setting.rows["model"].iloc[0]) not in FIRST_NETWORKS

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from benchmarks.synthetic_runs import CNN, write_run
-from fisher_jax.report.claims import Claim, verdict_on
+from fisher_jax.report.claims import Claim, verdicts_on
 from fisher_jax.report.collect import load_runs
 from fisher_jax.report.decide import Decision
 from fisher_jax.report.items import figure1, table1, table9
@@ -28,7 +28,7 @@ def test_a_claim_from_run_directories(tmp_path):
             }
             (path / "result.json").write_text(json.dumps(result))
     runs = load_runs([tmp_path])
-    better = verdict_on(table1.ITEM.claims[0], runs.rows, runs)
+    better = next(verdicts_on([table1.ITEM.claims[0]], runs.rows, runs))
     assert (better.status, better.reason) == ("holds", "")
     (finding,) = better.findings
     assert finding.setting == "SimpleCNN / CIFAR-10"
@@ -36,7 +36,7 @@ def test_a_claim_from_run_directories(tmp_path):
     assert finding.decision.evidence == (
         "FP 79, Baseline 70: difference 9 [4.697, 13.3], paired, n = 3"
     )
-    memorised = verdict_on(table9.ITEM.claims[0], runs.rows.iloc[:0], runs)
+    memorised = next(verdicts_on([table9.ITEM.claims[0]], runs.rows.iloc[:0], runs))
     assert (memorised.status, memorised.reason) == ("no runs", "")
 
 
@@ -49,7 +49,7 @@ def test_one_seed_decides_nothing_and_the_verdict_says_so(tmp_path):
         )
     runs = load_runs([tmp_path])
     for claim in figure1.ITEM.claims:
-        verdict = verdict_on(claim, runs.rows, runs)
+        verdict = next(verdicts_on([claim], runs.rows, runs))
         assert verdict.status == "undecided"
         assert verdict.reason == "too few seeds: 1 seed, at least 3 are needed"
 
@@ -65,7 +65,7 @@ def test_each_share_of_noise_is_a_setting_of_its_own(tmp_path):
     claim = Claim(
         "all", lambda setting, runs: Decision("holds", "", "", next(p_values))
     )
-    verdict = verdict_on(claim, runs.rows, runs)
+    verdict = next(verdicts_on([claim], runs.rows, runs))
     titles = [finding.setting for finding in verdict.findings]
     assert titles == ["SimpleCNN / CIFAR-10", "SimpleCNN / CIFAR-10, 25% noise"]
     assert verdict.status == "holds"
@@ -78,6 +78,6 @@ def test_one_seed_decides_nothing_however_many_runs_have_it(tmp_path):
         write_run(tmp_path / f"{size}", experiment="fig07", changes=changes)
     runs = load_runs([tmp_path])
     claim = Claim("all", lambda setting, runs: Decision("holds", "", "", 0.001))
-    verdict = verdict_on(claim, runs.rows, runs)
+    verdict = next(verdicts_on([claim], runs.rows, runs))
     assert (verdict.status, verdict.reason) == ("undecided", "one seed")
     assert not verdict.decision.is_tested

@@ -9,7 +9,7 @@ import pytest
 from benchmarks.synthetic_runs import CNN, SETTINGS, paper_runs, write_run
 from fisher_jax.report.build import draw, item_rows
 from fisher_jax.report.canvas import Drawing
-from fisher_jax.report.claims import verdict_on
+from fisher_jax.report.claims import verdicts_on
 from fisher_jax.report.collect import load_runs
 from fisher_jax.report.item import all_items
 
@@ -65,7 +65,7 @@ def test_every_table_is_filled_as_wide_as_its_head(runs, key):
 def test_every_claim_is_decided_or_says_why_not(runs):
     for item in ITEMS.values():
         for claim in item.claims:
-            verdict = verdict_on(claim, item_rows(item, runs), runs)
+            verdict = next(verdicts_on([claim], item_rows(item, runs), runs))
             for _, decision in verdict.findings:
                 is_decided = decision.status != "undecided"
                 assert bool(decision.reason) != is_decided, claim.text

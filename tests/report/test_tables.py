@@ -10,7 +10,7 @@ import pytest
 from benchmarks.synthetic_runs import CNN, SETTINGS, write_run
 from fisher_jax.report import render
 from fisher_jax.report.build import item_rows
-from fisher_jax.report.claims import verdict_on
+from fisher_jax.report.claims import verdicts_on
 from fisher_jax.report.collect import load_runs
 from fisher_jax.report.item import all_items
 from fisher_jax.report.shapes.method_table import PENALTY_METHODS
@@ -158,7 +158,7 @@ def test_a_cell_averages_what_its_claim_compares(tmp_path):
     found = cell(item.table.fill(rows, runs), "SimpleCNN", "baseline")
     assert (found.ours, found.reason) == (None, "no runs")
     assert found.notes[0].startswith("3 runs by other code (ffffffff, jax 0.10.2)")
-    assert [verdict_on(claim, rows, runs).status for claim in item.claims] == [
+    assert [v.status for v in verdicts_on(item.claims, rows, runs)] == [
         "no runs",
         "no runs",
     ]

@@ -1,4 +1,4 @@
-"""Figure 11: learning of right and of wrong labels, second network."""
+"""Figure 11: learning of right and of wrong labels, Wide ResNet."""
 
 from fisher_jax.report.shapes.memorisation import memorisation_item
 
@@ -7,5 +7,5 @@ ITEM = memorisation_item(
     "Gradients and accuracy on clean and noisy examples, second network",
     "appendix A.3",
     ("table3", "digits_fp"),
-    is_second=True,
+    is_figure_5=False,
 )

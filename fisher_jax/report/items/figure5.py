@@ -1,4 +1,4 @@
-"""Figure 5: learning of right and of wrong labels, first network."""
+"""Figure 5: learning of right and of wrong labels, VGG-11."""
 
 from fisher_jax.report.shapes.memorisation import memorisation_item
 
@@ -7,5 +7,5 @@ ITEM = memorisation_item(
     "Gradients and accuracy on clean and noisy examples",
     "section 4.1",
     ("table3", "digits_fp"),
-    is_second=False,
+    is_figure_5=True,
 )

@@ -10,15 +10,15 @@ from fisher_jax.report.canvas import Drawing
 from fisher_jax.report.choose import Setting, accuracy_metric, settings_of
 from fisher_jax.report.claims import Claim
 from fisher_jax.report.collect import Runs
+from fisher_jax.report.decide import Decision, ratio_below
 from fisher_jax.report.item import FigurePart, Item
 from fisher_jax.report.names import position
-from fisher_jax.report.rules import ratio_falls
 from fisher_jax.report.shapes.coefficients import (
     SPREAD,
     coefficient_groups,
     draw_coefficients,
 )
-from fisher_jax.report.values import FIRST_NETWORKS, is_second_network, with_ratio
+from fisher_jax.report.values import by_seed
 
 CAPTION = (
     "25% of the labels are noisy. Above: norms of the mean gradient over clean "
@@ -33,7 +33,9 @@ ALT = (
     "paths of clean against noisy training accuracy."
 )
 NOISE = 0.25
-_ORDER = (*FIRST_NETWORKS, "wide_resnet", "resnet", "densenet")
+# VGG-11, and SimpleCNN in its place; figure 11 has the others.
+_NETWORKS_OF_FIGURE_5 = ("vgg11", "simple_cnn")
+_ORDER = (*_NETWORKS_OF_FIGURE_5, "wide_resnet", "resnet", "densenet")
 
 
 def noisy_settings(rows: pd.DataFrame, methods: tuple[str, ...]) -> list[Setting]:
@@ -43,11 +45,7 @@ def noisy_settings(rows: pd.DataFrame, methods: tuple[str, ...]) -> list[Setting
     """
     kept = (rows["noise"] == NOISE) & rows["method"].isin((*methods, "baseline"))
     settings = settings_of(rows[kept], by_noise=True) if kept.any() else []
-    return sorted(settings, key=lambda s: position(_model(s), _ORDER)[0])
-
-
-def _model(setting: Setting) -> str:
-    return str(setting.rows["model"].iloc[0])
+    return sorted(settings, key=lambda s: position(s.model, _ORDER)[0])
 
 
 def memorisation_item(
@@ -56,15 +54,15 @@ def memorisation_item(
     place: str,
     experiments: tuple[str, ...],
     *,
-    is_second: bool,
+    is_figure_5: bool,
 ) -> Item:
-    """Returns the item of the first network, or of the second."""
+    """Returns figure 5, or figure 11 with the networks that it has."""
     claim = Claim(
         "FP lowers the gradient norm of noisy examples more than of clean ones.",
-        partial(ratio_falls, is_second=is_second),
+        partial(_ratio_falls, is_figure_5=is_figure_5),
         NOISE,
     )
-    draw = partial(draw_memorisation, is_second=is_second)
+    draw = partial(draw_memorisation, is_figure_5=is_figure_5)
     return Item(
         name=name,
         title=title,
@@ -76,23 +74,23 @@ def memorisation_item(
 
 
 def draw_memorisation(
-    rows: pd.DataFrame, runs: Runs, *, is_second: bool
+    rows: pd.DataFrame, runs: Runs, *, is_figure_5: bool
 ) -> Drawing | str:
     """Draws six panels for each setting with noisy labels of a network, for FP.
 
     Args:
-        is_second: of another network than VGG-11, or SimpleCNN in its place.
+        is_figure_5: of VGG-11, or SimpleCNN in its place; else of all others.
     """
     settings = noisy_settings(rows, ("fp",))
-    settings = [s for s in settings if is_second_network(s) == is_second]
+    settings = [s for s in settings if _is_of_figure_5(s) == is_figure_5]
     if not settings:
-        return f"no {'second ' if is_second else ''}network with 25% noisy labels"
+        return f"no {'' if is_figure_5 else 'second '}network with 25% noisy labels"
     figure, all_axes = canvas.new_figure(2 * len(settings), 3, height=1.7)
     coefficients = pd.concat([setting.rows["coefficient"] for setting in settings])
     colours = canvas.coefficient_colours(figure, all_axes, list(coefficients.dropna()))
     for index, setting in enumerate(settings):
         axes = all_axes[2 * index : 2 * index + 2]
-        _draw_setting(axes, setting, with_ratio(setting.rows, runs), colours)
+        _draw_setting(axes, setting, _with_ratio(setting.rows, runs), colours)
     canvas.legend_below(figure, *all_axes.flat)
     count = sum(len(setting.rows) for setting in settings)
     return Drawing(figure, count, canvas.notes_of(settings))
@@ -143,3 +141,39 @@ def _draw_paths(
             points = line | {"linestyle": "none", "marker": "o", "markersize": 2}
             axes.plot(noisy.mean, clean.mean, **points)
     canvas.label_axes(axes, "", "noisy examples, %", "clean examples, %")
+
+
+def _with_ratio(rows: pd.DataFrame, runs: Runs) -> Runs:
+    """Returns the runs with gradient/ratio, noisy over clean, in their records."""
+    metrics = dict(runs.metrics)
+    for index in rows.index:
+        frame = metrics[index]
+        if {"gradient/clean_norm", "gradient/noisy_norm"} <= set(frame):
+            clean = frame["gradient/clean_norm"].where(frame["gradient/clean_norm"] > 0)
+            ratio = frame["gradient/noisy_norm"] / clean
+            metrics[index] = frame.assign(**{"gradient/ratio": ratio})
+    return runs._replace(metrics=metrics)
+
+
+def _ratio_falls(setting: Setting, runs: Runs, *, is_figure_5: bool) -> Decision | None:
+    """Decides whether FP lowers ‖g_n‖ / ‖g_c‖, its geometric mean along training."""
+    if _is_of_figure_5(setting) != is_figure_5:
+        return None
+    sides = []
+    for chosen in (setting.best(method).rows for method in ("fp", "baseline")):
+        metrics = _with_ratio(chosen, runs).metrics
+        means = {
+            index: np.exp(np.log(metrics[index]["gradient/ratio"]).mean())
+            for index in chosen.index
+            if "gradient/ratio" in metrics[index]
+        }
+        kept = chosen.loc[list(means)]
+        sides.append(by_seed(kept, pd.Series(means, dtype=float)))
+    if not all(sides):
+        return None
+    names = "‖g_n‖ / ‖g_c‖ with FP", "that without"
+    return ratio_below(sides[0], sides[1], 1.0, names=names)
+
+
+def _is_of_figure_5(setting: Setting) -> bool:
+    return setting.model in _NETWORKS_OF_FIGURE_5

@@ -148,9 +148,9 @@ def _settings_with_keys(
 
 
 def _is_of(setting: Setting, key: tuple[str, ...]) -> bool:
-    first = setting.rows.iloc[0]
     noise = float(key[1]) if len(key) > 1 else 0.0
-    return (first["setting"], first["noise"], setting.form) == (key[0], noise, "")
+    is_of = (setting.key, setting.form) == (key[0], "")
+    return is_of and setting.rows["noise"].iloc[0] == noise
 
 
 def _label(setting: Setting) -> str:

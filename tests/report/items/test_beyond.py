@@ -5,7 +5,7 @@ import json
 import pytest
 
 from benchmarks.synthetic_runs import CNN, write_run
-from fisher_jax.report.claims import verdict_on
+from fisher_jax.report.claims import verdicts_on
 from fisher_jax.report.collect import load_runs
 from fisher_jax.report.items import beyond_estimators, beyond_rfp, beyond_stale
 
@@ -104,9 +104,7 @@ def test_strengths_of_stale_penalties(tmp_path):
     assert grouped[:2] == ("FP in groups", "10")
     # Differences 20, 19 and 21: mean 20, standard error 1/√3, t = 4.303.
     assert grouped[3:] == ("81.00 ± 1.00", "3", "+20.00 [+17.52, +22.48]")
-    verdicts = [
-        verdict_on(claim, runs.rows, runs) for claim in beyond_stale.ITEM.claims
-    ]
+    verdicts = verdicts_on(beyond_stale.ITEM.claims, runs.rows, runs)
     assert [verdict.status for verdict in verdicts] == ["holds", "no runs"]
 
 
