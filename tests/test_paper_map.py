@@ -34,7 +34,10 @@ def test_every_function_exists():
     for module, name in functions:
         imported = __import__(f"fisher_jax.{module}", fromlist=[name])
         assert callable(getattr(imported, name)), name
-    for path, name in re.findall(r"`(\w+/\w+\.py)`: `(\w+)", TEXT):
+    in_files = re.findall(r"`\w+\.(\w+)(?:\([^`]*\))?` \(`([\w/]+\.py)`\)", TEXT)
+    assert len(in_files) > 15
+    named = re.findall(r"`((?:\w+/)?\w+\.py)`: `(\w+)", TEXT)
+    for path, name in [*named, *((path, name) for name, path in in_files)]:
         folder = ROOT if path.startswith("launch/") else ROOT / "fisher_jax"
         assert f"def {name}(" in (folder / path).read_text(), name
 
