@@ -20,12 +20,13 @@ Published, best test accuracy %: CIFAR-10, batch 520 90.72, 500 90.78, 480 90.76
 0.008 57.38, 0.01 55.62, 0.012 56.12.
 
 Expected time: 384 runs, 82 device-hours on A100s, 36 on H100s, 122 on TPU v5es
-(``--estimate``, at 30% of their peak); small: 18 runs of 30 s on two CPU cores.
+(``--estimate``, at 30% of their peak); small: 60 runs of 30 s on two CPU cores.
 
 Open: on how many examples Tr(H) is taken, 1000 here.
 """
 
 from experiments import cifar_resnet26
+from experiments.settings import FRESH_SEEDS
 from experiments.sweeps import (
     Changes,
     SweepRun,
@@ -50,7 +51,7 @@ def get_runs(arg: str = "") -> list[SweepRun]:
     if arg == "small":
         run = _run("small", "digits_resnet8", SMALL)
         runs = varied(run, "optimizer.learning_rate", SMALL_LEARNING_RATES)
-        return over_seeds(*runs, seeds=range(3))
+        return over_seeds(*runs, seeds=FRESH_SEEDS)
     if arg == "medium":
         run = _run("medium", "cifar10_resnet8", {"measure.hessian_examples": 1000})
         runs = varied(run, "optimizer.learning_rate", MEDIUM_LEARNING_RATES)

@@ -155,6 +155,9 @@ NOISY_DIGITS = DIGITS._replace(
 )
 # Of small forms with few runs: more seeds decide more.
 SMALL_SEEDS = (1, 2, 3, 4, 5)
+# Of what five left open, by the protocol: seeds that no run before it had.
+FRESH_SEEDS = tuple(range(10, 20))
+MORE_FRESH_SEEDS = tuple(range(10, 30))
 
 
 def cifar10_part() -> ConfigDict:
