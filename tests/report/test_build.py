@@ -74,6 +74,12 @@ def test_tables_and_figures_are_written_in_every_form(report):
         assert content.startswith(magic)
 
 
+def test_a_pdf_has_its_font_once_and_as_publishers_want_it(report):
+    content = (report / "figures" / "figure10.pdf").read_bytes()
+    assert content.count(b"/FontFile2 ") == 1
+    assert b"/Type3" not in content
+
+
 def test_the_page_needs_nothing_from_outside(report):
     text = (report / "index.html").read_text()
     page = Page(text)
