@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.extend.core import JaxprEqn
 from jax.extend.core.primitives import conv_general_dilated_p
-from jaxtyping import Array, Bool, Float, PyTree
+from jaxtyping import Array, Float, PyTree
 
 from fisher_jax import axes, programs
 
@@ -160,32 +160,14 @@ def sum_slices(function: Callable[[Any], _R], slices: PyTree) -> _R:
     return total
 
 
-def split(
-    examples: PyTree, chunk_size: int | None
-) -> tuple[PyTree, Bool[Array, "chunks size"]]:
-    """Cuts arrays [B, ...] into equal chunks [n, size, ...] with size ≤ chunk_size.
-
-    The number of chunks is the smallest possible and their sizes are levelled, so that
-    fewer than n rows are padding: repeated first rows, False in the mask returned.
-    """
-    batch = jax.tree.leaves(examples)[0].shape[0]
-    count, size = levelled(batch, chunk_size)
-    rows = np.arange(count * size)
-    chunks = jax.tree.map(
-        lambda a: _pad(a, count * size).reshape(count, size, *a.shape[1:]), examples
-    )
-    return chunks, jnp.asarray(rows < batch).reshape(count, size)
-
-
 def levelled(batch: int, chunk_size: int | None) -> tuple[int, int]:
-    """How many chunks ``split`` makes of a batch, and of which size."""
+    """How many chunks a batch is cut into, the fewest possible, and their equal size.
+
+    Sizes are levelled: of the last chunk's first rows, fewer than there are chunks are
+    in the chunk before as well.
+    """
     count = -(-batch // (chunk_size or batch))
     return count, -(-batch // count)
-
-
-def _pad(array: Array, rows: int) -> Array:
-    missing = rows - array.shape[0]
-    return jnp.concatenate([array, array[:missing]]) if missing else array
 
 
 def map_chunks(
@@ -200,11 +182,21 @@ def map_chunks(
         chunk_size: how many at a time; None for all at once.
     """
     batch = jax.tree.leaves(examples)[0].shape[0]
-    if chunk_size is None or chunk_size >= batch:
+    count, size = levelled(batch, chunk_size)
+    if count == 1:
         return function(examples)
-    chunks, _ = split(examples, chunk_size)
-    results = map_slices(function, chunks)
-    joined: _R = jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:])[:batch], results)
+    last = (count - 1) * size
+
+    def join(chunks: Array) -> Array:
+        rows = chunks.reshape(-1, *chunks.shape[2:])
+        if len(rows) == batch:
+            return rows
+        return jnp.concatenate([rows[:last], rows[len(rows) - batch + last :]])
+
+    joined: _R = jax.tree.map(
+        join,
+        map_slices(lambda k: function(_chunk(examples, k, size)), jnp.arange(count)),
+    )
     return joined
 
 
@@ -213,13 +205,32 @@ def sum_chunks(
     examples: PyTree,
     chunk_size: int | None,
 ) -> _R:
-    """Σ over chunks of ``function(chunk, weights)``, weights 0 for padding, else 1.
+    """Σ over chunks of ``function(chunk, weights)``, 0 for rows summed before, else 1.
 
     Args:
         function: maps a pytree of arrays [n, ...] and weights [n] to a pytree of sums.
         examples: arrays [B, ...].
         chunk_size: how many at a time; None for all at once.
     """
-    chunks, mask = split(examples, chunk_size)
-    weights = mask.astype(jnp.float32)
-    return sum_slices(lambda slices: function(*slices), (chunks, weights))
+    batch = jax.tree.leaves(examples)[0].shape[0]
+    count, size = levelled(batch, chunk_size)
+    if count == 1:
+        return function(examples, jnp.ones(batch, jnp.float32))
+    new = np.ones((count, size), np.float32)
+    new[-1, : count * size - batch] = 0
+
+    def one_chunk(slices: tuple[Array, Array]) -> _R:
+        k, weights = slices
+        return function(_chunk(examples, k, size), weights)
+
+    return sum_slices(one_chunk, (jnp.arange(count), jnp.asarray(new)))
+
+
+def _chunk(examples: PyTree, k: Array, size: int) -> PyTree:
+    """The k-th chunk's rows, sliced where they are: padding would copy all of them."""
+
+    def rows(array: Array) -> Array:
+        start = jnp.minimum(k * size, array.shape[0] - size)
+        return jax.lax.dynamic_slice_in_dim(array, start, size)
+
+    return jax.tree.map(rows, examples)

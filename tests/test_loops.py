@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax import lax
-from numpy.testing import assert_allclose
+from numpy.testing import assert_allclose, assert_array_equal
 
 from fisher_jax import loops
 
@@ -84,17 +84,21 @@ def test_effects_and_random_bits_survive_rewriting():
 
 
 @pytest.mark.parametrize(
-    ("batch", "chunk_size"), [(7, 3), (8, 4), (5, 4), (3, 1), (4, 9)]
+    ("batch", "chunk_size"),
+    [(7, 3), (8, 4), (5, 4), (3, 1), (4, 9), (111, 10), (6, None)],
 )
-def test_chunks_are_level_and_their_padding_is_masked(batch, chunk_size):
+def test_chunks_are_level_and_every_row_counts_once(batch, chunk_size):
     rows = jnp.arange(batch)
-    chunks, mask = loops.split(rows, chunk_size)
-    assert chunks.shape == mask.shape
-    assert chunks.shape[1] <= chunk_size
-    assert mask.sum() == batch
-    assert (~mask).sum() < len(chunks)
-    assert sorted(np.asarray(chunks)[np.asarray(mask)]) == list(range(batch))
+    sizes = []
+
+    def one_chunk(chunk, weights):
+        sizes.append(len(weights))
+        return jnp.zeros(batch).at[chunk].add(weights)
+
+    assert_array_equal(loops.sum_chunks(one_chunk, rows, chunk_size), jnp.ones(batch))
+    count, size = loops.levelled(batch, chunk_size)
+    assert set(sizes) == {size}
+    assert size <= (chunk_size or batch)
+    assert 0 <= count * size - batch < min(count, size)
     doubled = loops.map_chunks(lambda r: 2 * r, rows, chunk_size)
-    assert_allclose(doubled, 2 * rows)
-    total = loops.sum_slices(lambda s: jnp.sum(s[0] * s[1]), (chunks, mask))
-    assert total == rows.sum()
+    assert_array_equal(doubled, 2 * rows)

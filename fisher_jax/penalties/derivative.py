@@ -142,7 +142,7 @@ def _pullback(
 def _cotangent(
     terms: SquaredNorm, constants: PyTree, weights: Array | None
 ) -> Callable[[Array], Array]:
-    """outputs -> v, with padding examples left out."""
+    """outputs -> v, without the examples that another chunk counts."""
     if weights is None:
         return lambda outputs: terms.cotangent(outputs, constants)
     return lambda outputs: (

@@ -56,3 +56,23 @@ def test_a_trace_of_many_examples_stays_under_a_gibibyte(network, form, monkeypa
         lambda params, inputs, key: fisher_trace(network, params, inputs, key).mean
     ).lower(params, jax.ShapeDtypeStruct(batch, dtype), key)
     assert lowered.compile().memory_analysis().temp_size_in_bytes < BOUND
+
+
+@pytest.mark.parametrize("estimator", ["per_example", "forward", "minibatch"])
+def test_examples_that_chunks_do_not_divide_are_not_copied(estimator):
+    images = jax.ShapeDtypeStruct((1001, 64, 64, 8), jnp.float32)
+
+    def network(params, images):
+        return jnp.mean(images, axis=(1, 2)) @ params
+
+    def trace(params, images, key):
+        return fisher_trace(
+            network, params, images, key, estimator=estimator, chunk_size=100
+        ).mean
+
+    lowered = jax.jit(trace).lower(
+        jax.ShapeDtypeStruct((8, 5), jnp.float32), images,
+        jax.eval_shape(lambda: jax.random.key(0)),
+    )  # fmt: skip
+    held = lowered.compile().memory_analysis().temp_size_in_bytes
+    assert held < images.size * 4 / 2
