@@ -13,13 +13,11 @@ estimated anew on 100 training batches.
 Variants (``:name``): fp (default), eta_star, baseline, gp_x, gp, gp_r, rfp (ours); of
 table 2 eta_star_augmented, fp_augmented.
 
-Published test accuracy, %: eta* 66.09, baseline (eta*/10) 58.51, GP_x 62.12, GP 64.42,
-FP 66.41, GP_r 66.39; augmented, eta* 74.41 and with FP 74.19.
+Published values: fisher_jax/report/items/table1.py and table2.py.
 
 Expected time: 3 h on one NVIDIA A100, an estimate: 43 PFLOP by XLA's count, at 20% of
 the float32 peak of 19.5 TFLOP/s (``python -m launch.sweep --estimate
 --config=experiments/cifar100_densenet_fp.py`` also counts traffic of memory).
-The paper's table 5: 97 s an epoch with FP, 8.1 h in all.
 
 Open: the chosen eta* and alpha. 0.1 is our reading of "five log-spaced values in [1e-2,
 1e0]" for a network with batch norm (it is also what DenseNet's authors take), alpha the

@@ -12,12 +12,10 @@ batch.
 Variants (``:name``): fp (default), eta_star, baseline, gp_x, gp, gp_r, rfp (ours); of
 table 2 eta_star_augmented, fp_augmented.
 
-Published test accuracy, %: eta* 45.86, baseline (eta*/10) 36.86, GP_x 45.26, GP 47.35,
-FP 49.87, GP_r 48.26; augmented, eta* 59.82 and with FP 65.08.
+Published values: fisher_jax/report/items/table1.py and table2.py.
 
 Expected time: 0.5 h on one NVIDIA A100, an estimate: 16 PFLOP, 30% of its peak
 (``python -m launch.sweep --estimate --config=experiments/cifar100_vgg11_fp.py``).
-The paper's table 5: 43 s an epoch with FP, 3.6 h in all.
 
 Open: the classifier's head, here 512-512-512-C. The chosen eta* and alpha: 0.0316 is
 our reading of "five log-spaced values in [1e-2, 1e0]" for a network without batch norm,

@@ -12,12 +12,10 @@ steps, Tr(F) on one batch.
 Variants (``:name``): fp (default), eta_star, baseline, gp_x, gp, gp_r, rfp (ours); of
 table 2 eta_star_augmented, fp_augmented.
 
-Published test accuracy, %: eta* 53.96, baseline (eta*/10) 46.38, GP_x 58.68, GP 57.68,
-FP 57.05, GP_r 58.15; augmented, eta* 69.48 and with FP 71.53.
+Published values: fisher_jax/report/items/table1.py and table2.py.
 
 Expected time: 2.9 h on one NVIDIA A100, an estimate: 110 PFLOP, 30% of its peak
 (``python -m launch.sweep --estimate --config=experiments/cifar100_wresnet_fp.py``).
-The paper's table 5: 77 s an epoch with FP, 6.4 h in all.
 
 Open: the chosen eta* and alpha. 0.0316 is our reading of "five log-spaced values in
 [1e-2, 1e0]" for a network without batch norm, alpha the centre of the paper's grid;

@@ -11,14 +11,12 @@ the penalty recomputed every 10 steps, Tr(F) on one batch.
 Variants (``:name``): fp (default), eta_star, baseline, gp_x, gp, gp_r, rfp (ours); of
 table 2 eta_star_augmented, fp_augmented.
 
-Published test accuracy, %: eta* 76.94, baseline (eta*/10) 71.32, GP_x 75.68, GP 75.73,
-FP 79.66, GP_r 79.76; augmented, eta* 87.16 and with FP 87.52.
+Published values: fisher_jax/report/items/table1.py and table2.py.
 
 Expected time: 0.1 h on one NVIDIA A100, an estimate: 2.7 PFLOP, 30% of its peak
 (``python -m launch.sweep --estimate --config=experiments/cifar10_simplecnn_fp.py``).
 Measured on one NVIDIA H100: 0.95 s an epoch of training with FP, 0.78 s without; 0.1 h
 in all with the measurements.
-The paper's table 5: 21 s an epoch with FP, 1.8 h in all.
 
 Open, as appendix I.2 states them for the settings on CIFAR-100 but not for this one:
 weight decay, none here; the validation examples, 5000 random ones here; the inputs'

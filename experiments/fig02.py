@@ -13,8 +13,7 @@ eta 0.007 0.01 0.05, epsilon 1.2, 32 seeds, Tr(F) on 5000; CIFAR-100, ResNet-26,
 Tr(F_i) against best test (figure 2) and best training (figure 8) accuracy, error bars
 over seeds.
 
-Published, by eye, (Tr(F_i), test accuracy %): ImageNet (1k, 59.5) (5k, 48) (27k, 38.5);
-CIFAR-10 (370, 93) (1050, 90.9) (1350, 90); CIFAR-100 (950, 57) (1450, 57) (3750, 51.7).
+Published values: fisher_jax/report/items/figure2.py.
 
 Expected time: 198 runs, 79 device-hours on A100s, 42 on H100s, 159 on TPU v5es
 (``--estimate``, at 30% of their peak); small: 30 runs of 30 s on two CPU cores.

@@ -13,9 +13,7 @@ differs; CIFAR-10 (figure 13): the batch size, at learning rate 0.02. Bars of Tr
 the end of the 20 epochs, histograms of Tr(H) at the best-test-accuracy epoch (30
 probes) and of best test accuracy.
 
-Published, by eye, after HIGH against after LOW: figure 6: Tr(F_i) 1230 / 2720, Tr(H)
-1.2-1.35k / 3.1-4.2k, accuracy 55 / 49%; figure 13: 390 / 1500, 730-900 / 1.2-1.8k,
-88.7 / 87.6%.
+Published values: fisher_jax/report/items/figure6.py and figure13.py.
 
 Expected time: 36 runs, 12 device-hours on A100s, 4.5 on H100s, 13 on TPU v5es
 (``--estimate``, at 30% of their peak); small: 20 runs of 10 to 30 s on two CPU cores.

@@ -15,9 +15,7 @@ and B stays as it is after 10 epochs, values of two epochs agree in rank across 
 and less within each, B is the more accurate; all minimum training losses are at or
 below 1e-2.
 
-Published, best test accuracy %: CIFAR-10, batch 520 90.72, 500 90.78, 480 90.76, 120
-95.52, 100 94.38, 80 94.84; CIFAR-100, rate 0.0008 51.88, 0.001 54.12, 0.0012 52.88,
-0.008 57.38, 0.01 55.62, 0.012 56.12.
+Published values: fisher_jax/report/items/figure14.py.
 
 Expected time: 384 runs, 82 device-hours on A100s, 36 on H100s, 122 on TPU v5es
 (``--estimate``, at 30% of their peak); small: 60 runs of 30 s on two CPU cores.

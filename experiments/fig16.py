@@ -8,8 +8,7 @@
 
 Paper (appendix C): SimpleCNN on CIFAR-10, FP with f = 10 and f = 1, alpha: 10
 log-spaced values in [1e-2, 1e0]; validation accuracy and Tr(F) against epoch for each
-alpha. The two behave alike. Published (figure 17's text): FP reaches 80.02% test
-accuracy with a peak Tr(F) of 21.38.
+alpha. The two behave alike. Published values: fisher_jax/report/items/figure17.py.
 
 Expected time: 60 runs, 11 device-hours on A100s, 4 on H100s, 13 on TPU v5es
 (``--estimate``, at 30% of their peak); small: 160 runs of 8 to 15 s on two CPU cores.

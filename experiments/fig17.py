@@ -8,8 +8,7 @@
 
 Paper (appendix C): SimpleCNN on CIFAR-10, "FP exact": the squared gradient norm of the
 batch's first example alone, at every step (f = 1), alpha: 10 log-spaced values in
-[1e-4, 1e-2]; drawn as figure 16. Published: 79.7% test accuracy with a peak Tr(F) of
-24.16, against 80.02% and 21.38 for FP.
+[1e-4, 1e-2]; drawn as figure 16. Published values: fisher_jax/report/items/figure17.py.
 
 Expected time: 30 runs, 2.1 device-hours on A100s, 0.98 on H100s, 3.4 on TPU v5es
 (``--estimate``, at 30% of their peak); small: 80 runs of 10 s on two CPU cores.

@@ -8,8 +8,7 @@
 
 Paper (appendix E): SimpleCNN on CIFAR-10, batch 1280 instead of 128, half the learning
 rate, FP at every step on the first 128 examples of the batch; validation accuracy and
-Tr(F) against epoch for each alpha. Published, test accuracy: batch 128 76.94%, batch
-1280 73.7%, with half the rate 73.59%, with FP 78.7%.
+Tr(F) against epoch for each alpha. Published values: fisher_jax/report/items/figure20.py.
 
 Expected time: 22 runs, 1.9 device-hours on A100s, 0.79 on H100s, 2.7 on TPU v5es
 (``--estimate``, at 30% of their peak); small: 24 runs of 8 s on two CPU cores.

@@ -10,8 +10,7 @@ examples, its early value at the first epoch whose training loss is below 3.5.
 
 Variants (``:name``): eta_0.1 (default), eta_0.01, eta_0.001.
 
-Published (read off figure 2): Tr(F_i) about 1000, 5000 and 27,000 with best test
-accuracies of about 59.5, 48 and 38.5%, from the highest learning rate to the lowest.
+Published values: fisher_jax/report/items/figure2.py.
 
 Expected time: 8.2 h on one NVIDIA A100, an estimate: 651 PFLOP, 30% of its peak
 (``python -m launch.sweep --estimate --config=experiments/imagenet_resnet18_fixup.py``).

@@ -14,10 +14,7 @@ From the same runs: table 4 (peak Tr(F) after epoch 1), table 5 (seconds per epo
 table 6 (final training accuracy), figures 4 and 10 (validation accuracy and Tr(F)
 against epoch for eta*, baseline, FP and GP_x).
 
-Published, test accuracy %, eta* / baseline / GP_x / GP / FP / GP_r: TinyImageNet 54.67
-52.57 52.79 56.44 56.73 55.41; DenseNet 66.09 58.51 62.12 64.42 66.41 66.39; VGG-11
-45.86 36.86 45.26 47.35 49.87 48.26; WResNet 53.96 46.38 58.68 57.68 57.05 58.15;
-SimpleCNN 76.94 71.32 75.68 75.73 79.66 79.76.
+Published values: fisher_jax/report/items/table1.py.
 
 Expected time: --estimate tells; small: 43 runs of 10 to 20 s each on two CPU cores.
 

@@ -11,9 +11,7 @@ and horizontal flip, at the best learning rate, with and without FP; table 7 is 
 final training accuracy of the same runs. Searches as in table 1: eta*, then alpha at
 eta*.
 
-Published, test accuracy %, eta* -> with FP: TinyImageNet 54.70+-0.0 -> 60.00+-0.1;
-DenseNet 74.41+-0.5 -> 74.19+-0.5; VGG-11 59.82+-1.2 -> 65.08+-0.5; WResNet 69.48+-0.3
--> 71.53+-1.2; SimpleCNN 87.16+-0.2 -> 87.52+-0.5.
+Published values: fisher_jax/report/items/table2.py.
 
 Expected time: --estimate tells; small: 16 runs of about 10 s each on two CPU cores.
 

@@ -15,9 +15,7 @@ figures 5, 11 and 12, a curve for each alpha: gradient norms of the clean and th
 examples, clean and noisy training accuracy; and the cosine of clean and noisy minibatch
 gradients (12), which is negative early, the more so the stronger FP or GP_r is.
 
-Published, test accuracy %, baseline / mixup / GP_x / FP / GP_r: 25%: VGG-11 41.74 52.31
-45.94 60.18 58.46, ResNet 53.30 61.61 52.70 58.31 57.60; 50%: VGG-11 30.05 39.15 34.26
-51.33 50.33, ResNet 43.35 51.71 42.99 47.99 50.08.
+Published values: fisher_jax/report/items/table3.py.
 
 Expected time: --estimate tells; small: 58 runs of 15 to 25 s each on two CPU cores.
 

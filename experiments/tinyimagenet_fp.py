@@ -13,12 +13,10 @@ accuracies use statistics that are estimated anew on 100 training batches.
 Variants (``:name``): fp (default), eta_star, baseline (these two are figure 1), gp_x,
 gp, gp_r, rfp (ours); fp_eta_star is table 2's FP.
 
-Published test accuracy, %: eta* 54.67, baseline 52.57, GP_x 52.79, GP 56.44, FP 56.73,
-GP_r 55.41; table 2: eta* 54.70, with FP 60.00.
+Published values: fisher_jax/report/items/table1.py and table2.py.
 
 Expected time: 7 h on one NVIDIA A100, an estimate: 251 PFLOP, 30% of its peak
 (``python -m launch.sweep --estimate --config=experiments/tinyimagenet_fp.py``).
-The paper's table 5: 209 s an epoch with FP, 17.4 h in all.
 
 Open: how alpha was chosen "according to validation accuracy" without a validation
 split; ``table1.py`` takes the best test accuracy and selection.json says so, and
