@@ -29,12 +29,13 @@ def time_alone(
     plan: loop.Plan, state: object, steps: int
 ) -> tuple[list[float], object]:
     """Seconds of each of ``steps`` plain steps on one batch, each waited for."""
-    batch = next(plan.feed.training_batches(0, 1))
+    with plan.feed.open_batches(0, 1) as batch_of:
+        batch = batch_of(range(1))
     jax.block_until_ready(batch)
     seconds = []
     for _ in range(steps):
         started = time.perf_counter()
-        state, metrics = plan.train_step(state, *batch, renew=False)
+        state, metrics = plan.step(state, batch, renew=False)
         jax.block_until_ready((state, metrics))
         seconds.append(time.perf_counter() - started)
     return seconds, state

@@ -28,8 +28,8 @@ from fisher_jax.train.step import (
     StepMetrics,
     count_parameters,
     create_state,
+    injected_penalty,
     sgd,
-    stale_penalty,
 )
 
 # Seconds of a step of SimpleCNN on CIFAR-10 at batch 128 on two cores, measured, for
@@ -41,7 +41,7 @@ STEPS_PER_EPOCH = 351
 def make_snapshot(model_name: str, classes: int) -> Snapshot:
     """A run's state at its start, with everything a checkpoint may hold."""
     model = MODELS[model_name](num_classes=classes, dtype=jnp.float32)
-    optimizer = sgd(lambda _: 0.01, 0.9, 0.0, stale_penalty(0.1))
+    optimizer = sgd(lambda _: 0.01, 0.9, 0.0, injected_penalty(0.1))
     state = create_state(model, optimizer, (32, 32, 3), seed=0)
     metrics = StepMetrics(jnp.float32(0), jnp.float32(0), jnp.int32(0))
     best = Best(

@@ -16,7 +16,7 @@ from benchmarks.torch_twins import Twin, make_twin, torch_device
 from fisher_jax import penalties
 from fisher_jax.curvature import fisher_trace, hessian_trace, squared_gradient_norms
 from fisher_jax.train.gradients import PenaltySettings, StepSettings
-from fisher_jax.train.step import TrainState, create_state, sgd, train_step
+from fisher_jax.train.step import TrainState, compile_step, create_state, sgd
 
 UPDATE_EVERY = 10
 NUM_PROBES = 30
@@ -138,8 +138,7 @@ def _our_steps(problem: Problem, penalty: PenaltySettings | None) -> Call:
     state = create_state(problem.model, optimizer, problem.inputs.shape[1:], 0)
     # Copies: the step donates its state.
     state = state.replace(params=jax.tree.map(jnp.copy, problem.params))
-    step = jax.jit(train_step, static_argnames=("settings", "renew"), donate_argnums=0)
-    settings = StepSettings(penalty=penalty)
+    step = compile_step(StepSettings(penalty=penalty))
     holder: list[TrainState] = [state]
 
     def call() -> None:
@@ -147,9 +146,7 @@ def _our_steps(problem: Problem, penalty: PenaltySettings | None) -> Call:
         for index in range(UPDATE_EVERY):
             state, metrics = step(
                 state,
-                problem.inputs,
-                problem.labels,
-                settings=settings,
+                (problem.inputs, problem.labels),
                 renew=penalty is not None and index == 0,
             )
         holder[0] = jax.block_until_ready(state)

@@ -8,7 +8,9 @@
 
 Paper (appendix E): SimpleCNN on CIFAR-10, batch 1280 instead of 128, half the learning
 rate, FP at every step on the first 128 examples of the batch; validation accuracy and
-Tr(F) against epoch for each alpha. Published values: fisher_jax/report/items/figure20.py.
+Tr(F) against epoch for each alpha.
+
+Published values: fisher_jax/report/items/figure20.py.
 
 Expected time: 22 runs, 1.9 device-hours on A100s, 0.79 on H100s, 2.7 on TPU v5es
 (``--estimate``, at 30% of their peak); small: 24 runs of 8 s on two CPU cores.

@@ -12,7 +12,7 @@ from fisher_jax.models.simple_cnn import SimpleCNN
 from fisher_jax.penalties import fisher_penalty
 from fisher_jax.train.assemble import step_settings
 from fisher_jax.train.config import load_config
-from fisher_jax.train.step import TrainState, sgd, stale_penalty, train_step
+from fisher_jax.train.step import TrainState, injected_penalty, sgd, train_step
 from tests.command import ROOT
 
 BASE = str(ROOT / "experiments" / "base.py")
@@ -37,7 +37,7 @@ def penalty(params, inputs, key):
 def step(params, inputs, key):
     model = SimpleCNN(num_classes=10)
     settings = step_settings(load_config(BASE, [("penalty.name", "fisher")]))
-    optimizer = sgd(lambda _: 0.1, 0.9, 0.0, stale_penalty(0.1))
+    optimizer = sgd(lambda _: 0.1, 0.9, 0.0, injected_penalty(0.1))
     state = TrainState.create(
         apply_fn=model.apply, params=params, tx=optimizer, batch_stats={}, key=key
     ).replace(step=jnp.zeros((), jnp.int32))

@@ -8,7 +8,7 @@ compile themselves; see ``fisher_jax.compiled``.
 """
 
 from collections.abc import Callable
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import jax
 import jax.custom_batching
@@ -24,7 +24,6 @@ from fisher_jax.curvature.likelihoods import Categorical, Likelihood, Mask, Outp
 from fisher_jax.trees import Probes
 
 Method = Literal["reverse", "forward"]
-METHODS = ("reverse", "forward")
 LossFn = Callable[[Any], Float[Array, ""]]
 
 
@@ -128,7 +127,7 @@ def hessian_trace(
         ValueError: unknown probes or method, num_probes < 1, or empty parameters.
     """
     trees.check_choice("probes", probes, trees.PROBES)
-    trees.check_choice("method", method, METHODS)
+    trees.check_choice("method", method, get_args(Method))
     trees.check_count("num_probes", num_probes)
     trees.check_params(params)
     trees.check_scalar("loss_fn", loss_fn, params)

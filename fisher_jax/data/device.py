@@ -145,6 +145,10 @@ class DeviceSplit:
     )
 
 
+# The inputs and labels of a step, normalised and augmented.
+TrainingBatch = tuple[Float[Array, "B H W channels"], Int[Array, " B"]]
+
+
 class UngatheredBatches(NamedTuple):
     """Batches of consecutive steps, for a program that gathers them itself.
 
@@ -231,7 +235,7 @@ def training_batch(
     step: Int[Array, ""] | int,
     *,
     mode: str,
-) -> tuple[Float[Array, "B H W channels"], Int[Array, " B"]]:
+) -> TrainingBatch:
     """Returns the inputs and labels of one step, augmented.
 
     Args:

@@ -175,6 +175,11 @@ class Selection(NamedTuple):
     reading: Reading = Reading()
 
     @property
+    def is_streamed(self) -> bool:
+        """Whether the set is on disk and read as it is needed."""
+        return isinstance(self.source, Stream)
+
+    @property
     def image_shape(self) -> tuple[int, int, int]:
         """Height, width and channels of what the network sees."""
         train = self.source.train

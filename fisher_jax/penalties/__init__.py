@@ -4,7 +4,7 @@ Knows jax, optax and ``curvature``; models, data and the training loop may not c
 """
 
 from fisher_jax.curvature.likelihoods import Draw
-from fisher_jax.penalties.derivative import METHODS, RELATIVE_STEP, Method
+from fisher_jax.penalties.derivative import RELATIVE_STEP, Method
 from fisher_jax.penalties.scalars import (
     fisher_penalty,
     gradient_penalty,
@@ -19,7 +19,6 @@ from fisher_jax.penalties.stale import (
 )
 
 __all__ = [
-    "METHODS",
     "RELATIVE_STEP",
     "Draw",
     "Method",

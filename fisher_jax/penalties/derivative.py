@@ -6,7 +6,7 @@ over devices; the derivative is taken without differentiating that.
 
 import functools
 from collections.abc import Callable
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
@@ -17,7 +17,6 @@ from fisher_jax import axes, loops, programs, trees
 from fisher_jax.curvature.likelihoods import OutputsFn, at_least_float32
 
 Method = Literal["exact", "finite_difference"]
-METHODS = ("exact", "finite_difference")
 
 # From outputs [B, ...] and constants to a cotangent [B, ...].
 Cotangent = Callable[[Array, Any], Array]
@@ -31,7 +30,7 @@ class Rule(NamedTuple):
 
     Attributes:
         value: maps them to the scalar.
-        value_and_gradient: maps them to the scalar and to this device's part of the
+        value_and_gradient: maps them to the scalar and to this device's share of the
             gradient: the sum over devices is the gradient.
         axis_name: mesh axes along which the batch is split.
     """
@@ -50,10 +49,11 @@ class SquaredNorm(NamedTuple):
         cotangent: v, of outputs and constants, differentiable in outputs.
         method: of differentiation.
         batch: B, of all devices.
-        groups_here: how many groups this device has, all or a part of each.
+        groups_here: how many groups this device has, whole or its share of each.
         chunk_size: examples in memory at a time.
-        axis_name: mesh axes along which a group is split.
-        axis_name_of_groups: mesh axes along which groups lie, each on one device.
+        axis_name: mesh axes along which the batch is split.
+        is_one_group: whether it is a single group, of which each device has a share;
+            otherwise each group lies on one device.
     """
 
     cotangent: Cotangent
@@ -62,7 +62,15 @@ class SquaredNorm(NamedTuple):
     groups_here: int
     chunk_size: int | None
     axis_name: axes.AxisName
-    axis_name_of_groups: axes.AxisName
+    is_one_group: bool
+
+    def total_of_group(self, own: PyTree) -> PyTree:
+        """The sum over the devices that share a group."""
+        return axes.total(own, self.axis_name) if self.is_one_group else own
+
+    def total_of_groups(self, own: Float[Array, ""]) -> Float[Array, ""]:
+        """The sum over the devices' groups."""
+        return own if self.is_one_group else axes.total(own, self.axis_name)
 
     def calls_with(self, inputs: PyTree) -> int:
         """With how many examples at a time the network is called, at most."""
@@ -74,7 +82,7 @@ class SquaredNorm(NamedTuple):
         return Rule(
             functools.partial(_value, self),
             functools.partial(_value_and_gradient, self),
-            self.axis_name or self.axis_name_of_groups,
+            self.axis_name,
         )
 
 
@@ -83,10 +91,10 @@ def _value(
 ) -> Float[Array, ""]:
     def one_group(group: PyTree) -> Float[Array, ""]:
         own = _mean_gradient(terms, network, params, group)
-        return trees.squared_norm(axes.total(own, terms.axis_name))
+        return trees.squared_norm(terms.total_of_group(own))
 
     own = loops.sum_slices(one_group, _groups(terms, examples))
-    return axes.total(own, terms.axis_name_of_groups)
+    return terms.total_of_groups(own)
 
 
 def _value_and_gradient(
@@ -96,17 +104,17 @@ def _value_and_gradient(
 
     def one_group(group: PyTree) -> tuple[Float[Array, ""], PyTree]:
         own = _mean_gradient(terms, network, params, group)
-        g = axes.total(own, terms.axis_name)
+        g = terms.total_of_group(own)
 
         def one_chunk(chunk: PyTree, weights: Array | None) -> PyTree:
-            part = own if weights is None else None
-            return change(terms, network, params, chunk, weights, g, part)
+            g_of_chunk = own if weights is None else None
+            return change(terms, network, params, chunk, weights, g, g_of_chunk)
 
         slope = sum_chunks(one_chunk, group, terms.chunk_size)
         return trees.squared_norm(g), jax.tree.map(lambda s: 2 * s, slope)
 
     own, slope = loops.sum_slices(one_group, _groups(terms, examples))
-    return axes.total(own, terms.axis_name_of_groups), slope
+    return terms.total_of_groups(own), slope
 
 
 def _groups(terms: SquaredNorm, examples: PyTree) -> PyTree:
@@ -119,7 +127,7 @@ def _groups(terms: SquaredNorm, examples: PyTree) -> PyTree:
 def _mean_gradient(
     terms: SquaredNorm, network: OutputsFn, params: PyTree, examples: PyTree
 ) -> PyTree:
-    """This device's part of (1/B) Jᵀ v over a group."""
+    """This device's share of (1/B) Jᵀ v over a group."""
 
     def one_chunk(chunk: PyTree, weights: Array | None) -> PyTree:
         inputs, constants = chunk
@@ -134,7 +142,7 @@ def _pullback(
 ) -> PyTree:
     """(1/B) Jᵀ v of some examples."""
     # The sum over devices is ours to take, see axes.vary.
-    params = axes.vary(params, axes.names(terms.axis_name or terms.axis_name_of_groups))
+    params = axes.vary(params, axes.names(terms.axis_name))
     outputs, transpose = jax.vjp(lambda p: network(p, inputs), params)
     return transpose((v / terms.batch).astype(outputs.dtype))[0]
 
@@ -169,12 +177,12 @@ def _exact_change(
     chunk: PyTree,
     weights: Array | None,
     g: PyTree,
-    own: PyTree | None,
+    g_of_chunk: PyTree | None,
 ) -> PyTree:
     """(∂g/∂θ)ᵀ g: the change of the pullback along g and the transposed tangent.
 
-    ``g`` is that of the whole group, ``own`` these examples' part of it, if it is
-    known; the pullback and with it the result are their part.
+    ``g`` is that of the whole group, ``g_of_chunk`` these examples' share of it, if it
+    is known; the pullback and with it the result are their share.
     """
     inputs, constants = chunk
     # A group that lies on one device has a gradient of that device's own.
@@ -196,7 +204,7 @@ def _difference(
     chunk: PyTree,
     weights: Array | None,
     g: PyTree,
-    own: PyTree | None,
+    g_of_chunk: PyTree | None,
 ) -> PyTree:
     """``_exact_change`` by a forward difference along g."""
     inputs, constants = chunk
@@ -211,7 +219,9 @@ def _difference(
     v, transpose = jax.vjp(_cotangent(terms, constants, weights), outputs)
     (v_change,) = transpose(change)
     ahead = _pullback(terms, network, inputs, moved, v + v_change)
-    here = _pullback(terms, network, inputs, params, v) if own is None else own
+    here = g_of_chunk
+    if here is None:
+        here = _pullback(terms, network, inputs, params, v)
     return jax.tree.map(
         lambda a, b: ((a.astype(dtype) - b.astype(dtype)) / scale).astype(b.dtype),
         ahead,
@@ -228,7 +238,7 @@ def check_method(
         ValueError: naming the methods, or that params or network are below float32,
             where the step is no longer than its rounding.
     """
-    trees.check_choice("method", method, METHODS)
+    trees.check_choice("method", method, get_args(Method))
     if method == "exact":
         return
     program = jax.make_jaxpr(outputs_fn)(params, inputs)
@@ -296,7 +306,7 @@ def _scalar_jvp(
             _bound(rule, network, captured), params, examples
         )
     change = jax.tree.map(_instantiate, change, params)
-    # Params that are each device's own have a gradient that is too: its part of the
+    # Params that are each device's own have a gradient that is too: its share of the
     # sum. Of replicated ones the gradient is the sum.
     if set(axes.names(rule.axis_name)) <= axes.varying(params):
         total = axes.total(trees.inner(slope, change), rule.axis_name)

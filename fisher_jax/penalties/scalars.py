@@ -26,7 +26,7 @@ On a device mesh every penalty means the global batch. Under ``jit`` with sharde
 that is so by itself, on Auto and on Explicit axes; inside ``jax.shard_map`` pass
 ``axis_name``, the mesh axes along which the batch is split, and the same key on every
 device. The gradient in replicated params is that of the whole batch; in params that
-each device holds as its own (``jax.lax.pcast``), it is this device's part of the sum,
+each device holds as its own (``jax.lax.pcast``), it is this device's share of the sum,
 for the caller to add up.
 """
 
@@ -517,15 +517,14 @@ def _squared_norm(
             shape = (examples_here, *outputs.shape[1:])
             own = jax.ShapeDtypeStruct(shape, outputs.dtype)
             constants = draw_constants(key, own, axis_name)
-        in_groups = num_groups > 1
         terms = derivative.SquaredNorm(
             cotangent=functools.partial(_masked_cotangent, cotangent),
             method=method,
             batch=examples_here * devices,
             groups_here=_groups_of_a_device(num_groups, examples_here, devices),
             chunk_size=chunk_size,
-            axis_name=None if in_groups else axis_name,
-            axis_name_of_groups=axis_name if in_groups else None,
+            axis_name=axis_name,
+            is_one_group=num_groups == 1,
         )
         examples = (inputs, (constants, mask))
         return derivative.with_gradient(

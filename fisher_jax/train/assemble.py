@@ -17,7 +17,7 @@ from fisher_jax.data.image_set import resample
 from fisher_jax.data.random_bits import random_bits
 from fisher_jax.data.selection import Selection, select_examples
 from fisher_jax.data.sources import find_stream, load_source
-from fisher_jax.data.stream import ImageSize, Reading, Stream
+from fisher_jax.data.stream import ImageSize, Reading
 from fisher_jax.errors import UserError
 from fisher_jax.models import MODELS
 from fisher_jax.train import loop, restoring
@@ -29,12 +29,11 @@ from fisher_jax.train.schedule import Schedule
 from fisher_jax.train.step import (
     StepMetrics,
     TrainState,
-    compile_train_step,
-    compile_train_steps,
+    compile_step,
     create_state,
+    injected_penalty,
     make_eval_apply,
     sgd,
-    stale_penalty,
     step_decay,
 )
 from fisher_jax.train.surroundings import check_data, check_network
@@ -78,7 +77,7 @@ def build(config: Config, data: Selection, mesh: Mesh) -> tuple[loop.Plan, Snaps
     """
     per_epoch = steps_per_epoch(len(data.labels), config.train.batch_size)
     model = make_model(config, data.source.num_classes)
-    in_a_call = steps_per_call(config, mesh, isinstance(data.source, Stream))
+    in_a_call = steps_per_call(config, mesh, data.is_streamed)
     schedule = make_schedule(config, per_epoch, in_a_call)
     optimizer = make_optimizer(config, schedule)
     try:
@@ -109,24 +108,24 @@ def make_model(config: Config, num_classes: int) -> nn.Module:
 
 def make_optimizer(config: Config, schedule: Schedule) -> optax.GradientTransformation:
     """Returns SGD with the step decay of ``config.optimizer``, and the penalty."""
-    sgd_keys, penalty = config.optimizer, None
+    optimizer, penalty = config.optimizer, None
     learning_rate = step_decay(
-        sgd_keys.learning_rate,
-        sgd_keys.decay_factor,
-        sgd_keys.decay_epochs,
+        optimizer.learning_rate,
+        optimizer.decay_factor,
+        optimizer.decay_epochs,
         schedule.steps_per_epoch,
     )
-    if schedule.first_step is not None:
-        penalty = stale_penalty(
+    if schedule.adds_penalty:
+        penalty = injected_penalty(
             config.penalty.coefficient, schedule.update_every, schedule.first_step
         )
-    return sgd(learning_rate, sgd_keys.momentum, sgd_keys.weight_decay, penalty)
+    return sgd(learning_rate, optimizer.momentum, optimizer.weight_decay, penalty)
 
 
 def _plan(
     config: Config, data: Selection, mesh: Mesh, schedule: Schedule, eval_apply: Any
 ) -> loop.Plan:
-    keys = parallel.place(
+    augment_key, measure_key = parallel.place(
         jax.random.split(jax.random.fold_in(jax.random.key(config.seed), 1)),
         parallel.replicated(mesh),
     )
@@ -138,14 +137,13 @@ def _plan(
         penalised_examples=config.penalised_examples if is_estimate else None,
         mesh=mesh,
         batch_shape=(config.train.batch_size, *data.image_shape),
-        train_step=compile_train_step(settings, mesh),
-        train_steps=compile_train_steps(settings, config.dataset.augment, mesh),
-        step_for_flops=compile_train_step(settings),
+        step=compile_step(settings, mesh, config.dataset.augment),
+        step_on_one_device=compile_step(settings),
         eval_apply=eval_apply,
         reestimation_batches=config.eval.reestimate_batch_norm,
-        feed=make_feed(data, mesh, _feed_settings(config, data, keys[0])),
+        feed=make_feed(data, mesh, _feed_settings(config, data, augment_key)),
         measure_settings=measure_settings(config, mesh),
-        measure_key=keys[1],
+        measure_key=measure_key,
     )
 
 
@@ -159,12 +157,12 @@ def make_schedule(
     config: Config, steps_per_epoch: int, steps_per_call: int = 1
 ) -> Schedule:
     """Returns when penalty updates, records and checkpoints are due."""
-    first_step = config.penalty.start_epoch * steps_per_epoch
     return Schedule(
         num_epochs=config.train.num_epochs,
         steps_per_epoch=steps_per_epoch,
+        adds_penalty=config.adds_penalty,
         update_every=config.penalty.update_every,
-        first_step=first_step if config.adds_penalty else None,
+        first_step=config.penalty.start_epoch * steps_per_epoch,
         measure_every_epochs=config.measure.every_epochs,
         measure_every_steps=config.measure.every_steps,
         checkpoint_every_epochs=config.checkpoint.every_epochs,

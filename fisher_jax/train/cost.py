@@ -29,8 +29,7 @@ from fisher_jax.train.assemble import (
 from fisher_jax.train.feed import gather_program
 from fisher_jax.train.keys import Config
 from fisher_jax.train.step import (
-    compile_train_step,
-    compile_train_steps,
+    compile_step,
     count_parameters,
     create_state,
     make_eval_apply,
@@ -45,6 +44,7 @@ class DataSize(NamedTuple):
     num_classes: int
     num_train: int
     num_test: int
+    is_streamed: bool = False
 
 
 class Program(NamedTuple):
@@ -83,7 +83,7 @@ KNOWN_SETS = {
     "cifar10": DataSize((32, 32, 3), 10, 50_000, 10_000),
     "cifar100": DataSize((32, 32, 3), 100, 50_000, 10_000),
     "tiny_imagenet": DataSize((32, 32, 3), 200, 100_000, 10_000),
-    "imagenet2012": DataSize((224, 224, 3), 1000, 1_281_167, 50_000),
+    "imagenet2012": DataSize((224, 224, 3), 1000, 1_281_167, 50_000, is_streamed=True),
 }
 
 
@@ -96,8 +96,13 @@ def data_size(config: Config) -> DataSize:
     known = KNOWN_SETS.get(config.dataset.name)
     if known is None:
         data = load_data(config)
-        total = len(data.train_ids) + len(data.validation_ids)
-        return DataSize(data.image_shape, data.source.num_classes, total, data.num_test)
+        return DataSize(
+            image_shape=data.image_shape,
+            num_classes=data.source.num_classes,
+            num_train=len(data.train_ids) + len(data.validation_ids),
+            num_test=data.num_test,
+            is_streamed=data.is_streamed,
+        )
     side = config.dataset.crop_size or config.dataset.image_size
     if side is None:
         return known
@@ -158,8 +163,8 @@ def lower_step(
     if mesh is not None:
         state = _on(parallel.replicated(mesh), state)
         inputs, labels = _on(parallel.split_over_devices(mesh), (inputs, labels))
-    step: Any = compile_train_step(step_settings(config), mesh)
-    return step.lower(state, inputs, labels, renew=renew)
+    step: Any = compile_step(step_settings(config), mesh)
+    return step.lower(state, (inputs, labels), renew=renew)
 
 
 def lower_programs(
@@ -197,14 +202,13 @@ def lower_programs(
 
     measured, settings = config.measure, measure_settings(config, mesh)
     num_train = min(config.dataset.num_train or data.num_train, data.num_train)
-    is_streamed = config.dataset.name == "imagenet2012"
-    if is_streamed:  # only probes are held
+    if data.is_streamed:  # only probes are held
         num_train = max(measured.fisher_examples, measured.hessian_examples)
     train_split = split(same, num_train, math.prod(data.image_shape))
     programs: dict[str, Callable[[], jax.stages.Lowered]] = {
         "plain step": partial(lower_step, config, renew=False, mesh=mesh)
     }
-    if not is_streamed:
+    if not data.is_streamed:
         gather = gather_program(config.dataset.augment, mesh)
         programs["batch"] = lambda: gather.lower(
             train_split, rows(config.train.batch_size), key, integer
@@ -213,13 +217,11 @@ def lower_programs(
         programs["step with an update"] = partial(
             lower_step, config, renew=True, mesh=mesh
         )
-    if (steps := steps_per_call(config, mesh, is_streamed)) > 1:
+    if (steps := steps_per_call(config, mesh, data.is_streamed)) > 1:
         table = jax.ShapeDtypeStruct((steps, config.train.batch_size), jnp.int32)
         table = _on(parallel.split_over_devices(mesh, 1), table)
         batches = UngatheredBatches(train_split, table, key)
-        call: Any = compile_train_steps(
-            step_settings(config), config.dataset.augment, mesh
-        )
+        call: Any = compile_step(step_settings(config), mesh, config.dataset.augment)
         programs[f"{steps} steps in a call"] = lambda: call.lower(
             state, batches, renew=config.adds_penalty
         )

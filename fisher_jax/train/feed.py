@@ -5,15 +5,15 @@ process decodes, crops and augments its share of each batch, and what is left to
 devices is normalising. Either way a batch is a function of (seed, step).
 """
 
-from collections.abc import Callable, Generator
-from contextlib import closing
+from collections.abc import Callable, Generator, Iterator
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from functools import partial
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import jax
 import numpy as np
 from jax.sharding import Mesh
-from jaxtyping import Array, Float, Int, Key
+from jaxtyping import Array, Int, Key
 
 from fisher_jax import parallel
 from fisher_jax.data.batches import batch_indices, fresh_indices
@@ -21,6 +21,7 @@ from fisher_jax.data.device import (
     DeviceSplit,
     ScoredBatch,
     ScoredBatches,
+    TrainingBatch,
     UngatheredBatches,
     as_rows,
     channel_statistics,
@@ -43,20 +44,9 @@ from fisher_jax.data.stream import (
 )
 from fisher_jax.measure import Probe, Splits
 
-TrainingBatch = tuple[Float[Array, "B H W channels"], Int[Array, " B"]]
-
-
-class TrainingBatches(Protocol):
-    """The batches from one step to before another; closing it ends what reads ahead.
-
-    ``call`` maps a step to the steps that the call beginning with it takes. Where they
-    are several their batches are left ungathered, which a set on disk has not.
-    """
-
-    def __call__(
-        self, start: int, stop: int, call: Callable[[int], range] = ...
-    ) -> Generator[TrainingBatch | UngatheredBatches, None, None]:
-        """Yields what each call takes."""
+# From the steps of a call of the compiled step to what it takes. Several steps, which a
+# set on disk has not, take ungathered batches.
+BatchOf = Callable[[range], TrainingBatch | UngatheredBatches]
 
 
 class FeedSettings(NamedTuple):
@@ -86,7 +76,8 @@ class Feed(NamedTuple):
     """All that a run reads.
 
     Attributes:
-        training_batches: inputs and labels of a range of steps, augmented.
+        open_batches: from the first step and the one behind the last to their batches,
+            which are asked for in order; closing it ends what reads ahead.
         splits: what is scored.
         probe_examples: the training examples, or those that the probe needs.
         probe: rows of ``probe_examples``.
@@ -94,16 +85,11 @@ class Feed(NamedTuple):
             the probe has for Tr(F), and their rows in what is returned.
     """
 
-    training_batches: TrainingBatches
+    open_batches: Callable[[int, int], AbstractContextManager[BatchOf]]
     splits: Splits
     probe_examples: DeviceSplit
     probe: Probe
     fresh_examples: Callable[[int], tuple[DeviceSplit, Int[np.ndarray, " F"]]]
-
-
-def one_step(step: int) -> range:
-    """The steps of a call that takes one."""
-    return range(step, step + 1)
 
 
 def gather_program(augment: str, mesh: Mesh) -> jax.stages.Wrapped:
@@ -123,13 +109,15 @@ def make_feed(data: Selection, mesh: Mesh, settings: FeedSettings) -> Feed:
         DataError: a set on disk is damaged; the iterators raise it too.
         UserError: it is on disk, and the devices do not divide ``scored_batch_size``.
     """
-    is_streamed = isinstance(data.source, Stream)
-    return (_from_stream if is_streamed else _from_memory)(data, mesh, settings)
+    if isinstance(data.source, Stream):
+        return _from_stream(data.source, data, mesh, settings)
+    return _from_memory(data.source, data, mesh, settings)
 
 
-def _from_memory(data: Selection, mesh: Mesh, settings: FeedSettings) -> Feed:
-    source, seed, probe = data.source, settings.seed, settings.probe
-    assert isinstance(source, Source)
+def _from_memory(
+    source: Source, data: Selection, mesh: Mesh, settings: FeedSettings
+) -> Feed:
+    seed, probe = settings.seed, settings.probe
     train_images = source.train.images[data.train_ids]
     statistics = channel_statistics(train_images)
 
@@ -155,19 +143,13 @@ def _from_memory(data: Selection, mesh: Mesh, settings: FeedSettings) -> Feed:
     def batch_rows(step: int) -> Int[np.ndarray, " B"]:
         return batch_indices(seed, step, len(data.labels), settings.batch_size)
 
-    def training_batches(
-        start: int, stop: int, call: Callable[[int], range] = one_step
-    ) -> Generator[TrainingBatch | UngatheredBatches, None, None]:
-        key = settings.augment_key
-        while start < stop:
-            steps = call(start)
-            if len(steps) > 1:
-                table = np.stack([*map(batch_rows, steps)])
-                rows = parallel.place(table, parallel.split_over_devices(mesh, 1))
-                yield UngatheredBatches(train, rows, key)
-            else:
-                yield gather(train, place_rows(batch_rows(start)), key, np.int32(start))
-            start = steps.stop
+    def batch_of(steps: range) -> TrainingBatch | UngatheredBatches:
+        key, step = settings.augment_key, steps.start
+        if len(steps) == 1:
+            return gather(train, place_rows(batch_rows(step)), key, np.int32(step))
+        table = np.stack([*map(batch_rows, steps)])
+        rows = parallel.place(table, parallel.split_over_devices(mesh, 1))
+        return UngatheredBatches(train, rows, key)
 
     def fresh_examples(step: int) -> tuple[DeviceSplit, Int[np.ndarray, " F"]]:
         count = probe.fisher_ids.size
@@ -179,26 +161,53 @@ def _from_memory(data: Selection, mesh: Mesh, settings: FeedSettings) -> Feed:
         validation=scored_clean(*validating) if data.validation_ids.size else None,
         test=scored_clean(*source.test),
     )
-    return Feed(training_batches, splits, train, probe, fresh_examples)
+    return Feed(
+        lambda start, stop: nullcontext(batch_of), splits, train, probe, fresh_examples
+    )
 
 
-def _from_stream(data: Selection, mesh: Mesh, settings: FeedSettings) -> Feed:
+def _from_stream(
+    stream: Stream, data: Selection, mesh: Mesh, settings: FeedSettings
+) -> Feed:
     """The probe's examples are read at once, all else as it is needed.
 
     Every process reads its share of the batches, and all of the probe.
     """
-    stream = data.source
-    assert isinstance(stream, Stream)
     parallel.check_divides("measure.batch_size", settings.scored_batch_size, mesh)
     statistics = stream_statistics(
         stream.train, data.train_ids, size=data.size, reading=data.reading
     )
     statistics = parallel.place(statistics, parallel.replicated(mesh))
     put = partial(_put_batch, mesh=mesh, statistics=statistics)
+    normalise = jax.jit(normalised, out_shardings=parallel.split_over_devices(mesh))
     scored = partial(_scored, data, put, settings.scored_batch_size, mesh.size)
     shown = settings.scored_rows
     rows, probe = _gathered(settings.probe)
-    read = partial(_read_training_examples, data, mesh, statistics)
+    read = partial(_read_training_examples, stream, data, mesh, statistics)
+
+    @contextmanager
+    def open_batches(start: int, stop: int) -> Iterator[BatchOf]:
+        batches = stream_batches(
+            stream.train,
+            data.train_ids,
+            seed=settings.seed,
+            batch_size=settings.batch_size,
+            start_step=start,
+            stop_step=stop,
+            augment=settings.augment,
+            drawn_labels=data.labels,
+            size=data.size,
+            share=_share(),
+            reading=data.reading,
+        )
+
+        def batch_of(steps: range) -> TrainingBatch:
+            assert len(steps) == 1
+            examples = put(next(batches))
+            return normalise(examples), examples.labels
+
+        with closing(batches):
+            yield batch_of
 
     def fresh_examples(step: int) -> tuple[DeviceSplit, Int[np.ndarray, " F"]]:
         count = probe.fisher_ids.size
@@ -206,13 +215,7 @@ def _from_stream(data: Selection, mesh: Mesh, settings: FeedSettings) -> Feed:
         return read(drawn), np.arange(count, dtype=np.int32)
 
     return Feed(
-        training_batches=partial(
-            _training_batches,
-            data,
-            put,
-            jax.jit(normalised, out_shardings=parallel.split_over_devices(mesh)),
-            settings,
-        ),
+        open_batches=open_batches,
         splits=Splits(
             train=partial(
                 scored, stream.train, data.train_ids[shown], data.labels[shown]
@@ -228,37 +231,6 @@ def _from_stream(data: Selection, mesh: Mesh, settings: FeedSettings) -> Feed:
         probe=probe,
         fresh_examples=fresh_examples,
     )
-
-
-def _training_batches(
-    data: Selection,
-    put: Callable[[Batch], DeviceSplit],
-    normalise: Callable[[DeviceSplit], Array],
-    settings: FeedSettings,
-    start: int,
-    stop: int,
-    call: Callable[[int], range] = one_step,
-) -> Generator[TrainingBatch | UngatheredBatches, None, None]:
-    """Yields a stream's batches; this process decodes its share of them."""
-    assert isinstance(data.source, Stream)
-    assert len(call(start)) == 1
-    batches = stream_batches(
-        data.source.train,
-        data.train_ids,
-        seed=settings.seed,
-        batch_size=settings.batch_size,
-        start_step=start,
-        stop_step=stop,
-        augment=settings.augment,
-        drawn_labels=data.labels,
-        size=data.size,
-        share=_share(),
-        reading=data.reading,
-    )
-    with closing(batches):
-        for batch in batches:
-            examples = put(batch)
-            yield normalise(examples), examples.labels
 
 
 def _scored(
@@ -288,15 +260,15 @@ def _scored(
 
 
 def _read_training_examples(
+    stream: Stream,
     data: Selection,
     mesh: Mesh,
     statistics: tuple[Array, Array],
     rows: Int[np.ndarray, " R"],
 ) -> DeviceSplit:
     """Reads some of the training examples onto every device."""
-    assert isinstance(data.source, Stream)
     images = read_images(
-        data.source.train,
+        stream.train,
         data.train_ids[rows],
         drawn_labels=data.labels[rows],
         size=data.size,

@@ -30,7 +30,7 @@ PENALTIES: Mapping[str, Callable[..., Float[Array, ""]] | None] = {
 
 
 class PenaltySettings(NamedTuple):
-    """Which penalty, how it is computed, and of which part of the batch."""
+    """Which penalty, how it is computed, and of which examples."""
 
     name: str
     draw: penalties.Draw = "labels"
@@ -48,7 +48,7 @@ class StepSettings(NamedTuple):
     sam_radius: float = 0.0
     gradient_norm_radius: float = 0.0  # r of Zhao et al. 2022
     gradient_norm_coefficient: float = 0.0  # its λ
-    microbatches: int = 1  # parts of each device's batch that are computed in turn
+    microbatches: int = 1  # of each device's share of the batch, computed in turn
 
 
 class Examples(NamedTuple):
@@ -135,14 +135,14 @@ def loss_gradient(
     """
     batch = examples.labels.shape[0] * axes.size(axis_name)
 
-    def summed_loss(params: PyTree, part: Examples) -> tuple[Array, tuple[Array, Any]]:
+    def summed_loss(params: PyTree, some: Examples) -> tuple[Array, tuple[Array, Any]]:
         params = axes.vary(params, axes.names(axis_name))
-        logits, batch_stats = network.train_mode(params, part.inputs)
-        losses = part.weights * Categorical().loss(logits, part.labels)
+        logits, batch_stats = network.train_mode(params, some.inputs)
+        losses = some.weights * Categorical().loss(logits, some.labels)
         if settings.mixup_beta:
-            others = Categorical().loss(logits, part.partner_labels)
-            losses = losses + (1 - part.weights) * others
-        correct = jnp.sum(jnp.argmax(logits, axis=-1) == part.labels)
+            others = Categorical().loss(logits, some.partner_labels)
+            losses = losses + (1 - some.weights) * others
+        correct = jnp.sum(jnp.argmax(logits, axis=-1) == some.labels)
         return jnp.sum(losses) / batch, (correct / batch, batch_stats)
 
     def whole_loss(params: PyTree) -> tuple[Float[Array, ""], BatchScores]:
@@ -163,19 +163,23 @@ def loss_gradient(
         )
         return scores, gradient
 
-    def one_part(part: Examples) -> tuple[tuple[Array, tuple[Array, Any]], PyTree]:
-        # This device's share of the gradient: the sum is taken once, of all parts.
+    def one_microbatch(
+        some: Examples,
+    ) -> tuple[tuple[Array, tuple[Array, Any]], PyTree]:
+        # This device's share of the gradient: the sum over devices is taken once.
         own = axes.vary(network.params, axes.names(axis_name))
-        return jax.value_and_grad(summed_loss, has_aux=True)(own, part)
+        return jax.value_and_grad(summed_loss, has_aux=True)(own, some)
 
     if settings.microbatches == 1:
-        (loss, (accuracy, batch_stats)), gradient = one_part(examples)
+        (loss, (accuracy, batch_stats)), gradient = one_microbatch(examples)
     else:
-        parts = jax.tree.map(
+        in_turn = jax.tree.map(
             lambda a: a.reshape(settings.microbatches, -1, *a.shape[1:]), examples
         )
         # Networks with batch norm are refused, so that there are no statistics.
-        (loss, (accuracy, batch_stats)), gradient = loops.sum_slices(one_part, parts)
+        (loss, (accuracy, batch_stats)), gradient = loops.sum_slices(
+            one_microbatch, in_turn
+        )
     loss, accuracy, gradient = axes.total((loss, accuracy, gradient), axis_name)
     return BatchScores(loss, accuracy, batch_stats), gradient
 

@@ -6,7 +6,7 @@ are functions of (configuration, step), so a continued run repeats the same bits
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -17,13 +17,13 @@ from jax.sharding import Mesh, Sharding
 from jaxtyping import Array, Key, PyTree
 
 from fisher_jax import measure, parallel
-from fisher_jax.data.device import UngatheredBatches, examples_at
+from fisher_jax.data.device import TrainingBatch, examples_at
 from fisher_jax.errors import DataError
 from fisher_jax.estimator_errors import estimator_errors
 from fisher_jax.models.batch_norm import reestimate_batch_stats
 from fisher_jax.train import checkpoints
 from fisher_jax.train.checkpoints import Best, PenaltySum, Snapshot
-from fisher_jax.train.feed import Feed, TrainingBatch
+from fisher_jax.train.feed import Feed
 from fisher_jax.train.progress import Display
 from fisher_jax.train.records import Record, append_record, finite_or_none
 from fisher_jax.train.schedule import Schedule
@@ -45,9 +45,8 @@ class Plan(NamedTuple):
     penalised_examples: int | None  # B, if B times the penalty estimates Tr(F)
     mesh: Mesh
     batch_shape: tuple[int, int, int, int]  # of the global batch, [B, H, W, C]
-    train_step: Callable[..., tuple[TrainState, StepMetrics]]
-    train_steps: Callable[..., tuple[TrainState, StepMetrics]]
-    step_for_flops: Callable[..., tuple[TrainState, StepMetrics]]
+    step: Callable[..., tuple[TrainState, StepMetrics]]  # from ``compile_step``
+    step_on_one_device: Callable[..., tuple[TrainState, StepMetrics]]
     eval_apply: Callable[[PyTree, PyTree, Any], Array]
     reestimation_batches: int  # of batch norm's statistics before measuring; 0: none
     feed: Feed
@@ -99,20 +98,17 @@ def train(plan: Plan, snapshot: Snapshot, session: Session) -> Snapshot:
     clock = _Clock(session.records)
     snapshot = _record_if_due(plan, snapshot, start, session, clock)
     saved_at = time.monotonic()
-    total, done = schedule.total_steps, start
-    with closing(
-        plan.feed.training_batches(start, total, schedule.steps_of_call)
-    ) as batches:
-        while done < total:
-            previous, steps = snapshot.metrics, schedule.steps_of_call(done)
-            step, done = steps.start, steps.stop
+    with plan.feed.open_batches(start, schedule.total_steps) as batch_of:
+        for steps in schedule.calls(start):
+            previous, step, done = snapshot.metrics, steps.start, steps.stop
             if session.trace is not None:
                 session.trace.before(steps, snapshot.state)
             with _saving_if_data_is_damaged(session, snapshot, step):
-                batch = next(batches)
-            state, metrics = take_steps(plan, snapshot.state, step, batch)
+                batch = batch_of(steps)
+            renew = schedule.is_penalty_update(step)
+            state, metrics = plan.step(snapshot.state, batch, renew=renew)
             penalties = snapshot.penalties
-            if schedule.is_penalty_update(step):
+            if renew:
                 penalties = _add(penalties, penalty_value(state))
             snapshot = Snapshot(state, metrics, penalties, snapshot.best)
             # This waits for the call before, while the new one is already under way.
@@ -133,38 +129,26 @@ def train(plan: Plan, snapshot: Snapshot, session: Session) -> Snapshot:
     return snapshot
 
 
-def take_steps(
-    plan: Plan, state: TrainState, step: int, batch: TrainingBatch | UngatheredBatches
-) -> tuple[TrainState, StepMetrics]:
-    """Dispatches a step, or those of a call; donates the state."""
-    renew = plan.schedule.is_penalty_update(step)
-    if isinstance(batch, UngatheredBatches):
-        return plan.train_steps(state, batch, renew=renew)
-    return plan.train_step(state, *batch, renew=renew)
-
-
 def work_of_a_step(plan: Plan, state: TrainState) -> StepWork:
     """What a step does on average, once the penalty is switched on; for the log."""
     rows = parallel.split_over_devices(plan.mesh)
     inputs = jax.ShapeDtypeStruct(plan.batch_shape, jnp.float32, sharding=rows)
     labels = jax.ShapeDtypeStruct(plan.batch_shape[:1], jnp.int32, sharding=rows)
-    batch = state, inputs, labels
+    arguments = state, (inputs, labels)
 
     def flops(renew: bool) -> float | None:
         # On CPUs training's own program, which JAX then keeps; else the same step, for
         # the whole batch, as one CPU would compute it.
-        counted = count_flops(plan.train_step, *batch, renew=renew)
+        counted = count_flops(plan.step, *arguments, renew=renew)
         if counted is not None:
             return counted
         try:
-            arguments = on_cpu(batch)
+            return count_flops(plan.step_on_one_device, *on_cpu(arguments), renew=renew)
         except RuntimeError:
             return None
-        step = plan.step_for_flops
-        return count_flops(step, *arguments, renew=renew)
 
     total = flops(False)
-    if total is not None and plan.schedule.first_step is not None:
+    if total is not None and plan.schedule.adds_penalty:
         with_update = flops(True)
         assert with_update is not None
         total += (with_update - total) / plan.schedule.update_every
@@ -305,7 +289,7 @@ def measure_state(plan: Plan, snapshot: Snapshot) -> dict[str, float]:
             probe.noisy_ids,
             settings.mesh,
         )
-    if plan.schedule.first_step is not None and step:
+    if plan.schedule.adds_penalty and step:
         values["penalty/value"] = float(penalty_value(state))
     if plan.penalised_examples is not None:
         total, squares, updates = map(float, penalties)
@@ -320,9 +304,10 @@ def _batch_stats(plan: Plan, state: TrainState, step: int) -> PyTree:
     if not (state.batch_stats and plan.reestimation_batches):
         return state.batch_stats
     # On the batches of the coming steps: random, and the same after a resume.
-    ahead = plan.feed.training_batches(step, step + plan.reestimation_batches)
-    with closing(ahead):
-        inputs = (cast(TrainingBatch, batch)[0] for batch in ahead)
+    ahead = range(step, step + plan.reestimation_batches)
+    with plan.feed.open_batches(ahead.start, ahead.stop) as batch_of:
+        batches = (batch_of(range(one, one + 1)) for one in ahead)
+        inputs = (cast(TrainingBatch, batch)[0] for batch in batches)
         return reestimate_batch_stats(
             state.apply_fn, state.params, state.batch_stats, inputs
         )

@@ -1,5 +1,6 @@
 """When things happen along a run: updates of the penalty, records, checkpoints."""
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 from fisher_jax import parallel
@@ -10,13 +11,15 @@ class Schedule(NamedTuple):
     """When things happen, in steps counted from 0 and epochs counted from 0.
 
     Attributes:
-        update_every, first_step: those of ``add_penalty``; first_step None without one.
+        adds_penalty: whether there is a penalty that is renewed every so many steps.
+        update_every, first_step: those of ``add_penalty``.
     """
 
     num_epochs: int
     steps_per_epoch: int
+    adds_penalty: bool
     update_every: int
-    first_step: int | None
+    first_step: int
     measure_every_epochs: int
     measure_every_steps: int
     checkpoint_every_epochs: int
@@ -31,18 +34,23 @@ class Schedule(NamedTuple):
 
     def is_penalty_update(self, step: int) -> bool:
         """Whether ``step``, counted from 0, renews the penalty's gradient."""
-        first = self.first_step
-        return first is not None and bool(
-            is_penalty_update(step, first, self.update_every)
+        return self.adds_penalty and bool(
+            is_penalty_update(step, self.first_step, self.update_every)
         )
 
-    def steps_of_call(self, step: int) -> range:
-        """The steps of the call that begins with ``step``: ``steps_per_call``, or one.
+    def calls(self, start: int) -> Iterator[range]:
+        """Yields the steps that each call of the compiled step takes, from ``start``.
 
-        Of several the first alone may renew the penalty, and nothing is due before the
-        last is done. A function of the step, so that a continued run makes the same
-        calls.
+        A call takes ``steps_per_call`` steps, or one. Of several the first alone may
+        renew the penalty, and nothing is due before the last is done. The call that
+        begins with a step is a function of it, so that a continued run makes the same.
         """
+        while start < self.total_steps:
+            steps = self._call_from(start)
+            yield steps
+            start = steps.stop
+
+    def _call_from(self, step: int) -> range:
         steps = range(step, step + self.steps_per_call)
         ends_epoch = (
             -(-steps.stop // self.steps_per_epoch) > step // self.steps_per_epoch + 1

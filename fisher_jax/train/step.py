@@ -20,7 +20,7 @@ from jaxtyping import Array, Bool, Float, Int, Key, PyTree
 
 from fisher_jax import parallel
 from fisher_jax.axes import AxisName
-from fisher_jax.data.device import UngatheredBatches, training_batch
+from fisher_jax.data.device import TrainingBatch, UngatheredBatches, training_batch
 from fisher_jax.penalties import add_penalty
 from fisher_jax.train import gradients
 from fisher_jax.train.gradients import BatchScores, Examples, StepSettings
@@ -59,16 +59,16 @@ class StepMetrics(NamedTuple):
     first_bad: Int[Array, ""]
 
 
-class StepKeys(NamedTuple):
-    """The keys of one step; functions of (seed, step) only."""
+class RandomKeys(NamedTuple):
+    """Of one step's draws; functions of (seed, step) only."""
 
     penalty: Key[Array, ""]
     mixup: Key[Array, ""]
 
 
-def step_keys(key: Key[Array, ""], step: Int[Array, ""] | int) -> StepKeys:
+def random_keys(key: Key[Array, ""], step: Int[Array, ""] | int) -> RandomKeys:
     """Folds the global step into the run's key, so that any step can be redone."""
-    return StepKeys(*jax.random.split(jax.random.fold_in(key, step)))
+    return RandomKeys(*jax.random.split(jax.random.fold_in(key, step)))
 
 
 def step_decay(
@@ -88,7 +88,7 @@ def step_decay(
     return lambda step: schedule(jnp.asarray(step, jnp.float32))
 
 
-def stale_penalty(
+def injected_penalty(
     coefficient: float, update_every: int = 10, first_step: int = 0
 ) -> optax.GradientTransformation:
     """``add_penalty`` with its coefficient in the optimizer's state.
@@ -195,12 +195,12 @@ def train_step(
         renew: static; recompute the penalty's gradient at these parameters.
         mesh: static; the devices over which the batch is split, None for one.
     """
-    keys = step_keys(state.key, state.step)
+    keys = random_keys(state.key, state.step)
     examples = gradients.mix(inputs, labels, keys.mixup, settings.mixup_beta)
     # Never mixed ones.
     seen = slice(settings.penalty.num_examples if settings.penalty else None)
     penalised = inputs[seen], labels[seen]
-    step = _on_devices(mesh, settings, renew, len(penalised[1]))
+    step = _over_mesh(mesh, settings, renew, len(penalised[1]))
     new, scores, gradient = step(state, examples, penalised, keys.penalty)
     kept = optax.tree_utils.tree_get(new.opt_state, "penalty_gradient")
     met = (
@@ -213,17 +213,6 @@ def train_step(
     )
     first_bad = _first_bad([_all_finite(quantity) for quantity in met])
     return new, StepMetrics(scores.loss, scores.accuracy, first_bad)
-
-
-def compile_train_step(
-    settings: StepSettings, mesh: Mesh | None = None
-) -> Callable[..., tuple[TrainState, StepMetrics]]:
-    """Returns ``train_step`` for a batch split over the mesh; it donates the state."""
-    return jax.jit(
-        partial(train_step, settings=settings, mesh=mesh),
-        static_argnames=("renew",),
-        donate_argnums=0,
-    )
 
 
 def train_steps(
@@ -272,30 +261,41 @@ def train_steps(
         unroll=parallel.is_on_cpu(mesh),
     )
     of_all = jnp.concatenate((first.first_bad[None], others.first_bad))
-    first_step = jnp.argmax(of_all != 0)
-    steps_since = len(of_all) - 1 - first_step
-    first_bad = of_all[first_step]
+    bad_step = jnp.argmax(of_all != 0)
+    steps_since = len(of_all) - 1 - bad_step
+    first_bad = of_all[bad_step]
     first_bad += jnp.where(first_bad, len(QUANTITIES) * steps_since, 0)
     last = StepMetrics(others.loss[-1], others.accuracy[-1], first_bad)
     return state, last
 
 
-def compile_train_steps(
-    settings: StepSettings, augment: str, mesh: Mesh
+def compile_step(
+    settings: StepSettings, mesh: Mesh | None = None, augment: str = "none"
 ) -> Callable[..., tuple[TrainState, StepMetrics]]:
-    """Returns ``train_steps``, compiled; it donates the state."""
-    return jax.jit(
-        partial(train_steps, settings=settings, augment=augment, mesh=mesh),
-        static_argnames=("renew",),
-        donate_argnums=0,
-    )
+    """Returns (state, batch, *, renew) -> ..., compiled; it donates the state.
+
+    That is ``train_step`` for the inputs and labels of one step, split over the mesh,
+    and ``train_steps`` for the ungathered batches of several.
+    """
+
+    def step(
+        state: TrainState, batch: TrainingBatch | UngatheredBatches, *, renew: bool
+    ) -> tuple[TrainState, StepMetrics]:
+        if not isinstance(batch, UngatheredBatches):
+            return train_step(state, *batch, settings=settings, renew=renew, mesh=mesh)
+        assert mesh is not None
+        return train_steps(
+            state, batch, settings=settings, augment=augment, renew=renew, mesh=mesh
+        )
+
+    return jax.jit(step, static_argnames=("renew",), donate_argnums=0)
 
 
-def _on_devices(
+def _over_mesh(
     mesh: Mesh | None, settings: StepSettings, renew: bool, num_penalised: int
 ) -> Callable[..., tuple[TrainState, BatchScores, PyTree]]:
-    """Returns ``_take_step`` for one device, or under shard_map for all of a mesh."""
-    step = partial(_take_step, settings=settings, renew=renew)
+    """Returns ``_device_step`` for one device, or under shard_map for all of a mesh."""
+    step = partial(_device_step, settings=settings, renew=renew)
     if mesh is None or mesh.size == 1:
         return step
     same, share = PartitionSpec(), PartitionSpec(mesh.axis_names)
@@ -313,7 +313,7 @@ def _on_devices(
     )
 
 
-def _take_step(
+def _device_step(
     state: TrainState,
     examples: Examples,
     penalised: tuple[Float[Array, "n H W channels"], Int[Array, " n"]],

@@ -75,16 +75,16 @@ def check_network(config: Config, state: TrainState) -> None:
     """Refuses what batch norm's statistics would make another quantity.
 
     Raises:
-        UserError: the network has batch norm, and the batch is taken in parts.
+        UserError: the network has batch norm, and sees microbatches or groups.
     """
-    parts, penalty = config.train.microbatches, config.penalty
+    microbatches, penalty = config.train.microbatches, config.penalty
     if not state.batch_stats:
         return
-    if parts > 1:
+    if microbatches > 1:
         raise UserError(
-            f"train.microbatches={parts} does not work with the batch norm of model "
-            f"{config.model.name}: its statistics would be those of a part of the "
-            "batch"
+            f"train.microbatches={microbatches} does not work with the batch norm of "
+            f"model {config.model.name}: its statistics would be those of a part of "
+            "the batch"
         )
     if penalty.num_groups > 1 and penalty.batch_norm == "train":
         raise UserError(

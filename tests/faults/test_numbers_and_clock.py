@@ -3,6 +3,7 @@
 import itertools
 import math
 import time
+from contextlib import contextmanager
 
 import jax
 import jax.numpy as jnp
@@ -30,20 +31,26 @@ def poison_first(tree, value):
 
 
 def with_bad_data(run, value):
-    def training_batches(*steps):
-        batches = run.feed.training_batches(*steps)
-        for step, (inputs, labels) in zip(itertools.count(steps[0]), batches):
-            yield (poison_first(inputs, value) if step == STEP else inputs), labels
+    @contextmanager
+    def open_batches(start, stop):
+        with run.feed.open_batches(start, stop) as batch_of:
 
-    return run._replace(feed=run.feed._replace(training_batches=training_batches))
+            def bad_batch_of(steps):
+                inputs, labels = batch_of(steps)
+                is_bad = steps.start == STEP
+                return (poison_first(inputs, value) if is_bad else inputs), labels
+
+            yield bad_batch_of
+
+    return run._replace(feed=run.feed._replace(open_batches=open_batches))
 
 
 def with_bad_state(run, poison):
-    def train_step(state, *arguments, **options):
+    def step(state, *arguments, **options):
         state = poison(state) if int(state.step) == STEP else state
-        return run.train_step(state, *arguments, **options)
+        return run.step(state, *arguments, **options)
 
-    return run._replace(train_step=train_step)
+    return run._replace(step=step)
 
 
 def with_bad_parameters(run, value):

@@ -13,10 +13,10 @@ from fisher_jax.penalties import add_penalty, fisher_penalty
 from fisher_jax.train.gradients import PenaltySettings, StepSettings
 from fisher_jax.train.step import (
     create_state,
+    injected_penalty,
     penalty_value,
+    random_keys,
     sgd,
-    stale_penalty,
-    step_keys,
     train_step,
 )
 from tests.curvature import networks
@@ -203,7 +203,7 @@ def test_any_optax_loop_takes_the_steps_of_main(draw):
     labels = jnp.asarray(random.integers(0, 3, (12, 8)), jnp.int32)
     schedule = optax.constant_schedule(0.1)
     theirs = create_state(
-        Network(), sgd(schedule, 0.9, 1e-3, stale_penalty(0.5)), (4, 4, 1), 0
+        Network(), sgd(schedule, 0.9, 1e-3, injected_penalty(0.5)), (4, 4, 1), 0
     )
     settings = StepSettings(PenaltySettings("fisher", draw=draw))
     main_step = jax.jit(train_step, static_argnames=("settings", "renew"))
@@ -233,7 +233,7 @@ def test_any_optax_loop_takes_the_steps_of_main(draw):
         return optax.apply_updates(params, updates), state
 
     for i in range(12):
-        key = step_keys(theirs.key, i).penalty
+        key = random_keys(theirs.key, i).penalty
         params, state = step(params, state, inputs[i], labels[i], key)
         update = penalties.is_penalty_update(i, 0, 5)
         theirs, _ = main_step(

@@ -32,13 +32,12 @@ from fisher_jax.models.batch_norm import batch_norm
 from fisher_jax.penalties import is_penalty_update
 from fisher_jax.train.gradients import PenaltySettings, StepSettings
 from fisher_jax.train.step import (
-    compile_train_step,
-    compile_train_steps,
+    compile_step,
     create_state,
+    injected_penalty,
     make_eval_apply,
     penalty_value,
     sgd,
-    stale_penalty,
 )
 
 EXAMPLES, BATCH, CLASSES = 96, 16, 5
@@ -118,7 +117,9 @@ def in_float64(tree):
 
 def make_state(model, settings):
     """Parameters and optimizer, in float32."""
-    penalty = None if settings.penalty is None else stale_penalty(0.3, update_every=3)
+    penalty = (
+        None if settings.penalty is None else injected_penalty(0.3, update_every=3)
+    )
     return create_state(model, sgd(lambda _: 0.05, 0.9, 1e-4, penalty), (8, 8, 3), 0)
 
 
@@ -133,7 +134,7 @@ def train(name, steps, mesh, split):
         batch_stats=in_float64(state.batch_stats),
     )
     state = parallel.place(state, parallel.replicated(mesh))
-    step_fn = compile_train_step(settings, mesh)
+    step_fn = compile_step(settings, mesh)
     rows = parallel.split_over_devices(mesh)
     batch_fn = jax.jit(
         lambda split, ids, step: training_batch(
@@ -148,7 +149,7 @@ def train(name, steps, mesh, split):
         if step == 1:
             digests = draws(state, inputs, labels)
         update = settings.penalty is not None and is_penalty_update(step, 0, 3)
-        state, metrics = step_fn(state, inputs, labels, renew=update)
+        state, metrics = step_fn(state, (inputs, labels), renew=update)
         values[f"loss{step}"] = float(metrics.loss)
         values[f"penalty{step}"] = float(penalty_value(state))
     if name == "rademacher":  # three more, in one call
@@ -165,7 +166,7 @@ def train(name, steps, mesh, split):
 
 def call(state, settings, mesh, split, steps):
     """Takes the steps in one call, the penalty renewed at the first."""
-    program = compile_train_steps(settings, "standard", mesh)
+    program = compile_step(settings, mesh, "standard")
     return program(state, ungathered(mesh, split, steps), renew=True)
 
 
@@ -262,14 +263,14 @@ def what_is_sent(mesh, split):
         labels = jax.device_put(np.zeros(BATCH, np.int32), rows)
         for update in {False, settings.penalty is not None}:
             compiled = (
-                compile_train_step(settings, mesh)
-                .lower(state, inputs, labels, renew=update)
+                compile_step(settings, mesh)
+                .lower(state, (inputs, labels), renew=update)
                 .compile()
             )
             sent = {k: v / size for k, v in collectives(compiled).items()}
             found[f"{name}, update" if update else name] = sent
         if name == "rademacher":
-            steps = compile_train_steps(settings, "standard", mesh)
+            steps = compile_step(settings, mesh, "standard")
             batches = ungathered(mesh, split, range(3))
             compiled = steps.lower(state, batches, renew=True).compile()
             sent = {k: v / size for k, v in collectives(compiled).items()}

@@ -24,9 +24,9 @@ from fisher_jax import parallel
 from fisher_jax.errors import UserError
 from fisher_jax.models import MODELS
 from fisher_jax.models.batch_norm import batch_norm
-from fisher_jax.train import assemble, loop
+from fisher_jax.train import assemble
 from fisher_jax.train.config import load_config
-from fisher_jax.train.step import step_keys
+from fisher_jax.train.step import random_keys
 from fisher_jax.train.surroundings import check_mesh
 
 BATCH, CLASSES, SHAPE = 16, 10, (4, 4, 1)
@@ -156,7 +156,7 @@ def drawn_in_blocks(key, law):
 
 def plain_step(config, state, inputs, labels):
     """The parameters after a step, as papers write it; only the keys are ours."""
-    keys = step_keys(state.key, state.step)
+    keys = random_keys(state.key, state.step)
     one_hot = jax.nn.one_hot(labels, CLASSES)
     mixed, targets = inputs, one_hot
     if config.mixup.beta:
@@ -257,7 +257,8 @@ def parameters_after(options, data, num_devices):
     alone = jax.device_put(jax.tree.map(jnp.copy, snapshot.state), jax.devices()[0])
     expected = plain_step(config, alone, images, labels)
     rows = (parallel.place_rows(array, mesh) for array in (images, labels))
-    new, _ = loop.take_steps(run, snapshot.state, 0, tuple(rows))
+    renew = run.schedule.is_penalty_update(0)
+    new, _ = run.step(snapshot.state, tuple(rows), renew=renew)
     return alone.params, new.params, expected
 
 

@@ -11,7 +11,7 @@ from flax import linen as nn
 from fisher_jax.errors import UserError
 from fisher_jax.train import checkpoints, restoring
 from fisher_jax.train.checkpoints import Best, PenaltySum, Snapshot
-from fisher_jax.train.step import StepMetrics, create_state, sgd, stale_penalty
+from fisher_jax.train.step import StepMetrics, create_state, injected_penalty, sgd
 
 
 class Linear(nn.Module):
@@ -23,7 +23,7 @@ class Linear(nn.Module):
 
 
 def make_snapshot(step: int) -> Snapshot:
-    optimizer = sgd(optax.constant_schedule(0.1), 0.9, 0.0, stale_penalty(0.1))
+    optimizer = sgd(optax.constant_schedule(0.1), 0.9, 0.0, injected_penalty(0.1))
     state = create_state(Linear(), optimizer, (2, 2, 1), seed=step)
     state = state.replace(step=jnp.int32(step))
     penalties = PenaltySum(jnp.float32(step / 3), jnp.float32(step), jnp.int32(step))

@@ -127,7 +127,8 @@ def test_best_parameters_are_those_of_the_best_validation(plan, undisturbed):
 
 def test_schedule_of_records():
     schedule = Schedule(
-        num_epochs=5, steps_per_epoch=4, update_every=1, first_step=None,
+        num_epochs=5, steps_per_epoch=4,
+        adds_penalty=False, update_every=1, first_step=0,
         measure_every_epochs=2, measure_every_steps=0, checkpoint_every_epochs=1,
         checkpoint_min_seconds=0.0,
     )  # fmt: skip
@@ -154,8 +155,10 @@ def test_counting_a_steps_work_does_not_trace_it_twice(monkeypatch):
     state = fresh().state
     work = loop.work_of_a_step(run, state)
     assert work.flops > 0
-    for number, batch in enumerate(run.feed.training_batches(0, 2)):
-        state, _ = loop.take_steps(run, state, number, batch)
+    with run.feed.open_batches(0, 2) as batch_of:
+        for steps in (range(1), range(1, 2)):
+            renew = run.schedule.is_penalty_update(steps.start)
+            state, _ = run.step(state, batch_of(steps), renew=renew)
     assert sorted(traced) == [False, True]
 
 
@@ -166,5 +169,5 @@ def test_a_device_that_does_not_count_has_the_cpus_count():
     # As the programs of GPUs and TPUs are.
     lowered = SimpleNamespace(cost_analysis=lambda: None)
     uncounted = SimpleNamespace(lower=lambda *_, **__: lowered)
-    work = loop.work_of_a_step(run._replace(train_step=uncounted), state)
+    work = loop.work_of_a_step(run._replace(step=uncounted), state)
     assert work == counted

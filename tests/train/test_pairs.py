@@ -9,7 +9,7 @@ import pytest
 
 from fisher_jax.errors import UserError
 from fisher_jax.train import assemble
-from fisher_jax.train.step import compile_train_step, create_state
+from fisher_jax.train.step import compile_step, create_state
 from tests.command import ROOT
 from tests.compilation import quickly
 from tests.tiers import some
@@ -112,7 +112,7 @@ def test_two_options_in_bfloat16(first, second, data):
         return  # refused in float32, too
     images, labels = pairs.batch()
     expected = pairs.plain_step(config, state, images, labels)
-    step = compile_train_step(assemble.step_settings(config))
+    step = compile_step(assemble.step_settings(config))
     update = config.penalty.name != "none" and not config.penalty.start_epoch
-    new, _ = step(jax.tree.map(jnp.copy, state), images, labels, renew=update)
+    new, _ = step(jax.tree.map(jnp.copy, state), (images, labels), renew=update)
     assert pairs.error_of_way(state.params, new.params, expected) < 0.02

@@ -16,10 +16,10 @@ from fisher_jax.train.gradients import (
 )
 from fisher_jax.train.step import (
     create_state,
+    injected_penalty,
     penalty_value,
+    random_keys,
     sgd,
-    stale_penalty,
-    step_keys,
 )
 from fisher_jax.train.step import train_step as eager_train_step
 from tests.tiers import some
@@ -53,7 +53,7 @@ def batch():
 
 def make_state(batch_norm=False, alpha=None):
     """``alpha`` None: without a penalty."""
-    penalty = None if alpha is None else stale_penalty(alpha)
+    penalty = None if alpha is None else injected_penalty(alpha)
     optimizer = sgd(optax.constant_schedule(0.1), 0.9, 0.0, penalty)
     return create_state(SmallNet(batch_norm), optimizer, SHAPE, 0)
 
@@ -90,7 +90,7 @@ def test_a_step_adds_alpha_times_the_penaltys_gradient(name, batch):
     inputs, labels = batch
     state = make_state(alpha=0.7)
     logits_fn = logits_of(state)
-    key = step_keys(state.key, state.step).penalty
+    key = random_keys(state.key, state.step).penalty
     penalty = jax.grad(
         lambda p: naive_penalty(name, logits_fn, p, inputs, labels, key)
     )(state.params)
@@ -138,7 +138,7 @@ def test_the_latest_gradient_is_reused_between_updates(batch):
         update = is_penalty_update(step, first_step=3, update_every=4)
         updates += [step] if update else []
         if update:
-            key = step_keys(state.key, jnp.int32(step)).penalty
+            key = random_keys(state.key, jnp.int32(step)).penalty
             penalty_fn = named_penalty(settings.penalty, logits_fn, inputs, labels, key)
             stale = jax.grad(penalty_fn)(params)
         plain = jax.grad(
@@ -175,7 +175,7 @@ def test_a_penalty_in_groups_is_the_sum_of_its_groups(batch):
     inputs, labels = batch
     state = make_state(alpha=1.0)
     logits_fn = logits_of(state)
-    key = step_keys(state.key, state.step).penalty
+    key = random_keys(state.key, state.step).penalty
     drawn = sample_labels(key, logits_fn(state.params, inputs))
 
     def penalty(params):
@@ -222,7 +222,7 @@ def test_mixup_trains_on_the_mixed_loss(batch):
     state = make_state()
     settings = StepSettings(mixup_beta=0.8)
     _, metrics = train_step(state, inputs, labels, settings=settings, renew=False)
-    mixed = mixup(step_keys(state.key, state.step).mixup, inputs, labels, 0.8)
+    mixed = mixup(random_keys(state.key, state.step).mixup, inputs, labels, 0.8)
     logits = logits_of(state)(state.params, mixed.inputs)
     expected = mixed.weight * Categorical().loss(logits, labels) + (
         1 - mixed.weight
@@ -295,7 +295,7 @@ def test_mixup_under_a_perturbed_gradient_is_the_mixed_loss(kind, batch):
     radius, coefficient = 0.1, 0.03
     state = make_state()
     logits_fn = logits_of(state)
-    mixed = mixup(step_keys(state.key, state.step).mixup, inputs, labels, 0.8)
+    mixed = mixup(random_keys(state.key, state.step).mixup, inputs, labels, 0.8)
     one_hot = mixed.weight * jax.nn.one_hot(labels, CLASSES) + (
         1 - mixed.weight
     ) * jax.nn.one_hot(mixed.partner_labels, CLASSES)
@@ -347,7 +347,7 @@ def test_what_is_not_finite_is_reported(where, batch):
 
 def test_keys_depend_on_seed_and_step_alone():
     def bits(seed, step):
-        keys = step_keys(jax.random.key(seed), jnp.int32(step))
+        keys = random_keys(jax.random.key(seed), jnp.int32(step))
         return [tuple(jax.random.key_data(key).tolist()) for key in keys]
 
     assert bits(0, 5) == bits(0, 5)
@@ -368,7 +368,7 @@ def test_eval_mode_makes_the_penalty_use_running_statistics(batch):
         variables = {"params": params, "batch_stats": state.batch_stats}
         return state.apply_fn(variables, x, train=False)
 
-    key = step_keys(state.key, state.step).penalty
+    key = random_keys(state.key, state.step).penalty
     expected = naive_penalty("fisher", logits_fn, state.params, inputs, labels, key)
     values = {}
     for mode in ("train", "eval"):

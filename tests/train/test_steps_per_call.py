@@ -28,14 +28,14 @@ METHODS = {
 def test_calls(size, every, first_step):
     """They are all steps in order, and nothing is due within one."""
     schedule = Schedule(
-        num_epochs=3, steps_per_epoch=8, update_every=4, first_step=first_step,
+        num_epochs=3, steps_per_epoch=8, adds_penalty=first_step is not None,
+        update_every=4, first_step=first_step or 0,
         measure_every_epochs=1, measure_every_steps=every, checkpoint_every_epochs=1,
         checkpoint_min_seconds=0.0, steps_per_call=size,
     )  # fmt: skip
-    calls, done = [], 0
-    while done < schedule.total_steps:
-        calls.append(schedule.steps_of_call(done))
-        done = calls[-1].stop
+    calls = list(schedule.calls(0))
+    for call in calls:  # a continued run makes the same
+        assert next(schedule.calls(call.start)) == call
     assert [step for call in calls for step in call] == list(range(24))
     for call in calls:
         assert len(call) in (1, size)
@@ -76,7 +76,7 @@ def plan():
 def test_a_signal_within_a_call_ends_the_run_after_it(plan, tmp_path):
     """And it goes on to the same bits as undisturbed."""
     undisturbed = sessions.go_on(plan, tmp_path / "whole"), tmp_path / "whole"
-    calls = [plan[0].schedule.steps_of_call(step) for step in (0, 4)]
+    calls = [next(plan[0].schedule.calls(step)) for step in (0, 4)]
     assert calls == [range(3), range(4, 5)]
     with pytest.raises(loop.Stopped) as stopped:
         sessions.go_on(plan, tmp_path / "stopped", stop_after=3)
