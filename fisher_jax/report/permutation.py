@@ -5,6 +5,7 @@ from collections.abc import Hashable, Sequence
 
 import numpy as np
 from jaxtyping import Float, Int
+from scipy import stats
 
 from fisher_jax.report.decide import (
     FAILS,
@@ -14,7 +15,6 @@ from fisher_jax.report.decide import (
     Decision,
     undecided,
 )
-from fisher_jax.report.statistics import ranks_of
 
 MIN_CORRELATED, MIN_VALUES = 6, 3  # runs, and values among them
 NUM_DEALS = 999  # random permutations; the smallest p is one in a thousand
@@ -150,6 +150,6 @@ def _ranks(
     values: Float[np.ndarray, " N"], blocks: Int[np.ndarray, " N"]
 ) -> Float[np.ndarray, " N"]:
     """Ranks over all runs, each less the mean of its block."""
-    ranks = ranks_of(values)
+    ranks = stats.rankdata(values)
     sums, counts = np.bincount(blocks, ranks), np.bincount(blocks)
     return ranks - sums[blocks] / counts[blocks]

@@ -6,9 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float
-
-# Not scipy.stats, whose import takes half a second.
-from scipy import special
+from scipy import stats
 
 
 class Summary(NamedTuple):
@@ -40,8 +38,7 @@ def half_width(summary: Summary) -> float:
     """Returns half the 95% Student-t interval of the mean; nan for one value."""
     if summary.n < 2:
         return math.nan
-    quantile = float(special.stdtrit(summary.n - 1, 0.975))
-    return quantile * summary.std / math.sqrt(summary.n)
+    return float(stats.t.ppf(0.975, summary.n - 1)) * summary.std / math.sqrt(summary.n)
 
 
 def correlate(
@@ -53,21 +50,10 @@ def correlate(
     if x.size < 3 or np.ptp(x) == 0 or np.ptp(y) == 0:
         return None
     return Correlation(
-        pearson=float(np.corrcoef(x, y)[0, 1]),
-        spearman=spearman(x, y),
+        pearson=float(stats.pearsonr(x, y).statistic),
+        spearman=float(stats.spearmanr(x, y).statistic),
         n=int(x.size),
     )
-
-
-def spearman(x: Float[np.ndarray, " N"], y: Float[np.ndarray, " N"]) -> float:
-    """Returns Spearman's ρ, the correlation of ranks; neither may be constant."""
-    return float(np.corrcoef(ranks_of(x), ranks_of(y))[0, 1])
-
-
-def ranks_of(values: Float[np.ndarray, " N"]) -> Float[np.ndarray, " N"]:
-    """Returns ranks from 1; equal values share the mean of theirs."""
-    _, places, counts = np.unique(values, return_inverse=True, return_counts=True)
-    return (np.cumsum(counts) - (counts - 1) / 2)[places]
 
 
 def smooth(

@@ -4,10 +4,10 @@ from collections.abc import Callable, Hashable
 
 import numpy as np
 import pandas as pd
+from scipy import stats
 
 from fisher_jax.report.choose import Setting, final_stage
 from fisher_jax.report.collect import Runs
-from fisher_jax.report.statistics import spearman
 
 LETTERS = {"learning_rate": "η", "batch_size": "S"}
 
@@ -84,7 +84,7 @@ def rank_correlation(metrics: pd.DataFrame, x: str, y: str) -> float:
     both = metrics[[x, y]].dropna()
     if len(both) < 3 or both[x].nunique() < 2 or both[y].nunique() < 2:
         return np.nan
-    return spearman(both[x].to_numpy(), both[y].to_numpy())
+    return float(stats.spearmanr(both[x], both[y]).statistic)
 
 
 def still_rises(rows: pd.DataFrame, runs: Runs, name: str) -> bool:

@@ -5,7 +5,6 @@ import pytest
 
 from fisher_jax.report.statistics import (
     correlate,
-    ranks_of,
     smooth,
     summarise,
 )
@@ -42,10 +41,6 @@ def test_correlations_by_hand():
     assert found.pearson == pytest.approx(11.5 / math.sqrt(5 * 38.75))
     assert found.spearman == pytest.approx(0.8)
     assert found.n == 4
-
-
-def test_equal_values_share_the_mean_of_their_ranks():
-    np.testing.assert_array_equal(ranks_of(np.array([3.0, 1, 3, 2])), [3.5, 1, 3.5, 2])
 
 
 @pytest.mark.parametrize(

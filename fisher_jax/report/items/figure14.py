@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 from matplotlib.figure import Figure
+from scipy import stats
 
 from fisher_jax.report import canvas
 from fisher_jax.report.canvas import Drawing
@@ -15,7 +16,7 @@ from fisher_jax.report.collect import Runs
 from fisher_jax.report.decide import Decision, above, larger
 from fisher_jax.report.item import FigurePart, Item
 from fisher_jax.report.rules import unconverged, withheld
-from fisher_jax.report.statistics import ranks_of, summarise
+from fisher_jax.report.statistics import summarise
 from fisher_jax.report.values import LETTERS, by_seed, lowest_of
 
 FIRST_EPOCH = 10  # "after the first 10 epochs"
@@ -127,7 +128,7 @@ def rank_agreement(table: Float[np.ndarray, "values epochs"]) -> float:
     """
     if min(table.shape) < 2:
         return np.nan
-    ranks = np.apply_along_axis(ranks_of, 0, table)
+    ranks = stats.rankdata(table, axis=0)
     ranks -= ranks.mean(axis=0)
     norms = np.sqrt((ranks**2).sum(axis=0))
     ranks = ranks[:, norms > 0] / norms[norms > 0]
