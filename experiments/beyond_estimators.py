@@ -22,16 +22,9 @@ Expected time: --estimate tells (not these repeats); small: 2 runs of 5 to 10 mi
 two CPU cores, nearly all of it in the repeats.
 """
 
+from experiments import sweeps
 from experiments.settings import DIGITS, SIMPLE_CNN, VGG11, WRESNET
-from experiments.sweeps import (
-    SweepRun,
-    Winners,
-    changed,
-    check_arg,
-    entry_points,
-    over_seeds,
-    taken,
-)
+from experiments.sweeps import SweepRun, Winners
 
 MEASURED = {
     "measure.fisher_examples": 128,
@@ -42,17 +35,17 @@ MEASURED = {
 
 def get_runs(arg: str = "", winners: Winners | None = None) -> list[SweepRun]:
     """Returns two learning rates of each network, with table 1's eta* where given."""
-    check_arg("beyond_estimators.py", arg, ("small",))
+    sweeps.check_arg("beyond_estimators.py", arg, ("small",))
     is_small = arg == "small"
     runs = []
     for setting in (DIGITS,) if is_small else (SIMPLE_CNN, VGG11, WRESNET):
-        eta_star = taken(winners, setting.eta_search, setting.eta_star)
+        eta_star = sweeps.taken(winners, setting.eta_search, setting.eta_star)
         rates = {"eta_star": eta_star, "baseline": eta_star / setting.slower}
         for method, rate in rates.items():
             run = setting.run(method, rate)
-            run = run._replace(config=changed(run.config, MEASURED))
-            runs += over_seeds(run, seeds=(1,) if is_small else (1, 2, 3))
+            run = run._replace(config=sweeps.changed(run.config, MEASURED))
+            runs += sweeps.over_seeds(run, seeds=(1,) if is_small else (1, 2, 3))
     return runs
 
 
-get_config, get_sweep = entry_points(get_runs)
+get_config, get_sweep = sweeps.entry_points(get_runs)

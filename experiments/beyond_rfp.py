@@ -28,7 +28,7 @@ Expected time: --estimate tells; small: 180 runs of 15 s each on two CPU cores.
 
 from collections.abc import Mapping, Sequence
 
-from experiments import methods
+from experiments import methods, sweeps
 from experiments.settings import (
     CIFAR10_PART,
     DIGITS,
@@ -36,23 +36,11 @@ from experiments.settings import (
     PAPER,
     TrainingSetting,
 )
-from experiments.sweeps import (
-    Changes,
-    Search,
-    SweepRun,
-    Winners,
-    changed,
-    check_arg,
-    entry_points,
-    log_spaced,
-    over_seeds,
-    searched,
-    taken,
-)
+from experiments.sweeps import SweepRun, Winners
 
 NOISE = (0.0, 0.25, 0.5)
 SEEDS = (1, 2, 3, 4, 5)
-CHANGES: Mapping[str, Changes] = {
+CHANGES: Mapping[str, sweeps.Changes] = {
     "fp": methods.PENALTY_CHANGES["fp"],
     "rfp": methods.PENALTY_CHANGES["rfp"],
     "gp_r": methods.PENALTY_CHANGES["gp_r"],
@@ -60,13 +48,13 @@ CHANGES: Mapping[str, Changes] = {
     "gradient_norm": {"penalty.name": "gradient_norm", "penalty.coefficient": 0.01},
     **methods.GROUPED,
 }
-_WIDE = log_spaced(1e-3, 1e1, 9)
+_WIDE = sweeps.log_spaced(1e-3, 1e1, 9)
 GRIDS: Mapping[str, tuple[float, ...]] = {
     "fp": _WIDE,
     "rfp": _WIDE,
     "gp_r": _WIDE,
-    "sam": log_spaced(1e-2, 1e0, 9),
-    "gradient_norm": log_spaced(1e-3, 1e0, 9),
+    "sam": sweeps.log_spaced(1e-2, 1e0, 9),
+    "gradient_norm": sweeps.log_spaced(1e-3, 1e0, 9),
 }
 FEWER: Mapping[str, tuple[float, ...]] = {
     "fp": (0.003, 0.01, 0.03, 0.1, 0.3, 1.0),
@@ -89,7 +77,7 @@ MEDIUM_GRIDS: Mapping[str, tuple[float, ...]] = {
 
 def get_runs(arg: str = "", winners: Winners | None = None) -> list[SweepRun]:
     """Returns the runs that can be defined with these winners."""
-    check_arg("beyond_rfp.py", arg)
+    sweeps.check_arg("beyond_rfp.py", arg)
     if arg == "medium":
         seeds = CIFAR10_PART.seeds
         return _setting_runs(CIFAR10_PART, 0.0, MEDIUM_GRIDS, seeds, winners)
@@ -111,23 +99,23 @@ def _setting_runs(
 ) -> list[SweepRun]:
     """One setting's runs at one noise: the plain ones, then search and final runs."""
     plain = _plain(setting, noise, winners)
-    runs = over_seeds(plain, seeds=seeds)
+    runs = sweeps.over_seeds(plain, seeds=seeds)
     for method, grid in grids.items():
-        config = changed(plain.config, CHANGES[method])
+        config = sweeps.changed(plain.config, CHANGES[method])
         run = plain._replace(method=method, config=config)
         key = "sam.radius" if method == "sam" else "penalty.coefficient"
-        search = Search(f"{setting.name}/noise_{noise:g}/{method}", key)
-        runs += searched(run, search, grid, seeds, winners)
+        search = sweeps.Search(f"{setting.name}/noise_{noise:g}/{method}", key)
+        runs += sweeps.searched(run, search, grid, seeds, winners)
     return runs
 
 
 def _plain(setting: TrainingSetting, noise: float, winners: Winners | None) -> SweepRun:
-    eta_star = taken(winners, setting.eta_search, setting.eta_star)
+    eta_star = sweeps.taken(winners, setting.eta_search, setting.eta_star)
     run = setting.run("baseline", eta_star / setting.slower)
     if noise:
         changes = methods.noisy(eta_star, noise)
-        run = run._replace(config=changed(run.config, changes))
+        run = run._replace(config=sweeps.changed(run.config, changes))
     return run._replace(group={"noise": noise})
 
 
-get_config, get_sweep = entry_points(get_runs)
+get_config, get_sweep = sweeps.entry_points(get_runs)

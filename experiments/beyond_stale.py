@@ -22,36 +22,25 @@ Expected time: --estimate tells; small: 145 runs of 15 s each on two CPU cores.
 
 from collections.abc import Mapping
 
-from experiments import methods
+from experiments import methods, sweeps
 from experiments.settings import NOISY_DIGITS, SIMPLE_CNN, VGG11, WRESNET
-from experiments.sweeps import (
-    Changes,
-    SweepRun,
-    Winners,
-    changed,
-    check_arg,
-    entry_points,
-    log_spaced,
-    over_seeds,
-    taken,
-    varied,
-)
+from experiments.sweeps import SweepRun, Winners
 
 NOISE = 0.5
 SEEDS = (1, 2, 3, 4, 5)
-STRENGTHS = log_spaced(1e-2, 1e0, 5)
+STRENGTHS = sweeps.log_spaced(1e-2, 1e0, 5)
 FEWER_STRENGTHS = (0.03, 0.1, 0.3, 1.0)
-CHANGES: Mapping[str, Changes] = {**methods.DRAWS, **methods.GROUPED}
+CHANGES: Mapping[str, sweeps.Changes] = {**methods.DRAWS, **methods.GROUPED}
 
 
 def get_runs(arg: str = "", winners: Winners | None = None) -> list[SweepRun]:
     """Returns every run, with table 1's eta* where it is given."""
-    check_arg("beyond_stale.py", arg, ("small",))
+    sweeps.check_arg("beyond_stale.py", arg, ("small",))
     strengths = FEWER_STRENGTHS if arg else STRENGTHS
     runs = []
     for setting in (NOISY_DIGITS,) if arg else (SIMPLE_CNN, VGG11, WRESNET):
-        eta_star = taken(winners, setting.eta_search, setting.eta_star)
-        config = changed(setting.get_config(), methods.noisy(eta_star, NOISE))
+        eta_star = sweeps.taken(winners, setting.eta_search, setting.eta_star)
+        config = sweeps.changed(setting.get_config(), methods.noisy(eta_star, NOISE))
         plain = SweepRun(config, setting.name, "baseline", {})
         kinds = [(method, 10) for method in CHANGES] + [("fp", 1)]
         runs.append(plain)
@@ -59,11 +48,11 @@ def get_runs(arg: str = "", winners: Winners | None = None) -> list[SweepRun]:
             changes = {**CHANGES[method], "penalty.update_every": update_every}
             run = plain._replace(
                 method=method,
-                config=changed(plain.config, changes),
+                config=sweeps.changed(plain.config, changes),
                 group={"update_every": update_every},
             )
-            runs += varied(run, "penalty.coefficient", strengths)
-    return over_seeds(*runs, seeds=SEEDS)
+            runs += sweeps.varied(run, "penalty.coefficient", strengths)
+    return sweeps.over_seeds(*runs, seeds=SEEDS)
 
 
-get_config, get_sweep = entry_points(get_runs)
+get_config, get_sweep = sweeps.entry_points(get_runs)

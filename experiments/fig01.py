@@ -17,22 +17,23 @@ Open: how many seeds; the figure has no bands. Here 3 (small: 20). What the figu
 validation accuracy, as this setting has no validation split: the test split's here.
 """
 
+from experiments import sweeps
 from experiments.settings import CIFAR10_PART, DIGITS, MORE_FRESH_SEEDS, TINY_IMAGENET
-from experiments.sweeps import SweepRun, check_arg, entry_points, over_seeds
+from experiments.sweeps import SweepRun
 
 
 def get_runs(arg: str = "") -> list[SweepRun]:
     """Returns the runs of both learning rates."""
-    check_arg("fig01.py", arg)
+    sweeps.check_arg("fig01.py", arg)
     setting = {"small": DIGITS, "medium": CIFAR10_PART}.get(arg, TINY_IMAGENET)
     rates = (0.03, 0.003) if arg else (0.0316, 0.001)
     runs = [
         setting.run(method, rate)._replace(group={"learning_rate": rate})
         for method, rate in zip(("eta_star", "baseline"), rates, strict=True)
     ]
-    return over_seeds(
+    return sweeps.over_seeds(
         *runs, seeds=MORE_FRESH_SEEDS if arg == "small" else setting.seeds
     )
 
 
-get_config, get_sweep = entry_points(get_runs)
+get_config, get_sweep = sweeps.entry_points(get_runs)

@@ -26,14 +26,14 @@ from collections.abc import Iterable
 
 from ml_collections import ConfigDict
 
-from experiments import cifar_resnet26, imagenet_resnet18_fixup
+from experiments import cifar_resnet26, imagenet_resnet18_fixup, sweeps
 from experiments.settings import FRESH_SEEDS, MEDIUM_SEEDS
-from experiments.sweeps import SweepRun, check_arg, entry_points, over_seeds, varied
+from experiments.sweeps import SweepRun
 
 
 def get_runs(arg: str = "") -> list[SweepRun]:
     """Returns every run: settings, learning rates, seeds."""
-    check_arg("fig02.py", arg)
+    sweeps.check_arg("fig02.py", arg)
     if arg == "small":
         small = cifar_resnet26.get_config("small")
         return _runs(small, "digits_resnet8", (0.003, 0.01, 0.03), FRESH_SEEDS)
@@ -53,10 +53,12 @@ def get_runs(arg: str = "") -> list[SweepRun]:
 def _runs(
     config: ConfigDict, setting: str, rates: tuple[float, ...], seeds: Iterable[int]
 ) -> list[SweepRun]:
-    runs = varied(
-        SweepRun(config, setting, "baseline", {}), "optimizer.learning_rate", rates
+    runs = sweeps.varied(
+        SweepRun(config, setting, "baseline", {}),
+        "optimizer.learning_rate",
+        rates,
     )
-    return over_seeds(*runs, seeds=seeds)
+    return sweeps.over_seeds(*runs, seeds=seeds)
 
 
-get_config, get_sweep = entry_points(get_runs)
+get_config, get_sweep = sweeps.entry_points(get_runs)

@@ -17,6 +17,7 @@ Open: eta* and alpha are table 1's (``--winners``; else the settings' readings);
 many seeds, here 3 (small: 10).
 """
 
+from experiments import sweeps
 from experiments.settings import (
     CIFAR10_PART,
     DENSENET,
@@ -27,15 +28,7 @@ from experiments.settings import (
     WRESNET,
     TrainingSetting,
 )
-from experiments.sweeps import (
-    SweepRun,
-    Winners,
-    changed,
-    check_arg,
-    entry_points,
-    over_seeds,
-    taken,
-)
+from experiments.sweeps import SweepRun, Winners
 
 ONSETS = (1, 2, 4, 8, 16, 32, 64, 128)
 SMALL_ONSETS = (1, 4, 16, 64)
@@ -44,7 +37,7 @@ MEDIUM_ONSETS = (1, 4, 12, 32)
 
 def get_runs(arg: str = "", winners: Winners | None = None) -> list[SweepRun]:
     """Returns every run, with table 1's winners where they are given."""
-    check_arg("fig03.py", arg)
+    sweeps.check_arg("fig03.py", arg)
     if arg == "small":
         digits = DIGITS._replace(seeds=FRESH_SEEDS)
         return _setting_runs(digits, SMALL_ONSETS, winners)
@@ -57,21 +50,21 @@ def get_runs(arg: str = "", winners: Winners | None = None) -> list[SweepRun]:
 def _setting_runs(
     setting: TrainingSetting, onsets: tuple[int, ...], winners: Winners | None
 ) -> list[SweepRun]:
-    eta_star = taken(winners, setting.eta_search, setting.eta_star)
+    eta_star = sweeps.taken(winners, setting.eta_search, setting.eta_star)
     slow = eta_star / setting.slower
     fp = setting.run("fp", slow)
-    alpha = taken(
+    alpha = sweeps.taken(
         winners, setting.coefficient_search("fp"), fp.config.penalty.coefficient
     )
-    runs = over_seeds(setting.run("eta_star", eta_star), seeds=setting.seeds)
-    runs += over_seeds(setting.run("baseline", slow), seeds=setting.seeds)
+    runs = sweeps.over_seeds(setting.run("eta_star", eta_star), seeds=setting.seeds)
+    runs += sweeps.over_seeds(setting.run("baseline", slow), seeds=setting.seeds)
     for onset in onsets:
         changes = {"penalty.coefficient": alpha, "penalty.start_epoch": onset}
         run = fp._replace(
-            config=changed(fp.config, changes), group={"start_epoch": onset}
+            config=sweeps.changed(fp.config, changes), group={"start_epoch": onset}
         )
-        runs += over_seeds(run, seeds=setting.seeds)
+        runs += sweeps.over_seeds(run, seeds=setting.seeds)
     return runs
 
 
-get_config, get_sweep = entry_points(get_runs)
+get_config, get_sweep = sweeps.entry_points(get_runs)

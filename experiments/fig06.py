@@ -32,16 +32,9 @@ from typing import NamedTuple
 
 from ml_collections import ConfigDict
 
-from experiments import cifar_resnet26
+from experiments import cifar_resnet26, sweeps
 from experiments.settings import MEDIUM_SEEDS, SMALL_SEEDS
-from experiments.sweeps import (
-    Changes,
-    SweepRun,
-    changed,
-    check_arg,
-    entry_points,
-    over_seeds,
-)
+from experiments.sweeps import SweepRun
 
 
 class Pair(NamedTuple):
@@ -58,9 +51,9 @@ class Pair(NamedTuple):
 
     setting: str
     variant: str
-    changes: Changes
-    high: Changes
-    low: Changes
+    changes: sweeps.Changes
+    high: sweeps.Changes
+    low: sweeps.Changes
     seeds: Mapping[int, Sequence[int]]
     early_epochs: int = 20
 
@@ -105,38 +98,38 @@ MEDIUM = Pair(
 
 def get_runs(arg: str = "") -> list[SweepRun]:
     """Returns the early runs and their continuations."""
-    check_arg("fig06.py", arg)
+    sweeps.check_arg("fig06.py", arg)
     pairs = {"small": (SMALL,), "medium": (MEDIUM,)}.get(arg, (CIFAR100, CIFAR10))
     return [run for pair in pairs for run in _pair_runs(pair)]
 
 
 def _pair_runs(pair: Pair) -> list[SweepRun]:
-    config = changed(
+    config = sweeps.changed(
         cifar_resnet26.get_config(pair.variant),
         {"measure.hessian_probes": 30, **pair.changes},
     )
     runs = []
     for name, early in (("high", pair.high), ("low", pair.low)):
         first = SweepRun(
-            changed(config, {**early, "train.num_epochs": pair.early_epochs}),
+            sweeps.changed(config, {**early, "train.num_epochs": pair.early_epochs}),
             pair.setting,
             "baseline",
             {"phase": "early", "early": name},
         )
         for seed, continued in pair.seeds.items():
-            (own,) = over_seeds(first, seeds=(seed,))
+            (own,) = sweeps.over_seeds(first, seeds=(seed,))
             later = first._replace(
                 config=_continuation(config, pair, own.name),
                 group={"phase": "continued", "early": name},
             )
-            runs += [own, *over_seeds(later, seeds=continued)]
+            runs += [own, *sweeps.over_seeds(later, seeds=continued)]
     return runs
 
 
 def _continuation(config: ConfigDict, pair: Pair, first: str) -> ConfigDict:
     """The rest of the schedule under LOW, from the parameters of ``first``."""
     decays = [epoch - pair.early_epochs for epoch in config.optimizer.decay_epochs]
-    return changed(
+    return sweeps.changed(
         config,
         {
             **pair.low,
@@ -147,4 +140,4 @@ def _continuation(config: ConfigDict, pair: Pair, first: str) -> ConfigDict:
     )
 
 
-get_config, get_sweep = entry_points(get_runs)
+get_config, get_sweep = sweeps.entry_points(get_runs)

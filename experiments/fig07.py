@@ -20,21 +20,14 @@ Open: as in experiments/cifar_resnet26.py.
 
 from collections.abc import Iterable
 
-from experiments import cifar_resnet26
+from experiments import cifar_resnet26, sweeps
 from experiments.settings import FRESH_SEEDS, MEDIUM_SEEDS
-from experiments.sweeps import (
-    SweepRun,
-    changed,
-    check_arg,
-    entry_points,
-    over_seeds,
-    varied,
-)
+from experiments.sweeps import SweepRun
 
 
 def get_runs(arg: str = "") -> list[SweepRun]:
     """Returns every run: data sets, batch sizes, seeds."""
-    check_arg("fig07.py", arg)
+    sweeps.check_arg("fig07.py", arg)
     if arg == "small":
         return _runs("small", "digits_resnet8", (25, 80, 250), FRESH_SEEDS)
     if arg == "medium":
@@ -53,9 +46,11 @@ def _runs(
     learning_rate: float = 0.02,
 ) -> list[SweepRun]:
     config = cifar_resnet26.get_config(variant)
-    config = changed(config, {"optimizer.learning_rate": learning_rate})
-    runs = varied(SweepRun(config, setting, "baseline", {}), "train.batch_size", sizes)
-    return over_seeds(*runs, seeds=seeds)
+    config = sweeps.changed(config, {"optimizer.learning_rate": learning_rate})
+    runs = sweeps.varied(
+        SweepRun(config, setting, "baseline", {}), "train.batch_size", sizes
+    )
+    return sweeps.over_seeds(*runs, seeds=seeds)
 
 
-get_config, get_sweep = entry_points(get_runs)
+get_config, get_sweep = sweeps.entry_points(get_runs)

@@ -23,17 +23,9 @@ Expected time: 384 runs, 82 device-hours on A100s, 36 on H100s, 122 on TPU v5es
 Open: on how many examples Tr(H) is taken, 1000 here.
 """
 
-from experiments import cifar_resnet26
+from experiments import cifar_resnet26, sweeps
 from experiments.settings import FRESH_SEEDS
-from experiments.sweeps import (
-    Changes,
-    SweepRun,
-    changed,
-    check_arg,
-    entry_points,
-    over_seeds,
-    varied,
-)
+from experiments.sweeps import SweepRun
 
 BATCH_SIZES = (480, 500, 520, 80, 100, 120)
 LEARNING_RATES = (0.0008, 0.001, 0.0012, 0.008, 0.01, 0.012)
@@ -45,32 +37,32 @@ SMALL = {"measure.every_epochs": 5}
 
 def get_runs(arg: str = "") -> list[SweepRun]:
     """Returns every run: data sets, the changed value, seeds."""
-    check_arg("fig14.py", arg)
+    sweeps.check_arg("fig14.py", arg)
     if arg == "small":
         run = _run("small", "digits_resnet8", SMALL)
-        runs = varied(run, "optimizer.learning_rate", SMALL_LEARNING_RATES)
-        return over_seeds(*runs, seeds=FRESH_SEEDS)
+        runs = sweeps.varied(run, "optimizer.learning_rate", SMALL_LEARNING_RATES)
+        return sweeps.over_seeds(*runs, seeds=FRESH_SEEDS)
     if arg == "medium":
         run = _run("medium", "cifar10_resnet8", {"measure.hessian_examples": 1000})
-        runs = varied(run, "optimizer.learning_rate", MEDIUM_LEARNING_RATES)
-        return over_seeds(*runs, seeds=range(3))
+        runs = sweeps.varied(run, "optimizer.learning_rate", MEDIUM_LEARNING_RATES)
+        return sweeps.over_seeds(*runs, seeds=range(3))
     cifar10 = _run(
         "cifar10", "cifar10_resnet26", {**PAPER, "optimizer.learning_rate": 0.02}
     )
     cifar100 = _run("cifar100", "cifar100_resnet26", {**PAPER, "train.batch_size": 100})
-    return over_seeds(
-        *varied(cifar10, "train.batch_size", BATCH_SIZES),
-        *varied(cifar100, "optimizer.learning_rate", LEARNING_RATES),
+    return sweeps.over_seeds(
+        *sweeps.varied(cifar10, "train.batch_size", BATCH_SIZES),
+        *sweeps.varied(cifar100, "optimizer.learning_rate", LEARNING_RATES),
         seeds=range(32),
     )
 
 
-def _run(variant: str, setting: str, changes: Changes) -> SweepRun:
-    config = changed(
+def _run(variant: str, setting: str, changes: sweeps.Changes) -> SweepRun:
+    config = sweeps.changed(
         cifar_resnet26.get_config(variant),
         {"measure.hessian_probes": 30, "measure.hessian_every_epochs": 10, **changes},
     )
     return SweepRun(config, setting, "baseline", {})
 
 
-get_config, get_sweep = entry_points(get_runs)
+get_config, get_sweep = sweeps.entry_points(get_runs)

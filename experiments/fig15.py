@@ -19,29 +19,23 @@ Open: the rates' spacing, logarithmic here as everywhere in the paper; how many 
 network on digits diverges.
 """
 
+from experiments import sweeps
 from experiments.settings import simple_cnn
-from experiments.sweeps import (
-    SweepRun,
-    check_arg,
-    entry_points,
-    log_spaced,
-    over_seeds,
-    varied,
-)
+from experiments.sweeps import SweepRun
 
-LEARNING_RATES = log_spaced(1e-3, 1e-1, 5)
-FEWER_LEARNING_RATES = log_spaced(1e-3, 3e-2, 5)
+LEARNING_RATES = sweeps.log_spaced(1e-3, 1e-1, 5)
+FEWER_LEARNING_RATES = sweeps.log_spaced(1e-3, 3e-2, 5)
 
 
 def get_runs(arg: str = "") -> list[SweepRun]:
     """Returns the runs of each learning rate."""
-    check_arg("fig15.py", arg)
+    sweeps.check_arg("fig15.py", arg)
     setting = simple_cnn(arg)
     rates = FEWER_LEARNING_RATES if arg else LEARNING_RATES
     run = setting.run("baseline", rates[0])
-    return over_seeds(
-        *varied(run, "optimizer.learning_rate", rates), seeds=setting.seeds
+    return sweeps.over_seeds(
+        *sweeps.varied(run, "optimizer.learning_rate", rates), seeds=setting.seeds
     )
 
 
-get_config, get_sweep = entry_points(get_runs)
+get_config, get_sweep = sweeps.entry_points(get_runs)

@@ -17,37 +17,29 @@ Open: the learning rate, taken as table 1's baseline (eta*/10); how many seeds, 
 (small: 20).
 """
 
+from experiments import sweeps
 from experiments.settings import MORE_FRESH_SEEDS, simple_cnn
-from experiments.sweeps import (
-    SweepRun,
-    Winners,
-    check_arg,
-    entry_points,
-    log_spaced,
-    over_seeds,
-    taken,
-    varied,
-)
+from experiments.sweeps import SweepRun, Winners
 
-COEFFICIENTS = log_spaced(1e-2, 1e0, 10)
+COEFFICIENTS = sweeps.log_spaced(1e-2, 1e0, 10)
 FEW_COEFFICIENTS = (0.01, 0.03, 0.1, 0.3)
 
 
 def get_runs(arg: str = "", winners: Winners | None = None) -> list[SweepRun]:
     """Returns the runs of each f and alpha, with table 1's eta* where it is given."""
-    check_arg("fig16.py", arg)
+    sweeps.check_arg("fig16.py", arg)
     setting = simple_cnn(arg)
     coefficients = FEW_COEFFICIENTS if arg else COEFFICIENTS
-    eta_star = taken(winners, setting.eta_search, setting.eta_star)
+    eta_star = sweeps.taken(winners, setting.eta_search, setting.eta_star)
     run = setting.run("fp", eta_star / setting.slower)
     runs = [
         one
-        for every in varied(run, "penalty.update_every", (10, 1))
-        for one in varied(every, "penalty.coefficient", coefficients)
+        for every in sweeps.varied(run, "penalty.update_every", (10, 1))
+        for one in sweeps.varied(every, "penalty.coefficient", coefficients)
     ]
-    return over_seeds(
+    return sweeps.over_seeds(
         *runs, seeds=MORE_FRESH_SEEDS if arg == "small" else setting.seeds
     )
 
 
-get_config, get_sweep = entry_points(get_runs)
+get_config, get_sweep = sweeps.entry_points(get_runs)

@@ -17,36 +17,27 @@ Open: the learning rate, taken as table 1's baseline (eta*/10); how many seeds, 
 (small: 20).
 """
 
+from experiments import sweeps
 from experiments.settings import MORE_FRESH_SEEDS, simple_cnn
-from experiments.sweeps import (
-    SweepRun,
-    Winners,
-    changed,
-    check_arg,
-    entry_points,
-    log_spaced,
-    over_seeds,
-    taken,
-    varied,
-)
+from experiments.sweeps import SweepRun, Winners
 
-COEFFICIENTS = log_spaced(1e-4, 1e-2, 10)
+COEFFICIENTS = sweeps.log_spaced(1e-4, 1e-2, 10)
 FEW_COEFFICIENTS = (0.0003, 0.001, 0.003, 0.01)
 
 
 def get_runs(arg: str = "", winners: Winners | None = None) -> list[SweepRun]:
     """Returns the runs of each alpha, with table 1's eta* where it is given."""
-    check_arg("fig17.py", arg)
+    sweeps.check_arg("fig17.py", arg)
     setting = simple_cnn(arg)
-    eta_star = taken(winners, setting.eta_search, setting.eta_star)
+    eta_star = sweeps.taken(winners, setting.eta_search, setting.eta_star)
     run = setting.run("fp_single", eta_star / setting.slower)
     fixed = {"penalty.name": "fisher_single", "penalty.update_every": 1}
-    run = run._replace(config=changed(run.config, fixed))
+    run = run._replace(config=sweeps.changed(run.config, fixed))
     coefficients = FEW_COEFFICIENTS if arg else COEFFICIENTS
-    runs = varied(run, "penalty.coefficient", coefficients)
-    return over_seeds(
+    runs = sweeps.varied(run, "penalty.coefficient", coefficients)
+    return sweeps.over_seeds(
         *runs, seeds=MORE_FRESH_SEEDS if arg == "small" else setting.seeds
     )
 
 
-get_config, get_sweep = entry_points(get_runs)
+get_config, get_sweep = sweeps.entry_points(get_runs)

@@ -17,16 +17,9 @@ Open: which rates, here table 1's eta* and baseline; how long, here 50 epochs (s
 (small: 5).
 """
 
+from experiments import sweeps
 from experiments.settings import DIGITS, SIMPLE_CNN, SMALL_SEEDS
-from experiments.sweeps import (
-    SweepRun,
-    Winners,
-    changed,
-    check_arg,
-    entry_points,
-    over_seeds,
-    taken,
-)
+from experiments.sweeps import SweepRun, Winners
 
 EVERY_STEP = {"measure.every_steps": 1, "measure.fisher_examples": 128}
 PAPER = {**EVERY_STEP, "train.num_epochs": 50}
@@ -35,19 +28,19 @@ SMALL = {**EVERY_STEP, "train.num_epochs": 60, "optimizer.decay_epochs": ()}
 
 def get_runs(arg: str = "", winners: Winners | None = None) -> list[SweepRun]:
     """Returns the runs of each rate, table 1's eta* where it is given."""
-    check_arg("fig18.py", arg, ("small",))
+    sweeps.check_arg("fig18.py", arg, ("small",))
     is_small = arg == "small"
     setting = DIGITS if is_small else SIMPLE_CNN
-    eta_star = taken(winners, setting.eta_search, setting.eta_star)
+    eta_star = sweeps.taken(winners, setting.eta_search, setting.eta_star)
     rates = {"eta_star": eta_star, "baseline": eta_star / setting.slower}
     runs = [
         run._replace(
-            config=changed(run.config, SMALL if is_small else PAPER),
+            config=sweeps.changed(run.config, SMALL if is_small else PAPER),
             group={"learning_rate": run.method},
         )
         for run in (setting.run(method, rate) for method, rate in rates.items())
     ]
-    return over_seeds(*runs, seeds=SMALL_SEEDS if is_small else setting.seeds)
+    return sweeps.over_seeds(*runs, seeds=SMALL_SEEDS if is_small else setting.seeds)
 
 
-get_config, get_sweep = entry_points(get_runs)
+get_config, get_sweep = sweeps.entry_points(get_runs)

@@ -16,18 +16,9 @@ Open: which batch sizes, here 32, 128 and 512, and which rate, here eta*; how lo
 of the small eta*, at which batches of 20 train as well as larger ones.
 """
 
-from experiments import fig18
+from experiments import fig18, sweeps
 from experiments.settings import DIGITS, SIMPLE_CNN, SMALL_SEEDS
-from experiments.sweeps import (
-    SweepRun,
-    Winners,
-    changed,
-    check_arg,
-    entry_points,
-    over_seeds,
-    taken,
-    varied,
-)
+from experiments.sweeps import SweepRun, Winners
 
 BATCH_SIZES = (32, 128, 512)
 SMALL_BATCH_SIZES = (20, 60, 200)
@@ -36,17 +27,17 @@ SMALL = {**fig18.SMALL, "train.num_epochs": 120}
 
 def get_runs(arg: str = "", winners: Winners | None = None) -> list[SweepRun]:
     """Returns the runs of each batch size, at table 1's eta* where it is given."""
-    check_arg("fig19.py", arg, ("small",))
+    sweeps.check_arg("fig19.py", arg, ("small",))
     if arg == "small":
         run = DIGITS.run("eta_star", 0.01)
-        run = run._replace(config=changed(run.config, SMALL))
-        runs = varied(run, "train.batch_size", SMALL_BATCH_SIZES)
-        return over_seeds(*runs, seeds=SMALL_SEEDS)
-    eta_star = taken(winners, SIMPLE_CNN.eta_search, SIMPLE_CNN.eta_star)
+        run = run._replace(config=sweeps.changed(run.config, SMALL))
+        runs = sweeps.varied(run, "train.batch_size", SMALL_BATCH_SIZES)
+        return sweeps.over_seeds(*runs, seeds=SMALL_SEEDS)
+    eta_star = sweeps.taken(winners, SIMPLE_CNN.eta_search, SIMPLE_CNN.eta_star)
     run = SIMPLE_CNN.run("eta_star", eta_star)
-    run = run._replace(config=changed(run.config, fig18.PAPER))
-    runs = varied(run, "train.batch_size", BATCH_SIZES)
-    return over_seeds(*runs, seeds=SIMPLE_CNN.seeds)
+    run = run._replace(config=sweeps.changed(run.config, fig18.PAPER))
+    runs = sweeps.varied(run, "train.batch_size", BATCH_SIZES)
+    return sweeps.over_seeds(*runs, seeds=SIMPLE_CNN.seeds)
 
 
-get_config, get_sweep = entry_points(get_runs)
+get_config, get_sweep = sweeps.entry_points(get_runs)

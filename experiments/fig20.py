@@ -20,30 +20,20 @@ many as the batch holds, as appendix I.2 has it for section 4; how many seeds, h
 for alpha's winner by validation accuracy and for the runs without FP (small: 5).
 """
 
+from experiments import sweeps
 from experiments.settings import SMALL_SEEDS, simple_cnn
-from experiments.sweeps import (
-    Changes,
-    Search,
-    SweepRun,
-    Winners,
-    changed,
-    check_arg,
-    entry_points,
-    over_seeds,
-    searched,
-    taken,
-)
+from experiments.sweeps import SweepRun, Winners
 
 SMALL_COEFFICIENTS = (0.003, 0.01, 0.03, 0.1)
 
 
 def get_runs(arg: str = "", winners: Winners | None = None) -> list[SweepRun]:
     """Returns the runs without FP, the search of alpha and its final runs."""
-    check_arg("fig20.py", arg)
+    sweeps.check_arg("fig20.py", arg)
     is_small = arg == "small"
     setting = simple_cnn(arg)
     seeds = SMALL_SEEDS if is_small else setting.seeds
-    eta_star = taken(winners, setting.eta_search, setting.eta_star)
+    eta_star = sweeps.taken(winners, setting.eta_search, setting.eta_star)
     batch_size = setting.get_config().train.batch_size
     # Of 200 digits a batch ten times larger would be more than all.
     large = 5 * batch_size if is_small else 10 * batch_size
@@ -56,24 +46,26 @@ def get_runs(arg: str = "", winners: Winners | None = None) -> list[SweepRun]:
     for method, size, rate in plain:
         run = setting.run(method, eta_star / 2 if rate == "half" else eta_star)
         run = run._replace(
-            config=changed(run.config, _of_size(size)),
+            config=sweeps.changed(run.config, _of_size(size)),
             group={"batch_size": size, "learning_rate": rate},
         )
-        runs += over_seeds(run, seeds=seeds)
+        runs += sweeps.over_seeds(run, seeds=seeds)
     fp = setting.run("fp", eta_star / 2)
     changes = {
         **_of_size(large),
         "penalty.update_every": 1,
         "penalty.num_examples": batch_size,
     }
-    fp = fp._replace(config=changed(fp.config, changes), group={"batch_size": large})
-    search = Search(f"{setting.name}/batch_{large}/fp", "penalty.coefficient")
+    fp = fp._replace(
+        config=sweeps.changed(fp.config, changes), group={"batch_size": large}
+    )
+    search = sweeps.Search(f"{setting.name}/batch_{large}/fp", "penalty.coefficient")
     grid = SMALL_COEFFICIENTS if is_small else setting.coefficients["fp"]
-    return runs + searched(fp, search, grid, seeds, winners)
+    return runs + sweeps.searched(fp, search, grid, seeds, winners)
 
 
-def _of_size(batch_size: int) -> Changes:
+def _of_size(batch_size: int) -> sweeps.Changes:
     return {"train.batch_size": batch_size, "measure.fisher_examples": batch_size}
 
 
-get_config, get_sweep = entry_points(get_runs)
+get_config, get_sweep = sweeps.entry_points(get_runs)

@@ -19,15 +19,9 @@ SimpleCNN; the learning rates, here the settings' baselines; on how many example
 is taken, here on the minibatch; how many seeds, here 3.
 """
 
+from experiments import sweeps
 from experiments.settings import DENSENET, DIGITS, SIMPLE_CNN
-from experiments.sweeps import (
-    Changes,
-    SweepRun,
-    changed,
-    check_arg,
-    entry_points,
-    over_seeds,
-)
+from experiments.sweeps import SweepRun
 
 MEASURED = {
     "measure.fisher_examples": 128,
@@ -42,7 +36,7 @@ RESNET_56 = {
     "eval.reestimate_batch_norm": 100,
 }
 SMALL = {"train.num_epochs": 40, "optimizer.decay_epochs": (30,)}
-SMALL_NETWORKS: dict[str, Changes] = {
+SMALL_NETWORKS: dict[str, sweeps.Changes] = {
     "digits_densenet": {
         "model.name": "densenet",
         "model.depth": 10,
@@ -61,25 +55,28 @@ SMALL_NETWORKS: dict[str, Changes] = {
 
 def get_runs(arg: str = "") -> list[SweepRun]:
     """Returns the runs of each network."""
-    check_arg("fig21.py", arg, ("small",))
+    sweeps.check_arg("fig21.py", arg, ("small",))
     if arg == "small":
-        config = changed(DIGITS.run("baseline", 0.01).config, {**MEASURED, **SMALL})
+        config = sweeps.changed(
+            DIGITS.run("baseline", 0.01).config, {**MEASURED, **SMALL}
+        )
         runs = [
-            SweepRun(changed(config, changes), name, "baseline", {})
+            SweepRun(sweeps.changed(config, changes), name, "baseline", {})
             for name, changes in SMALL_NETWORKS.items()
         ]
-        return over_seeds(*runs, seeds=DIGITS.seeds)
+        return sweeps.over_seeds(*runs, seeds=DIGITS.seeds)
     runs = [
         setting.run("baseline", setting.eta_star / setting.slower)
         for setting in (DENSENET, SIMPLE_CNN)
     ]
     resnet = runs[1]._replace(
-        setting="cifar10_resnet56", config=changed(runs[1].config, RESNET_56)
+        setting="cifar10_resnet56", config=sweeps.changed(runs[1].config, RESNET_56)
     )
     runs = [
-        run._replace(config=changed(run.config, MEASURED)) for run in (*runs, resnet)
+        run._replace(config=sweeps.changed(run.config, MEASURED))
+        for run in (*runs, resnet)
     ]
-    return over_seeds(*runs, seeds=SIMPLE_CNN.seeds)
+    return sweeps.over_seeds(*runs, seeds=SIMPLE_CNN.seeds)
 
 
-get_config, get_sweep = entry_points(get_runs)
+get_config, get_sweep = sweeps.entry_points(get_runs)

@@ -21,9 +21,10 @@ from experiments import (
     cifar100_vgg11_fp,
     cifar100_wresnet_fp,
     methods,
+    sweeps,
     tinyimagenet_fp,
 )
-from experiments.sweeps import Search, SweepRun, changed, log_spaced
+from experiments.sweeps import SweepRun
 
 Grid = tuple[float, ...]
 
@@ -50,39 +51,39 @@ class TrainingSetting(NamedTuple):
     seeds: tuple[int, ...] = (1, 2, 3)
 
     @property
-    def eta_search(self) -> Search:
+    def eta_search(self) -> sweeps.Search:
         """The search of eta*."""
-        return Search(f"{self.name}/eta_star", "optimizer.learning_rate")
+        return sweeps.Search(f"{self.name}/eta_star", "optimizer.learning_rate")
 
-    def coefficient_search(self, method: str) -> Search:
+    def coefficient_search(self, method: str) -> sweeps.Search:
         """The search of a penalty's coefficient."""
-        return Search(f"{self.name}/{method}/coefficient", "penalty.coefficient")
+        return sweeps.Search(f"{self.name}/{method}/coefficient", "penalty.coefficient")
 
     def run(self, method: str, learning_rate: float) -> SweepRun:
         """Returns a final run of the method, a penalty with its reading of alpha."""
         penalty = methods.PENALTY_CHANGES.get(method, {})
-        config = changed(
+        config = sweeps.changed(
             self.get_config(), {"optimizer.learning_rate": learning_rate, **penalty}
         )
         return SweepRun(config, self.name, method, {})
 
 
-LEARNING_RATES = log_spaced(1e-2, 1e0, 5)
-_GRID = log_spaced(1e-3, 1e-1, 10)
-_INPUT_GRID = log_spaced(1e-1, 1e1, 10)
+LEARNING_RATES = sweeps.log_spaced(1e-2, 1e0, 5)
+_GRID = sweeps.log_spaced(1e-3, 1e-1, 10)
+_INPUT_GRID = sweeps.log_spaced(1e-1, 1e1, 10)
 COEFFICIENTS: Mapping[str, Grid] = {
     "gp_x": _INPUT_GRID,
     "gp": _GRID,
     "fp": _GRID,
     "gp_r": _GRID,
-    "rfp": log_spaced(3e-3, 3e-1, 10),
+    "rfp": sweeps.log_spaced(3e-3, 3e-1, 10),
 }
 _TINY_COEFFICIENTS: Mapping[str, Grid] = {
-    "gp_x": log_spaced(1e-1, 1e1, 5),
-    "gp": log_spaced(1e-3, 1e-1, 5),
-    "fp": log_spaced(1e-3, 1e-1, 5),
-    "gp_r": log_spaced(1e-3, 1e-1, 5),
-    "rfp": log_spaced(3e-3, 3e-1, 5),
+    "gp_x": sweeps.log_spaced(1e-1, 1e1, 5),
+    "gp": sweeps.log_spaced(1e-3, 1e-1, 5),
+    "fp": sweeps.log_spaced(1e-3, 1e-1, 5),
+    "gp_r": sweeps.log_spaced(1e-3, 1e-1, 5),
+    "rfp": sweeps.log_spaced(3e-3, 3e-1, 5),
 }
 
 
@@ -136,7 +137,7 @@ def digits(num_train: int = 200, num_epochs: int = 150) -> ConfigDict:
 
 
 DIGITS = TrainingSetting(
-    "digits_simplecnn", digits, 0.03, 10, log_spaced(3e-3, 3e-1, 5),
+    "digits_simplecnn", digits, 0.03, 10, sweeps.log_spaced(3e-3, 3e-1, 5),
     {
         "gp_x": (0.1, 0.3, 1.0, 3.0, 10.0),
         **dict.fromkeys(("gp", "fp", "gp_r"), (0.001, 0.003, 0.01, 0.03, 0.1)),
@@ -148,7 +149,7 @@ SMALL = (DIGITS,)
 # For wrong labels: more images, larger batches.
 NOISY_DIGITS = DIGITS._replace(
     eta_star=0.01,
-    get_config=lambda: changed(
+    get_config=lambda: sweeps.changed(
         digits(num_train=700, num_epochs=60),
         {"dataset.num_validation": 300, "train.batch_size": 128},
     ),
@@ -180,7 +181,7 @@ def cifar10_part() -> ConfigDict:
 
 MEDIUM_SEEDS = (0, 1, 2, 3, 4)
 CIFAR10_PART = TrainingSetting(
-    "cifar10_simplecnn", cifar10_part, 0.01, 3, log_spaced(1e-3, 1e-1, 5),
+    "cifar10_simplecnn", cifar10_part, 0.01, 3, sweeps.log_spaced(1e-3, 1e-1, 5),
     {
         "gp_x": (0.03, 0.1, 0.3, 1.0, 3.0),
         **dict.fromkeys(("gp", "fp", "gp_r"), (0.001, 0.003, 0.01, 0.03, 0.1)),

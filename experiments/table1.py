@@ -21,42 +21,34 @@ Expected time: --estimate tells; small: 43 runs of 10 to 20 s each on two CPU co
 Open: how many seeds; here 3, other than the search's.
 """
 
+from experiments import sweeps
 from experiments.settings import TrainingSetting, settings
-from experiments.sweeps import (
-    SweepRun,
-    Winners,
-    candidates,
-    check_arg,
-    entry_points,
-    over_seeds,
-    searched,
-    winner,
-)
+from experiments.sweeps import SweepRun, Winners
 
 PENALTIES = ("gp_x", "gp", "fp", "gp_r")
 
 
 def get_runs(arg: str = "", winners: Winners | None = None) -> list[SweepRun]:
     """Returns the runs that can be defined with these winners."""
-    check_arg("table1.py", arg)
+    sweeps.check_arg("table1.py", arg)
     return [run for setting in settings(arg) for run in setting_runs(setting, winners)]
 
 
 def setting_runs(setting: TrainingSetting, winners: Winners | None) -> list[SweepRun]:
     """Returns one setting's runs: the search of eta*, those of alpha, final runs."""
     plain = setting.run("eta_star", setting.eta_star)
-    runs = candidates(plain, setting.eta_search, setting.learning_rates)
-    eta_star = winner(winners, setting.eta_search, setting.eta_star)
+    runs = sweeps.candidates(plain, setting.eta_search, setting.learning_rates)
+    eta_star = sweeps.winner(winners, setting.eta_search, setting.eta_star)
     if eta_star is None:
         return runs
     slow = eta_star / setting.slower
-    runs += over_seeds(setting.run("eta_star", eta_star), seeds=setting.seeds)
-    runs += over_seeds(setting.run("baseline", slow), seeds=setting.seeds)
+    runs += sweeps.over_seeds(setting.run("eta_star", eta_star), seeds=setting.seeds)
+    runs += sweeps.over_seeds(setting.run("baseline", slow), seeds=setting.seeds)
     for method in PENALTIES:
         run, search = setting.run(method, slow), setting.coefficient_search(method)
         grid = setting.coefficients[method]
-        runs += searched(run, search, grid, setting.seeds, winners)
+        runs += sweeps.searched(run, search, grid, setting.seeds, winners)
     return runs
 
 
-get_config, get_sweep = entry_points(get_runs)
+get_config, get_sweep = sweeps.entry_points(get_runs)

@@ -22,44 +22,40 @@ uses digits, whose 8x8 pixels a shift by up to 4 nearly destroys: it shows the f
 the size of the effect.
 """
 
+from experiments import sweeps
 from experiments.settings import TrainingSetting, settings
-from experiments.sweeps import (
-    Search,
-    SweepRun,
-    Winners,
-    candidates,
-    changed,
-    check_arg,
-    entry_points,
-    over_seeds,
-    searched,
-    winner,
-)
+from experiments.sweeps import SweepRun, Winners
 
 
 def get_runs(arg: str = "", winners: Winners | None = None) -> list[SweepRun]:
     """Returns the runs that can be defined with these winners."""
-    check_arg("table2.py", arg)
+    sweeps.check_arg("table2.py", arg)
     return [run for setting in settings(arg) for run in _setting_runs(setting, winners)]
 
 
 def _setting_runs(setting: TrainingSetting, winners: Winners | None) -> list[SweepRun]:
     plain = _augmented(setting, "eta_star", setting.eta_star)
-    runs = candidates(plain, setting.eta_search, setting.learning_rates)
-    eta_star = winner(winners, setting.eta_search, setting.eta_star)
+    runs = sweeps.candidates(plain, setting.eta_search, setting.learning_rates)
+    eta_star = sweeps.winner(winners, setting.eta_search, setting.eta_star)
     if eta_star is None:
         return runs
-    runs += over_seeds(_augmented(setting, "eta_star", eta_star), seeds=setting.seeds)
+    runs += sweeps.over_seeds(
+        _augmented(setting, "eta_star", eta_star), seeds=setting.seeds
+    )
     fp = _augmented(setting, "fp", eta_star)
     # Another question than table 1's, whose alpha --winners may hold.
-    search = Search(f"{setting.name}/augmented/fp/coefficient", "penalty.coefficient")
+    search = sweeps.Search(
+        f"{setting.name}/augmented/fp/coefficient", "penalty.coefficient"
+    )
     grid = setting.coefficients["fp"]
-    return runs + searched(fp, search, grid, setting.seeds, winners)
+    return runs + sweeps.searched(fp, search, grid, setting.seeds, winners)
 
 
 def _augmented(setting: TrainingSetting, method: str, learning_rate: float) -> SweepRun:
     run = setting.run(method, learning_rate)
-    return run._replace(config=changed(run.config, {"dataset.augment": "standard"}))
+    return run._replace(
+        config=sweeps.changed(run.config, {"dataset.augment": "standard"})
+    )
 
 
-get_config, get_sweep = entry_points(get_runs)
+get_config, get_sweep = sweeps.entry_points(get_runs)

@@ -33,7 +33,7 @@ says Wide ResNet.
 
 from collections.abc import Mapping
 
-from experiments import methods
+from experiments import methods, sweeps
 from experiments.settings import (
     CIFAR10_PART,
     DIGITS,
@@ -42,21 +42,10 @@ from experiments.settings import (
     TrainingSetting,
     digits,
 )
-from experiments.sweeps import (
-    Search,
-    SweepRun,
-    Winners,
-    changed,
-    check_arg,
-    entry_points,
-    log_spaced,
-    over_seeds,
-    searched,
-    taken,
-)
+from experiments.sweeps import SweepRun, Winners
 
 NOISE = (0.25, 0.5)
-_COEFFICIENTS = tuple(sorted({*log_spaced(0.01, 10, 6), 0.01, 0.1, 0.31, 10.0}))
+_COEFFICIENTS = tuple(sorted({*sweeps.log_spaced(0.01, 10, 6), 0.01, 0.1, 0.31, 10.0}))
 GRIDS: Mapping[str, tuple[float, ...]] = {
     "mixup": (0.2, 0.4, 0.8, 1.6, 3.2, 6.4),
     "gp_x": (10.0, 30.0, 100.0, 300.0, 1000.0),
@@ -79,14 +68,14 @@ MEDIUM_GRIDS: Mapping[str, tuple[float, ...]] = {
 
 def get_runs(arg: str = "", winners: Winners | None = None) -> list[SweepRun]:
     """Returns the runs that can be defined with these winners."""
-    check_arg("table3.py", arg)
+    sweeps.check_arg("table3.py", arg)
     grids = {"small": SMALL_GRIDS, "medium": MEDIUM_GRIDS}.get(arg, GRIDS)
     runs = []
     for setting in _settings(arg):
-        eta_star = taken(winners, setting.eta_search, setting.eta_star)
+        eta_star = sweeps.taken(winners, setting.eta_search, setting.eta_star)
         for noise in NOISE:
             baseline = _noisy(setting, "baseline", eta_star, noise)
-            runs += over_seeds(baseline, seeds=setting.seeds)
+            runs += sweeps.over_seeds(baseline, seeds=setting.seeds)
             for method, grid in grids.items():
                 run = _noisy(setting, method, eta_star, noise)
                 runs += _method_runs(setting, run, grid, winners)
@@ -100,16 +89,18 @@ def _method_runs(
     winners: Winners | None,
 ) -> list[SweepRun]:
     key = "mixup.beta" if run.method == "mixup" else "penalty.coefficient"
-    search = Search(f"{setting.name}/noise_{run.group['noise']:g}/{run.method}", key)
+    search = sweeps.Search(
+        f"{setting.name}/noise_{run.group['noise']:g}/{run.method}", key
+    )
     # Where the search has not been run: the middle of its grid.
-    run = run._replace(config=changed(run.config, {key: grid[len(grid) // 2]}))
-    return searched(run, search, grid, setting.seeds, winners)
+    run = run._replace(config=sweeps.changed(run.config, {key: grid[len(grid) // 2]}))
+    return sweeps.searched(run, search, grid, setting.seeds, winners)
 
 
 def _noisy(
     setting: TrainingSetting, method: str, learning_rate: float, noise: float
 ) -> SweepRun:
-    config = changed(
+    config = sweeps.changed(
         setting.get_config(),
         {
             **methods.noisy(learning_rate, noise),
@@ -127,7 +118,7 @@ def _settings(arg: str) -> tuple[TrainingSetting, ...]:
         return (VGG11, WRESNET)
     # The digits of experiments/digits_fp.py, with a validation split.
     small = DIGITS._replace(
-        get_config=lambda: changed(
+        get_config=lambda: sweeps.changed(
             digits(num_train=700, num_epochs=80),
             {"dataset.num_validation": 300, "train.batch_size": 128},
         ),
@@ -137,4 +128,4 @@ def _settings(arg: str) -> tuple[TrainingSetting, ...]:
     return (small,)
 
 
-get_config, get_sweep = entry_points(get_runs)
+get_config, get_sweep = sweeps.entry_points(get_runs)
