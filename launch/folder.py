@@ -232,15 +232,8 @@ def _seconds_left(
 
 def last_records(path: Path) -> list[dict[str, Any]]:
     """Returns the last whole records of metrics.jsonl without reading all of it."""
-    try:
-        with path.open("rb") as file:
-            file.seek(0, os.SEEK_END)
-            file.seek(max(0, file.tell() - _TAIL))
-            lines = file.read().splitlines()
-    except OSError:
-        return []
     records = []
-    for line in lines:
+    for line in _tail(path).splitlines():
         try:
             record = json.loads(line)
         except ValueError:
@@ -248,6 +241,17 @@ def last_records(path: Path) -> list[dict[str, Any]]:
         if isinstance(record, dict):
             records.append(record)
     return records
+
+
+def _tail(path: Path) -> bytes:
+    """The end of a file; nothing of one that cannot be read."""
+    try:
+        with path.open("rb") as file:
+            file.seek(0, os.SEEK_END)
+            file.seek(max(0, file.tell() - _TAIL))
+            return file.read()
+    except OSError:
+        return b""
 
 
 def locked_files() -> frozenset[LockedFile]:
@@ -302,16 +306,8 @@ def _reason(directory: Path, code: int) -> str:
     """The run's last error in a few words."""
     if code < 0:
         return f"killed by signal {-code}"
-    try:
-        with log_path(directory).open("rb") as file:
-            file.seek(0, os.SEEK_END)
-            file.seek(max(0, file.tell() - _TAIL))
-            lines = file.read().decode(errors="replace").strip().splitlines()
-    except OSError:
-        lines = []
+    lines = _tail(log_path(directory)).decode(errors="replace").strip().splitlines()
     errors = [line for line in lines if line.startswith("error: ")] or lines[-1:]
-    return (
-        " ".join(errors[-1].removeprefix("error: ").split())
-        if errors
-        else (f"exit code {code}")
-    )
+    if not errors:
+        return f"exit code {code}"
+    return " ".join(errors[-1].removeprefix("error: ").split())

@@ -11,14 +11,8 @@ from jaxtyping import Bool, Int, Int32, Int64
 
 from fisher_jax.data.image_set import ImageSet, Source
 from fisher_jax.data.random_bits import integers_below, random_bits, unit_interval
-from fisher_jax.data.stream import (
-    ImageSize,
-    Reading,
-    Stream,
-    read_labels,
-    split_size,
-)
-from fisher_jax.data.stream_reading import KEPT
+from fisher_jax.data.stream import Stream, read_labels, split_size
+from fisher_jax.data.stream_reading import KEPT, ImageSize, Reading
 from fisher_jax.errors import DataError
 
 

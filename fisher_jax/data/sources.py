@@ -14,7 +14,7 @@ from fisher_jax.data.cache import (
     read_cache,
     write_cache,
 )
-from fisher_jax.data.image_set import ImageSet, Source
+from fisher_jax.data.image_set import Source
 from fisher_jax.data.packaged import PACKAGED
 from fisher_jax.data.prepared import (
     Progress,
@@ -25,8 +25,6 @@ from fisher_jax.data.prepared import (
     resolve_data_dir,
 )
 from fisher_jax.data.stream import Stream, open_stream
-
-__all__ = ["ImageSet", "Source", "Stream", "find_stream", "load_source"]
 
 
 def load_source(

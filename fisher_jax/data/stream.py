@@ -33,22 +33,6 @@ from fisher_jax.data.stream_reading import (
 )
 from fisher_jax.errors import DataError
 
-__all__ = [
-    "Batch",
-    "ImageSize",
-    "Reading",
-    "Share",
-    "Stream",
-    "StreamSplit",
-    "evaluation_batches",
-    "open_stream",
-    "read_images",
-    "read_labels",
-    "split_size",
-    "stream_batches",
-    "stream_statistics",
-]
-
 
 class Stream(NamedTuple):
     """A prepared set whose files were found whole; ``Source`` for sets on disk.

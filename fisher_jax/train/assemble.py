@@ -17,7 +17,7 @@ from fisher_jax.data.image_set import resample
 from fisher_jax.data.random_bits import random_bits
 from fisher_jax.data.selection import Selection, select_examples
 from fisher_jax.data.sources import find_stream, load_source
-from fisher_jax.data.stream import ImageSize, Reading
+from fisher_jax.data.stream_reading import ImageSize, Reading
 from fisher_jax.errors import UserError
 from fisher_jax.models import MODELS
 from fisher_jax.train import loop, restoring

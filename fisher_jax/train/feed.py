@@ -32,16 +32,14 @@ from fisher_jax.data.device import (
 from fisher_jax.data.image_set import Source
 from fisher_jax.data.selection import Selection
 from fisher_jax.data.stream import (
-    Batch,
-    Share,
     Stream,
-    StreamSplit,
     evaluation_batches,
     read_images,
     split_size,
     stream_batches,
     stream_statistics,
 )
+from fisher_jax.data.stream_reading import Batch, Share, StreamSplit
 from fisher_jax.measure import Probe, Splits
 
 # From the steps of a call of the compiled step to what it takes. Several steps, which a

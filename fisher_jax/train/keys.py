@@ -22,7 +22,7 @@ from pydantic import (
 
 from fisher_jax import penalties
 from fisher_jax.curvature import fisher
-from fisher_jax.data.stream import ImageSize
+from fisher_jax.data.stream_reading import ImageSize
 from fisher_jax.models import MODELS
 from fisher_jax.train.gradients import PENALTIES
 
