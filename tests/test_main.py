@@ -8,6 +8,7 @@ import os
 import pty
 import random
 import re
+import shutil
 import signal
 import struct
 import subprocess
@@ -35,6 +36,10 @@ from tests.tiers import some
 
 EPOCHS = "--config.train.num_epochs=8"
 STEPS = 64
+WITHOUT_WORKDIR = (
+    SMALL[0].replace("experiments/", f"{ROOT}/experiments/"), *SMALL[1:], EPOCHS
+)  # fmt: skip
+OWN = "runs/digits_fp_rfp"  # where that runs
 
 
 @pytest.fixture(scope="module")
@@ -44,6 +49,20 @@ def finished(tmp_path_factory):
     code, output = run(*SMALL, EPOCHS, f"--workdir={workdir}", "--profile_steps=2:4")
     assert code == 0, output
     return workdir, output
+
+
+@pytest.fixture(scope="module")
+def stopped(tmp_path_factory):
+    """The folder in which a run without --workdir has been stopped on its way."""
+    folder = tmp_path_factory.mktemp("stopped")
+    process = start(*WITHOUT_WORKDIR, cwd=folder)
+    code, output = signal_when(
+        process, signal.SIGTERM, lambda: len(records_so_far(folder / OWN)) >= 3
+    )
+    assert code == 75, output
+    assert "the same command continues" in output
+    assert "Traceback" not in output
+    return folder, output
 
 
 def test_what_a_run_leaves_behind(finished):
@@ -89,18 +108,15 @@ def test_the_same_command_again_says_that_it_is_finished(finished):
     assert (workdir / "metrics.jsonl").read_bytes() == before
 
 
-def test_a_saved_config_reruns_to_the_same_bits(finished, tmp_path):
-    undisturbed, _ = finished
-    code, output = run(f"--config={undisturbed}/config.json", f"--workdir={tmp_path}/r")
-    assert code == 0, output
-    assert_same_end(tmp_path / "r", finished[0], STEPS)
-
-
-def test_killed_at_random_moments(finished, tmp_path):
+def test_a_saved_config_killed_at_random_moments_ends_in_the_same_bits(
+    finished, tmp_path
+):
     """SIGKILL at two moments of the run, each one continued; thirty: tests/faults."""
+    undisturbed, _ = finished
     workdir, generator = tmp_path / "run", random.Random(0)
+    command = (f"--config={undisturbed}/config.json", f"--workdir={workdir}")
     for lines in (2, 7):
-        process = start(*SMALL, EPOCHS, f"--workdir={workdir}")
+        process = start(*command)
         pause = generator.random() * 0.1
 
         def moment(lines=lines, pause=pause):
@@ -109,9 +125,9 @@ def test_killed_at_random_moments(finished, tmp_path):
             return there
 
         signal_when(process, signal.SIGKILL, moment)
-    code, output = run(*SMALL, EPOCHS, f"--workdir={workdir}")
+    code, output = run(*command)
     assert code == 0, output
-    assert_same_end(workdir, finished[0], STEPS)
+    assert_same_end(workdir, undisturbed, STEPS)
 
 
 def records_so_far(workdir):
@@ -143,17 +159,14 @@ def half_written(workdir):
     return [str(p) for p in (workdir / "checkpoints").glob("*orbax-checkpoint-tmp*")]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
-    ("number", "exit_code"),
-    some(
-        [(signal.SIGTERM, 75), (signal.SIGUSR1, 75), (signal.SIGINT, 130)],
-        [(signal.SIGTERM, 75)],
-    ),
-    ids=lambda value: str(value),
+    ("number", "exit_code"), [(signal.SIGUSR1, 75), (signal.SIGINT, 130)], ids=str
 )
 def test_a_signal_saves_and_the_same_command_continues(
     finished, tmp_path, number, exit_code
 ):
+    """SIGTERM: test_without_a_workdir_a_run_has_its_own_and_continues_there."""
     workdir = tmp_path / "run"
     process = start(*SMALL, EPOCHS, f"--workdir={workdir}")
     code, output = signal_when(
@@ -204,12 +217,11 @@ def test_another_configuration_in_the_workdir_is_refused(finished):
     ]
 
 
-def test_divergence_exits_3_and_keeps_the_last_good_checkpoint(tmp_path):
+def test_divergence_exits_3_and_keeps_the_last_good_checkpoint(stopped, tmp_path):
     workdir = tmp_path / "run"
-    arguments = [*SMALL, EPOCHS, f"--workdir={workdir}"]
     # Fine for some epochs, then a rate of 1e30.
-    process = start(*arguments)
-    signal_when(process, signal.SIGTERM, lambda: len(records_so_far(workdir)) >= 3)
+    shutil.copytree(stopped[0] / OWN, workdir)
+    arguments = [*SMALL, EPOCHS, f"--workdir={workdir}"]
     config = json.loads((workdir / "config.json").read_text())
     config["config"]["optimizer"]["learning_rate"] = 1e30
     (workdir / "config.json").write_text(json.dumps(config))
@@ -282,22 +294,17 @@ def test_flags_that_are_missing(finished, tmp_path):
     assert "--workdir is missing" in output
 
 
-def test_without_a_workdir_a_run_has_its_own_and_continues_there(finished, tmp_path):
-    config, *changes = SMALL
-    config = config.replace("experiments/", f"{ROOT}/experiments/")
-    command = (config, *changes, EPOCHS)
-    process = start(*command, cwd=tmp_path)
-    workdir = tmp_path / "runs" / "digits_fp_rfp"
-    code, output = signal_when(
-        process, signal.SIGTERM, lambda: len(records_so_far(workdir)) >= 3
-    )
-    assert code == 75, output
-    said = "Run directory: runs/digits_fp_rfp (--workdir=DIR chooses another)."
+def test_without_a_workdir_a_run_has_its_own_and_continues_there(
+    finished, stopped, tmp_path
+):
+    folder, output = stopped
+    said = f"Run directory: {OWN} (--workdir=DIR chooses another)."
     assert output.splitlines()[0] == said
-    code, output = run(*command, cwd=tmp_path)
+    shutil.copytree(folder, tmp_path / "copy")
+    code, output = run(*WITHOUT_WORKDIR, cwd=tmp_path / "copy")
     assert code == 0, output
     assert "Continuing from step" in output
-    assert_same_end(workdir, finished[0], STEPS)
+    assert_same_end(tmp_path / "copy" / OWN, finished[0], STEPS)
 
 
 @pytest.mark.parametrize(
@@ -414,7 +421,8 @@ DAMAGES = {
 }
 
 
-@pytest.mark.parametrize("damage", DAMAGES)
+# The reader finds each of them in tests/data/test_prepared.py.
+@pytest.mark.parametrize("damage", some(DAMAGES, ["truncated"]))
 def test_a_damaged_data_set_is_named(tmp_path, damage):
     write_set(tmp_path / "data")
     (path,) = (tmp_path / "data").rglob("*test.array_record*")
@@ -438,34 +446,43 @@ def test_an_empty_data_folder_says_how_to_prepare(tmp_path):
     assert "python -m fisher_jax.data.prepare cifar10" in errors(output)[0]
 
 
-@pytest.mark.parametrize("width", [80, 160])
-def test_on_a_terminal_there_is_a_bar(tmp_path, width):
-    """A real pseudo-terminal: one bar with epoch, accuracies, speed and time left."""
+def test_on_a_terminal_there_is_a_bar(tmp_path):
+    """A real pseudo-terminal, narrowed: one bar with epoch, accuracies, speed, time."""
     command = [sys.executable, "main.py", *SMALL, f"--workdir={tmp_path}/run"]
     command.append("--config.train.num_epochs=2")
     # COLUMNS, which the tests' workers have, would overrule the terminal's own width.
     environment = {k: v for k, v in os.environ.items() if k != "COLUMNS"}
     environment["TERM"] = "xterm"
     master, slave = pty.openpty()
-    fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 50, width, 0, 0))
+    resize(master, 160)
     process = subprocess.Popen(
         command, cwd=ROOT, stdin=slave, stdout=slave, stderr=slave, close_fds=True,
         env=environment,
     )  # fmt: skip
     os.close(slave)
-    output = b""
+    output, wide = b"", []
     # Reading past the end of a terminal whose other side has closed is an OSError.
     with contextlib.suppress(OSError):
         while piece := os.read(master, 65536):
             output += piece
+            if not wide and b"Tr(F)" in output:  # before the first step
+                wide = bars_in(output)
+                resize(master, 80)
     assert process.wait(timeout=60) == 0
-    text = output.decode(errors="replace")
-    plain = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", text)
-    bars = [line for line in re.split(r"[\r\n]+", plain) if "━" in line]
+    assert all(len(line) <= 160 for line in wide)
+    assert re.search(r"epoch   0\.0  ?━+   0% +--:-- loss .* Tr\(F\)", wide[-1])
+    last = bars_in(output)[-1]
     # Rich before 14 leaves two spaces before the bar.
     # Epoch, share done, speed and a clock stay whole; the record is cut at the edge.
-    assert re.search(
-        r"epoch   2\.0  ?━+ 100% +[\d.]+ steps/s \d\d:\d\d loss ", bars[-1]
-    )
-    assert all(len(line) <= width for line in bars)
-    assert ("Tr(F)" in bars[-1]) == (width == 160)
+    assert re.search(r"epoch   2\.0  ?━+ 100% +[\d.]+ steps/s \d\d:\d\d loss ", last)
+    assert len(last) <= 80
+    assert "Tr(F)" not in last
+
+
+def resize(terminal, width):
+    fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 50, width, 0, 0))
+
+
+def bars_in(output):
+    plain = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", output.decode(errors="replace"))
+    return [line for line in re.split(r"[\r\n]+", plain) if "━" in line]
