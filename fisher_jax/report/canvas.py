@@ -357,6 +357,15 @@ def notes_of(settings: Sequence[Setting]) -> tuple[str, ...]:
     return join_notes([setting.notes for setting in settings])
 
 
+def drawing_of(
+    figure: Figure, settings: Sequence[Setting], notes: Sequence[str] | None = None
+) -> Drawing:
+    """Returns the drawing of all runs of settings, with their notes or others."""
+    count = sum(len(setting.rows) for setting in settings)
+    told = notes_of(settings) if notes is None else tuple(dict.fromkeys(notes))
+    return Drawing(figure, count, told)
+
+
 def label_axes(axes: Axes, title: str, x: str, y: str) -> None:
     """Names a panel of curves and what stands on its axes."""
     axes.set_title(plain(title))

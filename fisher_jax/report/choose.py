@@ -52,6 +52,11 @@ class Setting(NamedTuple):
         """Returns the rows of a method."""
         return self.rows[self.rows["method"] == method]
 
+    @property
+    def final(self) -> pd.DataFrame:
+        """The rows of the final stage; of the search where there are no others."""
+        return final_stage(self.rows)
+
     def best(self, method: str) -> Chosen:
         """Returns what a table's cell averages of a method, and a claim compares."""
         return best_runs(self.of(method))
@@ -144,11 +149,14 @@ def average(
     return None, f"{quantity.replace('_', ' ')} was not recorded"
 
 
-def settings_of(rows: pd.DataFrame, *, by_noise: bool = False) -> list[Setting]:
+def settings_of(
+    rows: pd.DataFrame, *, by_noise: bool = False, final: bool = False
+) -> list[Setting]:
     """Splits runs by setting: the paper's sizes first, then the small forms.
 
     Args:
         by_noise: splits by the share of noisy labels, too.
+        final: leaves out the search stage, once the code version is chosen.
     """
     settings = []
     keys = ["form", "setting_label", "sweep_setting"]
@@ -157,12 +165,11 @@ def settings_of(rows: pd.DataFrame, *, by_noise: bool = False) -> list[Setting]:
         same = rows[rows["setting_label"] == label]["sweep_setting"].nunique()
         title = f"{label}, {sweep_setting}" if same > 1 and sweep_setting else label
         title += f" ({form})" if form else ""
-        notes = (*chosen.notes, *unfinished_note(chosen.rows))
+        kept = final_stage(chosen.rows) if final else chosen.rows
+        notes = (*chosen.notes, *unfinished_note(kept))
         notes = tuple(f"{title}: {note}" for note in notes)
         dataset, model = group[["dataset", "model"]].iloc[0]
-        settings.append(
-            Setting(title, chosen.rows, notes, form, dataset, model, chosen.notes)
-        )
+        settings.append(Setting(title, kept, notes, form, dataset, model, chosen.notes))
     ordered = sorted(settings, key=_paper_order)
     return [part for s in ordered for part in _by_noise(s)] if by_noise else ordered
 

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from fisher_jax.report.choose import Setting, final_stage, settings_of
+from fisher_jax.report.choose import Setting, settings_of
 from fisher_jax.report.collect import Runs
 from fisher_jax.report.decide import Decision, together, undecided
 
@@ -75,6 +75,6 @@ def decide_claim(claim: Claim, setting: Setting, runs: Runs) -> Decision | None:
     if claim.noise is not None and not (setting.rows["noise"] == claim.noise).all():
         return None
     decision = claim.rule(setting, runs)
-    if decision is None or final_stage(setting.rows)["seed"].nunique() > 1:
+    if decision is None or setting.final["seed"].nunique() > 1:
         return decision
     return undecided(decision.reason or "one seed", decision.evidence)

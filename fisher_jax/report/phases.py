@@ -64,6 +64,6 @@ def varied_settings(
     """Returns the settings whose first phases differ in ``varied``, with phases."""
     settings = [
         setting._replace(rows=with_phases(setting.rows, table))
-        for setting in settings_of(rows)
+        for setting in settings_of(rows, final=True)
     ]
     return [s for s in settings if s.rows["varied"].iloc[0] == varied]

@@ -14,7 +14,6 @@ from fisher_jax.report.choose import (
     Setting,
     accuracies,
     best_runs,
-    final_stage,
     strengths,
 )
 from fisher_jax.report.collect import Runs
@@ -147,7 +146,7 @@ def correlated(
     setting: Setting, runs: Runs, *, x: str, y: str, varied: str, sign: int
 ) -> Decision | None:
     """Decides whether values of ``varied`` with a larger x have a larger (1) y."""
-    rows = final_stage(setting.rows)
+    rows = setting.final
     if not len(rows[[x, y]].dropna()):
         return None
     first, second = (rows[name].astype(float).tolist() for name in (x, y))
@@ -161,7 +160,7 @@ def follows(setting: Setting, runs: Runs, *, x: str, y: str) -> Decision | None:
     By a rank correlation over the records of each run; runs of one seed that differ in
     something else count once, by their mean.
     """
-    rows = final_stage(setting.rows)
+    rows = setting.final
     found = [rank_correlation(runs.metrics[index], x, y) for index in rows.index]
     return along_training(by_seed(rows, pd.Series(found, index=rows.index)))
 
@@ -175,7 +174,7 @@ def early_goes_with_better(
     """
     x, y = "early_fisher_trace", "best_test_accuracy"
     decision = correlated(setting, runs, x=x, y=y, varied=varied, sign=-1)
-    why = underfitting_value(final_stage(setting.rows), varied)
+    why = underfitting_value(setting.final, varied)
     return None if decision is None else withheld(decision, why)
 
 
@@ -230,7 +229,7 @@ def phase_one_ends_flatter(
 
     None where another key was varied, or one of the two has no run.
     """
-    phased = with_phases(final_stage(setting.rows), runs.rows)
+    phased = with_phases(setting.final, runs.rows)
     first = phased[phased["phase"] == 1]
     if phased["varied"].iloc[0] != varied or set(first["start"]) != {"high", "low"}:
         return None
@@ -275,7 +274,7 @@ def _continued(
     setting: Setting, runs: Runs, varied: str, quantity: str
 ) -> tuple[dict[Hashable, float], dict[Hashable, float], str] | None:
     """A quantity after HIGH and after LOW by first phase, and what did not converge."""
-    phased = with_phases(final_stage(setting.rows), runs.rows)
+    phased = with_phases(setting.final, runs.rows)
     second = phased[phased["phase"] == 2]
     if phased["varied"].iloc[0] != varied or set(second["start"]) != {"high", "low"}:
         return None

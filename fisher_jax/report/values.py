@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from fisher_jax.report.choose import Setting, final_stage
+from fisher_jax.report.choose import Setting
 from fisher_jax.report.collect import Runs
 
 LETTERS = {"learning_rate": "η", "batch_size": "S"}
@@ -32,7 +32,7 @@ def extremes(
     Args:
         first: the end that comes first: "smallest" or "largest".
     """
-    rows = final_stage(setting.rows)
+    rows = setting.final
     values = sorted(set(rows[varied].dropna()), reverse=first == "largest")
     if len(values) < 2:
         return None

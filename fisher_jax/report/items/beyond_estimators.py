@@ -70,7 +70,7 @@ def _draw(rows: pd.DataFrame, runs: Runs) -> Drawing:
         axes.set_ylabel("relative error")
         canvas.mark_empty(axes)
     canvas.legend_below(figure, *all_axes)
-    return Drawing(figure, len(rows), canvas.notes_of(settings))
+    return canvas.drawing_of(figure, settings)
 
 
 def _fill(rows: pd.DataFrame, runs: Runs) -> Table:

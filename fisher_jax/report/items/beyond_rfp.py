@@ -12,8 +12,7 @@ from fisher_jax.report import canvas
 from fisher_jax.report.canvas import Drawing
 from fisher_jax.report.choose import (
     accuracies,
-    best_candidate,
-    final_stage,
+    best_runs,
     settings_of,
     strengths,
 )
@@ -45,7 +44,7 @@ def _draw(rows: pd.DataFrame, runs: Runs) -> Drawing:
         axes.set_ylabel("test accuracy, %")
         canvas.mark_empty(axes, "no run has ended")
     canvas.legend_below(figure, *all_axes)
-    return Drawing(figure, len(rows), canvas.notes_of(settings))
+    return canvas.drawing_of(figure, settings)
 
 
 def _draw_method(axes: Axes, rows: pd.DataFrame, method: str) -> None:
@@ -121,8 +120,7 @@ class _Line(NamedTuple):
 def _lines(rows: pd.DataFrame) -> Iterator[_Line]:
     methods = sorted(set(rows["method"]), key=lambda m: position(m, METHOD_NAMES))
     best = {
-        method: best_candidate(final_stage(rows[rows["method"] == method])).rows
-        for method in methods
+        method: best_runs(rows[rows["method"] == method]).rows for method in methods
     }
     plain = None
     if "baseline" in best:

@@ -8,7 +8,6 @@ from fisher_jax.report.choose import (
     Setting,
     accuracies,
     accuracy_metric,
-    final_stage,
     settings_of,
 )
 from fisher_jax.report.claims import Claim
@@ -19,8 +18,7 @@ from fisher_jax.report.values import by_seed, extremes
 
 
 def _draw(rows: pd.DataFrame, runs: Runs) -> Drawing:
-    rows = final_stage(rows)
-    settings = settings_of(rows)
+    settings = settings_of(rows, final=True)
     figure, all_axes = canvas.new_figure(len(settings), 2, height=2.0)
     for setting, (left, right) in zip(settings, all_axes, strict=True):
         colours = canvas.ordered_colours(list(setting.rows["learning_rate"]))
@@ -39,7 +37,7 @@ def _draw(rows: pd.DataFrame, runs: Runs) -> Drawing:
         canvas.start_at_zero(right)
         canvas.add_root_axis(right)
         left.legend()
-    return Drawing(figure, len(rows), canvas.notes_of(settings))
+    return canvas.drawing_of(figure, settings)
 
 
 def _peaks_higher(setting: Setting, runs: Runs) -> Decision | None:

@@ -41,8 +41,7 @@ def _draw(rows: pd.DataFrame, runs: Runs) -> Drawing | str:
             axes.set_title(title)
             axes.set_ylim(-1, 1)
     canvas.legend_below(figure, *all_axes.flat)
-    count = sum(len(setting.rows) for setting in settings)
-    return Drawing(figure, count, canvas.notes_of(settings))
+    return canvas.drawing_of(figure, settings)
 
 
 def early_cosine(rows: pd.DataFrame, runs: Runs) -> pd.Series:

@@ -10,7 +10,7 @@ from scipy import stats
 
 from fisher_jax.report import canvas
 from fisher_jax.report.canvas import Drawing
-from fisher_jax.report.choose import Setting, final_stage, settings_of
+from fisher_jax.report.choose import Setting, settings_of
 from fisher_jax.report.claims import Claim, Rule
 from fisher_jax.report.collect import Runs
 from fisher_jax.report.decide import Decision, above, larger
@@ -42,8 +42,7 @@ PUBLISHED: Mapping[str, Mapping[float, float]] = {
 
 
 def _draw(rows: pd.DataFrame, runs: Runs) -> Drawing:
-    rows = final_stage(rows)
-    settings = settings_of(rows)
+    settings = settings_of(rows, final=True)
     columns = min(2, len(settings))
     num_rows = -(-len(settings) // columns)
     width = canvas.PAGE if columns == 2 else canvas.COLUMN * 1.3
@@ -65,7 +64,7 @@ def _draw(rows: pd.DataFrame, runs: Runs) -> Drawing:
         canvas.mark_empty(axes, "Tr(H) not recorded")
         if axes.get_legend_handles_labels()[1]:
             part.legend(loc="outside lower center", ncols=1, handlelength=1.2)
-    return Drawing(figure, len(rows), canvas.notes_of(settings))
+    return canvas.drawing_of(figure, settings)
 
 
 def _varied(rows: pd.DataFrame) -> str:
@@ -138,7 +137,7 @@ def rank_agreement(table: Float[np.ndarray, "values epochs"]) -> float:
 
 
 def _keep_their_order(setting: Setting, runs: Runs) -> Decision | None:
-    rows = final_stage(setting.rows)
+    rows = setting.final
     varied = _varied(rows)
     sets = sets_of(rows, varied)
     lowest = {}
@@ -152,7 +151,7 @@ def _keep_their_order(setting: Setting, runs: Runs) -> Decision | None:
 
 
 def _agree_across(setting: Setting, runs: Runs) -> Decision | None:
-    rows = final_stage(setting.rows)
+    rows = setting.final
     varied = _varied(rows)
     sets = sets_of(rows, varied)
     across, within = {}, {}
@@ -166,7 +165,7 @@ def _agree_across(setting: Setting, runs: Runs) -> Decision | None:
 
 
 def _is_more_accurate(setting: Setting, runs: Runs) -> Decision | None:
-    rows = final_stage(setting.rows)
+    rows = setting.final
     varied = _varied(rows)
     sides: Mapping[str, dict[Hashable, float]] = {
         name: by_seed(group, 100 * group["best_test_accuracy"].astype(float))
@@ -183,7 +182,7 @@ def _if_converged(rule: Rule) -> Rule:
 
     def decide(setting: Setting, runs: Runs) -> Decision | None:
         decision = rule(setting, runs)
-        rows = final_stage(setting.rows)
+        rows = setting.final
         varied = _varied(rows)
         for value, group in rows.groupby(varied, sort=True):
             why = unconverged(lowest_of(group, runs, "train/loss"))

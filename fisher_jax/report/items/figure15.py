@@ -8,7 +8,6 @@ from fisher_jax.report import canvas
 from fisher_jax.report.canvas import Drawing
 from fisher_jax.report.choose import (
     Setting,
-    final_stage,
     pairs_along_training,
     settings_of,
 )
@@ -26,8 +25,7 @@ LABELS = ("Tr(F)", "Tr(F$_B$)")
 
 
 def _draw(rows: pd.DataFrame, runs: Runs) -> Drawing:
-    rows = final_stage(rows)
-    settings = settings_of(rows)
+    settings = settings_of(rows, final=True)
     figure, all_axes = canvas.new_figure(len(settings), 3, height=2.1)
     for setting, (left, middle, right) in zip(settings, all_axes, strict=True):
         colours = canvas.ordered_colours(list(setting.rows["learning_rate"].dropna()))
@@ -48,11 +46,11 @@ def _draw(rows: pd.DataFrame, runs: Runs) -> Drawing:
         right.set_ylabel(LABELS[1])
         finish_scatter(right, setting.rows, runs, METRICS)
     canvas.legend_below(figure, *all_axes.flat)
-    return Drawing(figure, len(rows), canvas.notes_of(settings))
+    return canvas.drawing_of(figure, settings)
 
 
 def _falls_with_rate(setting: Setting, runs: Runs, *, metric: str) -> Decision | None:
-    rows = final_stage(setting.rows)
+    rows = setting.final
     rates = rows["learning_rate"].astype(float).tolist()
     peaks = highest_of(rows, runs, metric, after_epoch=1)
     return across_values(rates, peaks.tolist(), rates, rows["seed"].tolist(), -1)

@@ -6,7 +6,7 @@ import pandas as pd
 
 from fisher_jax.report import canvas
 from fisher_jax.report.canvas import Drawing
-from fisher_jax.report.choose import final_stage, pairs_along_training, settings_of
+from fisher_jax.report.choose import pairs_along_training, settings_of
 from fisher_jax.report.claims import Claim
 from fisher_jax.report.collect import Runs
 from fisher_jax.report.item import FigurePart, Item
@@ -18,8 +18,7 @@ PER_EXAMPLE = "trace/fisher"
 
 
 def _draw(rows: pd.DataFrame, runs: Runs) -> Drawing:
-    rows = final_stage(rows)
-    settings = settings_of(rows)
+    settings = settings_of(rows, final=True)
     figure, all_axes = canvas.new_panels(len(settings), height=2.5)
     for axes, setting in zip(all_axes, settings, strict=True):
         blue, red = canvas.BLUE_TO_RED(0.0), canvas.BLUE_TO_RED(1.0)
@@ -35,7 +34,7 @@ def _draw(rows: pd.DataFrame, runs: Runs) -> Drawing:
         axes.set_xlabel("Tr(F$_B$) or Tr(F)")
         axes.set_ylabel("Tr(H)")
     canvas.legend_below(figure, *all_axes)
-    return Drawing(figure, len(rows), canvas.notes_of(settings))
+    return canvas.drawing_of(figure, settings)
 
 
 ITEM = Item(

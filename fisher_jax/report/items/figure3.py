@@ -10,7 +10,6 @@ from fisher_jax.report.choose import (
     REFERENCES,
     Setting,
     best_runs,
-    final_stage,
     one_version,
     settings_of,
 )
@@ -26,8 +25,7 @@ TABLE_1 = ("table1", "cifar10_simplecnn_fp")
 
 
 def _draw(rows: pd.DataFrame, runs: Runs) -> Drawing:
-    rows = final_stage(rows)
-    settings = settings_of(rows)
+    settings = settings_of(rows, final=True)
     columns = 2 if len(settings) == 4 else 3
     figure, all_axes = canvas.new_panels(len(settings), height=2.1, columns=columns)
     for axes, setting in zip(all_axes, settings, strict=True):
@@ -39,7 +37,7 @@ def _draw(rows: pd.DataFrame, runs: Runs) -> Drawing:
         axes.set_ylabel("final test accuracy, %")
         canvas.mark_empty(axes, "no run has ended")
     canvas.legend_below(figure, *all_axes)
-    return Drawing(figure, len(rows), canvas.notes_of(settings))
+    return canvas.drawing_of(figure, settings)
 
 
 def onset_means(rows: pd.DataFrame) -> pd.DataFrame:

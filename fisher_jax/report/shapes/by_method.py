@@ -10,7 +10,6 @@ from fisher_jax.report.canvas import ROOT_REASON, Drawing
 from fisher_jax.report.choose import (
     Setting,
     accuracy_metric,
-    final_stage,
     settings_of,
 )
 from fisher_jax.report.collect import Runs
@@ -61,12 +60,11 @@ def draw_methods(
     Args:
         is_figure_10: of the networks of the second of two figures, or all others.
     """
-    rows = final_stage(rows)
     of_figure = rows["model"].isin(_NETWORKS_OF_FIGURE_10) == is_figure_10
     rows = rows[rows["method"].isin(_SHOWN) & of_figure]
     if not len(rows):
         return "no runs with these networks"
-    settings = settings_of(rows)
+    settings = settings_of(rows, final=True)
     columns = min(3, len(settings))
     figure, all_axes = canvas.new_figure(2 * -(-len(settings) // 3), columns)
     if len(settings) == 1:
@@ -79,7 +77,7 @@ def draw_methods(
         upper, lower = all_axes[row, column], all_axes[row + 1, column]
         notes += _draw_setting(setting, runs, upper, lower)
     canvas.legend_below(figure, *all_axes.flat)
-    return Drawing(figure, len(rows), tuple(dict.fromkeys(notes)))
+    return canvas.drawing_of(figure, settings, notes)
 
 
 def _draw_setting(setting: Setting, runs: Runs, upper: Axes, lower: Axes) -> list[str]:

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 
 from fisher_jax.report import canvas
 from fisher_jax.report.canvas import Drawing
-from fisher_jax.report.choose import Setting, final_stage, pairs, settings_of
+from fisher_jax.report.choose import Setting, pairs, settings_of
 from fisher_jax.report.claims import Claim
 from fisher_jax.report.collect import Runs
 from fisher_jax.report.item import FigurePart, Item
@@ -97,10 +97,11 @@ def draw_early(
         quantity: the column across, from 0 to 1, drawn in %, ``label`` on the axis.
         published: the paper's points by data set.
     """
-    rows = final_stage(rows)
-    settings = sorted(settings_of(rows), key=_order_of_panels)
+    settings = sorted(settings_of(rows, final=True), key=_order_of_panels)
     figure, all_axes = canvas.new_panels(len(settings), height=2.3)
-    notes = list(canvas.notes_of(settings))
+    losses = {loss for s in settings for loss in s.rows["early_loss"].dropna()}
+    notes = [f"ε = {', '.join(f'{loss:g}' for loss in sorted(losses))}"]
+    notes += canvas.notes_of(settings)
     for axes, setting in zip(all_axes, settings, strict=True):
         _draw_points(axes, setting, varied, quantity)
         points = (published or {}).get(setting.dataset, ())
@@ -116,9 +117,7 @@ def draw_early(
         if missing:
             count = f"{missing} of {len(setting.rows)} runs"
             notes.append(f"{setting.title}: {count} have not reached ε")
-    losses = sorted(set(rows["early_loss"].dropna()))
-    notes.insert(0, f"ε = {', '.join(f'{loss:g}' for loss in losses)}")
-    return Drawing(figure, len(rows), tuple(dict.fromkeys(notes)))
+    return canvas.drawing_of(figure, settings, notes)
 
 
 def _order_of_panels(setting: Setting) -> tuple[str, int]:

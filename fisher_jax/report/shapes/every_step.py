@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 
 from fisher_jax.report import canvas
 from fisher_jax.report.canvas import Drawing
-from fisher_jax.report.choose import final_stage, settings_of
+from fisher_jax.report.choose import settings_of
 from fisher_jax.report.claims import Claim
 from fisher_jax.report.collect import Runs
 from fisher_jax.report.item import FigurePart, Item
@@ -54,8 +54,7 @@ def draw_every_step(rows: pd.DataFrame, runs: Runs, *, varied: str) -> Drawing:
     Args:
         varied: the column with a colour for each value.
     """
-    rows = final_stage(rows)
-    settings = settings_of(rows)
+    settings = settings_of(rows, final=True)
     figure, all_axes = canvas.new_figure(len(settings), 2, height=2.0)
     for setting, (left, right) in zip(settings, all_axes, strict=True):
         colours = canvas.ordered_colours(list(setting.rows[varied].dropna()))
@@ -70,7 +69,7 @@ def draw_every_step(rows: pd.DataFrame, runs: Runs, *, varied: str) -> Drawing:
             canvas.mark_empty(axes)
         canvas.start_at_zero(left)
         right.legend(loc="lower right")
-    return Drawing(figure, len(rows), canvas.notes_of(settings))
+    return canvas.drawing_of(figure, settings)
 
 
 def _draw_steps(

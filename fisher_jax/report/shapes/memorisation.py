@@ -92,8 +92,7 @@ def draw_memorisation(
         axes = all_axes[2 * index : 2 * index + 2]
         _draw_setting(axes, setting, _with_ratio(setting.rows, runs), colours)
     canvas.legend_below(figure, *all_axes.flat)
-    count = sum(len(setting.rows) for setting in settings)
-    return Drawing(figure, count, canvas.notes_of(settings))
+    return canvas.drawing_of(figure, settings)
 
 
 def _draw_setting(

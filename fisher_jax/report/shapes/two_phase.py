@@ -11,7 +11,6 @@ from matplotlib.ticker import MaxNLocator
 
 from fisher_jax.report import canvas
 from fisher_jax.report.canvas import Drawing
-from fisher_jax.report.choose import final_stage
 from fisher_jax.report.claims import Claim
 from fisher_jax.report.collect import Runs
 from fisher_jax.report.item import FigurePart, Item
@@ -101,7 +100,7 @@ def draw_two_phase(
     Args:
         published: by "high" and "low", of the paper's runs on ``dataset``.
     """
-    settings = varied_settings(final_stage(rows), runs.rows, varied)
+    settings = varied_settings(rows, runs.rows, varied)
     if not settings:
         return f"no runs with two values of the {varied.replace('_', ' ')}"
     figure, all_axes = canvas.new_figure(len(settings), 3, height=2.0)
@@ -119,8 +118,7 @@ def draw_two_phase(
             _mark_published(hessian, value.final_hessian_trace, COLOURS[start])
             _mark_published(accuracy, (value.accuracy,), COLOURS[start])
     canvas.legend_below(figure, *all_axes.flat)
-    count = sum(len(setting.rows) for setting in settings)
-    return Drawing(figure, count, canvas.notes_of(settings))
+    return canvas.drawing_of(figure, settings)
 
 
 def _mark_published(axes: Axes, values: tuple[float, ...], colour: str) -> None:
