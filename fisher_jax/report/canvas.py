@@ -16,7 +16,7 @@ from matplotlib.colors import LinearSegmentedColormap, LogNorm
 from matplotlib.figure import Figure
 
 from fisher_jax.report.choose import Setting, drawable, join_notes
-from fisher_jax.report.names import METHOD_NAMES, position
+from fisher_jax.report.names import method_latex
 from fisher_jax.report.statistics import Correlation, Summary, smooth
 
 STYLE = Path(__file__).parent / "paper.mplstyle"
@@ -178,18 +178,13 @@ def method_line(method: str) -> dict[str, Any]:
 
 def method_text(method: str) -> str:
     """Returns a method's name for a legend, with its subscript."""
-    return METHOD_NAMES[method].latex if method in METHOD_NAMES else plain(method)
+    return method_latex(method) or plain(method)
 
 
 def plain(name: str) -> str:
     """Returns a name that matplotlib neither reads as mathematics nor hides."""
     shown = name.replace("$", r"\$")
     return f" {shown}" if shown.startswith("_") else shown
-
-
-def in_method_order(methods: Sequence[str]) -> list[str]:
-    """Sorts method keys as the paper's columns stand."""
-    return sorted(set(methods), key=lambda method: position(method, METHOD_NAMES))
 
 
 def ordered_colours(values: Sequence[float]) -> dict[float, tuple[float, ...]]:

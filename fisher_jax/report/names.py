@@ -3,33 +3,29 @@
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
-
-class Method(NamedTuple):
-    """A method's name as text, and as LaTeX where that differs."""
-
-    text: str
-    latex: str
-
-
 # The order is that of the paper's columns.
-METHOD_NAMES: Mapping[str, Method] = {
-    "eta_star": Method("η*", r"$\eta^*$"),
-    "baseline": Method("Baseline", "Baseline"),
-    "mixup": Method("Mixup", "Mixup"),
-    "gp_x": Method("GP_x", r"GP$_\mathrm{x}$"),
-    "gp": Method("GP", "GP"),
-    "fp": Method("FP", "FP"),
-    "fp_single": Method("FP exact", "FP exact"),
-    "gp_r": Method("GP_r", r"GP$_\mathrm{r}$"),
-    "rfp": Method("RFP (ours)", "RFP (ours)"),
-    "fp_groups": Method("FP in groups", "FP in groups"),
-    "importance": Method("Importance (ours)", "Importance (ours)"),
-    "rfp_groups": Method("RFP in groups (ours)", "RFP in groups (ours)"),
-    "importance_groups": Method(
-        "Importance in groups (ours)", "Importance in groups (ours)"
-    ),
-    "sam": Method("SAM", "SAM"),
-    "gradient_norm": Method("Gradient norm", "Gradient norm"),
+METHOD_NAMES: Mapping[str, str] = {
+    "eta_star": "η*",
+    "baseline": "Baseline",
+    "mixup": "Mixup",
+    "gp_x": "GP_x",
+    "gp": "GP",
+    "fp": "FP",
+    "fp_single": "FP exact",
+    "gp_r": "GP_r",
+    "rfp": "RFP (ours)",
+    "fp_groups": "FP in groups",
+    "importance": "Importance (ours)",
+    "rfp_groups": "RFP in groups (ours)",
+    "importance_groups": "Importance in groups (ours)",
+    "sam": "SAM",
+    "gradient_norm": "Gradient norm",
+}
+# Of those that LaTeX writes otherwise.
+_LATEX_NAMES = {
+    "eta_star": r"$\eta^*$",
+    "gp_x": r"GP$_\mathrm{x}$",
+    "gp_r": r"GP$_\mathrm{r}$",
 }
 
 
@@ -103,7 +99,17 @@ METHOD_OF_PENALTY = {
 
 def method_label(method: str) -> str:
     """Returns the method's name in text; its own key for one not known here."""
-    return METHOD_NAMES[method].text if method in METHOD_NAMES else method
+    return METHOD_NAMES.get(method, method)
+
+
+def method_latex(method: str) -> str | None:
+    """Returns the method's name in LaTeX; None for one not known here."""
+    return _LATEX_NAMES.get(method, METHOD_NAMES.get(method))
+
+
+def in_method_order(methods: Iterable[str]) -> list[str]:
+    """Sorts method keys as the paper's columns stand, each once."""
+    return sorted(set(methods), key=lambda method: position(method, METHOD_NAMES))
 
 
 def method_of(config: Mapping[str, Any], variant: str = "") -> str:

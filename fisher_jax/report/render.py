@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 
 from fisher_jax.report.decide import Difference
-from fisher_jax.report.names import METHOD_NAMES, method_label
+from fisher_jax.report.names import method_label, method_latex
 from fisher_jax.report.statistics import Summary
 from fisher_jax.report.tables import Cell, Published, Table
 
@@ -223,9 +223,7 @@ def _markdown_cell(cell: Cell | str, decimals: int, notes: Notes) -> str:
 
 
 def _latex_method(column: str) -> str:
-    return (
-        METHOD_NAMES[column].latex if column in METHOD_NAMES else escape_latex(column)
-    )
+    return method_latex(column) or escape_latex(column)
 
 
 def _latex_ours(cell: Cell | str, decimals: int, notes: Notes) -> str:

@@ -79,7 +79,7 @@ def build(config: Config, data: Selection, mesh: Mesh) -> tuple[loop.Plan, Snaps
     model = make_model(config, data.source.num_classes)
     in_a_call = steps_per_call(config, mesh, data.is_streamed)
     schedule = make_schedule(config, per_epoch, in_a_call)
-    optimizer = make_optimizer(config, schedule)
+    optimizer = make_optimizer(config, per_epoch)
     try:
         state = create_state(model, optimizer, data.image_shape, config.seed)
     except ValueError as error:
@@ -106,19 +106,19 @@ def make_model(config: Config, num_classes: int) -> nn.Module:
     )
 
 
-def make_optimizer(config: Config, schedule: Schedule) -> optax.GradientTransformation:
+def make_optimizer(
+    config: Config, steps_per_epoch: int
+) -> optax.GradientTransformation:
     """Returns SGD with the step decay of ``config.optimizer``, and the penalty."""
     optimizer, penalty = config.optimizer, None
     learning_rate = step_decay(
         optimizer.learning_rate,
         optimizer.decay_factor,
         optimizer.decay_epochs,
-        schedule.steps_per_epoch,
+        steps_per_epoch,
     )
-    if schedule.adds_penalty:
-        penalty = injected_penalty(
-            config.penalty.coefficient, schedule.update_every, schedule.first_step
-        )
+    if config.adds_penalty:
+        penalty = injected_penalty(config.penalty.coefficient)
     return sgd(learning_rate, optimizer.momentum, optimizer.weight_decay, penalty)
 
 

@@ -21,7 +21,6 @@ from fisher_jax.train.assemble import (
     load_data,
     make_model,
     make_optimizer,
-    make_schedule,
     measure_settings,
     step_settings,
     steps_per_call,
@@ -264,7 +263,7 @@ def _shapes(config: Config) -> tuple[Any, Any, Any]:
     """Returns the shapes of a state, of a batch's inputs and of its labels."""
     data = data_size(config)
     model = make_model(config, data.num_classes)
-    optimizer = make_optimizer(config, make_schedule(config, 1))
+    optimizer = make_optimizer(config, steps_per_epoch=1)
     try:
         state = jax.eval_shape(
             lambda: create_state(model, optimizer, data.image_shape, 0)

@@ -88,15 +88,14 @@ def step_decay(
     return lambda step: schedule(jnp.asarray(step, jnp.float32))
 
 
-def injected_penalty(
-    coefficient: float, update_every: int = 10, first_step: int = 0
-) -> optax.GradientTransformation:
+def injected_penalty(coefficient: float) -> optax.GradientTransformation:
     """``add_penalty`` with its coefficient in the optimizer's state.
 
-    It is then no constant of the program, and a sweep over α compiles once.
+    It is then no constant of the program, and a sweep over α compiles once. When the
+    penalty is renewed ``train_step`` is told.
     """
     injected = optax.inject_hyperparams(add_penalty, ("update_every", "first_step"))
-    return injected(coefficient, update_every=update_every, first_step=first_step)
+    return injected(coefficient)
 
 
 def sgd(

@@ -117,9 +117,7 @@ def in_float64(tree):
 
 def make_state(model, settings):
     """Parameters and optimizer, in float32."""
-    penalty = (
-        None if settings.penalty is None else injected_penalty(0.3, update_every=3)
-    )
+    penalty = None if settings.penalty is None else injected_penalty(0.3)
     return create_state(model, sgd(lambda _: 0.05, 0.9, 1e-4, penalty), (8, 8, 3), 0)
 
 

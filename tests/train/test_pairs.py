@@ -104,7 +104,7 @@ def test_two_options_in_bfloat16(first, second, data):
         assert "compute_dtype=bfloat16" in pairs.refusal_of(caught.value, options)
     state = create_state(
         assemble.make_model(config, pairs.CLASSES),
-        assemble.make_optimizer(config, assemble.make_schedule(config, 1)),
+        assemble.make_optimizer(config, 1),
         pairs.SHAPE,
         0,
     )

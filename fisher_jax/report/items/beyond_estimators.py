@@ -10,7 +10,7 @@ from fisher_jax.report.canvas import Drawing
 from fisher_jax.report.choose import Setting, settings_of
 from fisher_jax.report.collect import Runs
 from fisher_jax.report.item import FigurePart, Item, TablePart
-from fisher_jax.report.names import method_label
+from fisher_jax.report.names import in_method_order, method_label
 from fisher_jax.report.tables import Row, Table
 
 ESTIMATORS = "estimator/"  # before an estimator's name: its relative error
@@ -36,7 +36,7 @@ def _by_method(rows: pd.DataFrame) -> list[Setting]:
             rows=setting.of(method),
         )
         for setting in settings_of(rows)
-        for method in canvas.in_method_order(list(setting.rows["method"]))
+        for method in in_method_order(setting.rows["method"])
     ]
 
 

@@ -20,7 +20,7 @@ from fisher_jax.report.claims import Claim
 from fisher_jax.report.collect import Runs
 from fisher_jax.report.decide import LEVEL, Difference, difference, holm
 from fisher_jax.report.item import FigurePart, Item, TablePart
-from fisher_jax.report.names import METHOD_NAMES, method_label, position
+from fisher_jax.report.names import in_method_order, method_label
 from fisher_jax.report.render import interval_text, summary_text
 from fisher_jax.report.rules import generalises_better
 from fisher_jax.report.statistics import summarise
@@ -35,7 +35,7 @@ def _draw(rows: pd.DataFrame, runs: Runs) -> Drawing:
     settings = settings_of(rows, by_noise=True)
     figure, all_axes = canvas.new_panels(len(settings), height=2.3)
     for axes, setting in zip(all_axes, settings, strict=True):
-        for method in canvas.in_method_order(list(setting.rows["method"])):
+        for method in in_method_order(setting.rows["method"]):
             _draw_method(axes, setting.rows, method)
         axes.set_xscale("log")
         # Three panels stand in a row, and a line would reach into the next one.
@@ -118,7 +118,7 @@ class _Line(NamedTuple):
 
 
 def _lines(rows: pd.DataFrame) -> Iterator[_Line]:
-    methods = sorted(set(rows["method"]), key=lambda m: position(m, METHOD_NAMES))
+    methods = in_method_order(rows["method"])
     best = {
         method: best_runs(rows[rows["method"] == method]).rows for method in methods
     }

@@ -14,7 +14,7 @@ from fisher_jax.report.choose import (
 )
 from fisher_jax.report.collect import Runs
 from fisher_jax.report.item import FigurePart, Item
-from fisher_jax.report.names import method_label
+from fisher_jax.report.names import in_method_order, method_label
 
 DECAY = 0.8  # over about five epochs; open in the paper
 CAPTION = (
@@ -86,7 +86,7 @@ def _draw_setting(setting: Setting, runs: Runs, upper: Axes, lower: Axes) -> lis
     lower.set_axis_on()
     lower.set_yscale("log")
     notes: list[str] = []
-    for method in canvas.in_method_order(list(setting.rows["method"])):
+    for method in in_method_order(setting.rows["method"]):
         chosen = setting.best(method)
         notes += [f"{setting.title}, {method_label(method)}: {n}" for n in chosen.notes]
         line = canvas.method_line(method) | {"label": canvas.method_text(method)}

@@ -16,7 +16,7 @@ from fisher_jax.report.choose import (
 from fisher_jax.report.claims import Claim
 from fisher_jax.report.collect import Runs
 from fisher_jax.report.item import Item, TablePart
-from fisher_jax.report.names import DATASETS, METHOD_NAMES, MODELS, position
+from fisher_jax.report.names import DATASETS, MODELS, in_method_order
 from fisher_jax.report.statistics import summarise
 from fisher_jax.report.tables import Cell, Published, Row, Table
 
@@ -103,8 +103,7 @@ def _fill(
     """Fills the paper's rows and columns, then those that only we have."""
     if noise is not None:
         rows = rows[rows["noise"] == noise]
-    ours_only = set(rows["method"]) - set(columns)
-    columns += tuple(sorted(ours_only, key=lambda name: position(name, METHOD_NAMES)))
+    columns += tuple(in_method_order(set(rows["method"]) - set(columns)))
     filled: list[Row] = []
     for setting, keys in _settings_with_keys(rows, published):
         chosen = {column: setting.best(column) for column in columns}

@@ -7,7 +7,7 @@ from benchmarks.synthetic_runs import paper_runs
 from fisher_jax.report.build import draw, item_rows
 from fisher_jax.report.collect import load_runs
 from fisher_jax.report.item import all_items
-from fisher_jax.report.names import METHOD_NAMES
+from fisher_jax.report.names import method_latex
 
 ITEMS = all_items()
 
@@ -55,7 +55,7 @@ def test_figure_12_is_the_cosine_for_fp_and_for_gp_r(runs):
     rows = rows[(rows["noise"] == 0.25) & (rows["model"] == "vgg11")]
     panels = [axes for axes in figure.axes if "VGG" in axes.get_title()]
     methods = [axes.get_title().split(": ")[1] for axes in panels]
-    assert methods == [METHOD_NAMES[key].latex for key in ("fp", "gp_r")]
+    assert methods == [method_latex(key) for key in ("fp", "gp_r")]
     for axes, method in zip(panels, ("fp", "gp_r"), strict=True):
         groups = rows[rows["method"] == method].groupby("coefficient")
         for _, group in groups:
