@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from rich.console import Console
@@ -39,12 +40,10 @@ class StopAfter(StopSignals):
 def make_plan(config: Config) -> Plan:
     """The run's functions, built once, and what makes a fresh initial snapshot."""
     mesh = parallel.make_mesh()
-    data = assemble.load_data(config)
-
-    def fresh() -> Snapshot:
-        return assemble.build(config, data, mesh)[1]
-
-    return assemble.build(config, data, mesh)[0], fresh
+    functions, initial = assemble.build(config, assemble.load_data(config), mesh)
+    # Steps donate their state. Of the same network and optimizer, whose steps, once
+    # compiled, are everyone's.
+    return functions, lambda: jax.tree.map(jnp.copy, initial)
 
 
 def go_on(plan: Plan, directory: Path, stop_after: int | None = None) -> Snapshot:
