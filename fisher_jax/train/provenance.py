@@ -18,7 +18,7 @@ from fisher_jax.host.machine import describe_machine
 from fisher_jax.startup import flags_in
 from fisher_jax.train import loop
 from fisher_jax.train.keys import Config
-from fisher_jax.train.records import read_json
+from fisher_jax.train.records import require_json
 from fisher_jax.train.step import TrainState, count_parameters
 from fisher_jax.version import __version__
 
@@ -120,7 +120,7 @@ def check_same_settings(directory: Path, now: Mapping[str, Any]) -> None:
     Raises:
         UserError: one differs; the text names them all.
     """
-    then = read_json(directory / "config.json").get("settings")
+    then = require_json(directory / "config.json").get("settings")
     differences = [] if then is None else setting_differences(then, now)
     if differences:
         raise UserError(

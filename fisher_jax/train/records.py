@@ -69,7 +69,7 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
     _write(path, text.encode())
 
 
-def read_json(path: Path) -> dict[str, Any]:
+def require_json(path: Path) -> dict[str, Any]:
     """Reads a JSON object.
 
     Raises:
@@ -106,7 +106,7 @@ def check_same_config(
                 "choose another workdir"
             )
         return False
-    earlier = {**defaults, **flatten(read_json(path).get("config", {}))}
+    earlier = {**defaults, **flatten(require_json(path).get("config", {}))}
     changes = [
         f"{key} {_shown(earlier, key)} there, {_shown(config, key)} here"
         for key in sorted(earlier.keys() | config.keys())

@@ -176,7 +176,7 @@ def _prepare(
         path = Path(command.workdir) / "config.json"
         if not is_known:
             records.write_json(path, content)
-        elif lines := changes(records.read_json(path), content):
+        elif lines := changes(records.require_json(path), content):
             _warner(console)(
                 "from here on the numbers may differ from a run without this "
                 "restart: " + "; ".join(lines)
@@ -232,7 +232,7 @@ def _session(
 
 
 def _report_earlier_end(console: Console, directory: Path) -> int:
-    result = records.read_json(directory / "result.json")
+    result = records.require_json(directory / "result.json")
     diverged = result.get("status") == DIVERGED
     console.print(
         f"This run has already {'diverged' if diverged else 'finished'}; its result is "

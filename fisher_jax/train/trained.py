@@ -13,7 +13,7 @@ from fisher_jax.train.assemble import make_model
 from fisher_jax.train.config import load_config
 from fisher_jax.train.keys import Config
 from fisher_jax.train.provenance import image_facts
-from fisher_jax.train.records import read_json
+from fisher_jax.train.records import require_json
 from fisher_jax.train.restoring import read_newest
 
 Which = Literal["final", "best"]
@@ -52,7 +52,7 @@ def load_run(
     if not path.is_file():
         raise UserError(f"{directory} is not a run's folder: it has no config.json")
     config = load_config(str(path))
-    image_shape, num_classes = image_facts(read_json(path), path)
+    image_shape, num_classes = image_facts(require_json(path), path)
     model = make_model(config, num_classes)
     found = read_newest(directory).get("state" if which == "final" else "best")
     if not found:

@@ -116,7 +116,7 @@ def test_json_that_cannot_be_written_leaves_the_old_file(tmp_path):
     records.write_json(path, {"a": 1})
     call = "records.write_json(path, {'a': 'x' * 100})"
     assert "cannot write" in fail_for_lack_of_space(path, call)
-    assert records.read_json(path) == {"a": 1}
+    assert records.require_json(path) == {"a": 1}
     assert [p.name for p in tmp_path.iterdir()] == ["result.json"]
 
 
@@ -132,7 +132,7 @@ def test_json_is_written_whole_or_not_at_all(tmp_path):
     records.write_json(path, {"a": 1})
     with pytest.raises(TypeError):
         records.write_json(path, {(1, 2): 3})
-    assert records.read_json(path) == {"a": 1}
+    assert records.require_json(path) == {"a": 1}
     assert [p.name for p in tmp_path.iterdir()] == ["result.json"]
 
 
