@@ -72,7 +72,7 @@ def find_runs(folders: Iterable[Path]) -> list[Path]:
 
 def read_run(directory: Path) -> RunFiles:
     """Reads config.json, metrics.jsonl, result.json and run.json of one run."""
-    records, unreadable_lines = _records(_text(directory / "metrics.jsonl"))
+    records, unreadable_lines = parse_records(_text(directory / "metrics.jsonl"))
     contents, unreadable_files = {}, []
     for name in ("config.json", "result.json", "run.json"):
         contents[name] = read_json(directory / name)
@@ -196,8 +196,8 @@ def _is_below(value: float | None, bound: float | None) -> bool:
     return value is not None and bound is not None and value < bound
 
 
-def _records(text: str) -> tuple[list[dict[str, Any]], int]:
-    """The records of metrics.jsonl, and how many lines are none."""
+def parse_records(text: str) -> tuple[list[dict[str, Any]], int]:
+    """Returns the records of metrics.jsonl, and how many lines are none."""
     records, unreadable = [], 0
     # Not splitlines: it would also break at U+2028 and its like inside a string.
     for line in text.split("\n"):

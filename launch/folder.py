@@ -20,7 +20,7 @@ from fisher_jax.host.files import write_whole
 from fisher_jax.host.locks import hold
 from fisher_jax.host.output import clock
 from fisher_jax.host.paths import check_name
-from fisher_jax.run_files import DIVERGED, read_json
+from fisher_jax.run_files import DIVERGED, parse_records, read_json
 
 QUEUED, WAITING, RUNNING = "queued", "waiting", "running"
 DONE, FAILED, INTERRUPTED = "done", "failed", "interrupted"
@@ -232,26 +232,18 @@ def _seconds_left(
 
 def last_records(path: Path) -> list[dict[str, Any]]:
     """Returns the last whole records of metrics.jsonl without reading all of it."""
-    records = []
-    for line in _tail(path).splitlines():
-        try:
-            record = json.loads(line)
-        except ValueError:
-            continue
-        if isinstance(record, dict):
-            records.append(record)
-    return records
+    return parse_records(_tail(path))[0]
 
 
-def _tail(path: Path) -> bytes:
+def _tail(path: Path) -> str:
     """The end of a file; nothing of one that cannot be read."""
     try:
         with path.open("rb") as file:
             file.seek(0, os.SEEK_END)
             file.seek(max(0, file.tell() - _TAIL))
-            return file.read()
+            return file.read().decode(errors="replace")
     except OSError:
-        return b""
+        return ""
 
 
 def locked_files() -> frozenset[LockedFile]:
@@ -306,7 +298,7 @@ def _reason(directory: Path, code: int) -> str:
     """The run's last error in a few words."""
     if code < 0:
         return f"killed by signal {-code}"
-    lines = _tail(log_path(directory)).decode(errors="replace").strip().splitlines()
+    lines = _tail(log_path(directory)).strip().splitlines()
     errors = [line for line in lines if line.startswith("error: ")] or lines[-1:]
     if not errors:
         return f"exit code {code}"

@@ -7,7 +7,6 @@ MLFLOW_TRACKING_URI, ...) is left to the libraries.
 """
 
 import importlib
-import json
 import math
 import os
 import time
@@ -24,7 +23,7 @@ from tensorboardX.summary import scalar
 
 from fisher_jax.errors import UserError, one_line
 from fisher_jax.run_files import DIVERGED, FINISHED
-from fisher_jax.train.records import write_json
+from fisher_jax.train.records import require_json, write_json
 
 PROJECT = "fisher_jax"
 
@@ -215,7 +214,7 @@ class WeightsAndBiases:
             ) from error
         self._is_offline = bool(self._run.offline)
         self._waiting: list[tuple[int, Mapping[str, float]]] = []
-        self.last_step = int(_noted(self._path).get("last_step", -1))
+        self.last_step = int(require_json(self._path).get("last_step", -1))
         if not self._is_offline:
             self.last_step = self._run.starting_step - 1
         self._exit_code = 0
@@ -244,7 +243,7 @@ class WeightsAndBiases:
             self._run.log(dict(values), step=step)
         self._run.finish(exit_code=self._exit_code)
         if self._is_offline:
-            noted = _noted(self._path) | {"last_step": self.last_step}
+            noted = require_json(self._path) | {"last_step": self.last_step}
             write_json(self._path, noted)
 
 
@@ -346,7 +345,7 @@ def _kept_id(path: Path, create: Callable[[], str]) -> str:
     """The run's id in the tracker, made once and kept in the run directory."""
     if path.exists():
         try:
-            return str(_noted(path)["id"])
+            return str(require_json(path)["id"])
         except (ValueError, KeyError, TypeError) as error:
             raise UserError(
                 f"cannot read {path}; remove it to start tracking afresh"
@@ -354,11 +353,6 @@ def _kept_id(path: Path, create: Callable[[], str]) -> str:
     identifier = create()
     write_json(path, {"id": identifier})
     return identifier
-
-
-def _noted(path: Path) -> dict[str, Any]:
-    content: dict[str, Any] = json.loads(path.read_text())
-    return content
 
 
 def _warn(text: str) -> None:
