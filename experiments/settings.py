@@ -10,6 +10,7 @@ Open: v of GP_x, 1 here; how many seeds, 3 here.
 """
 
 from collections.abc import Callable, Mapping
+from types import ModuleType
 from typing import NamedTuple
 
 from ml_collections import ConfigDict
@@ -87,30 +88,28 @@ _TINY_COEFFICIENTS: Mapping[str, Grid] = {
 }
 
 
-def _plain(get_config: Callable[[str], ConfigDict]) -> Callable[[], ConfigDict]:
-    return lambda: get_config("baseline")
+def _paper(
+    name: str,
+    file: ModuleType,
+    slower: float = 10,
+    coefficients: Mapping[str, Grid] = COEFFICIENTS,
+) -> TrainingSetting:
+    """A setting whose configuration and reading of eta* a file of experiments has."""
+    return TrainingSetting(
+        name,
+        lambda: file.get_config("baseline"),
+        file.ETA_STAR,
+        slower,
+        LEARNING_RATES,
+        coefficients,
+    )
 
 
-TINY_IMAGENET = TrainingSetting(
-    "tinyimagenet_wresnet", _plain(tinyimagenet_fp.get_config),
-    tinyimagenet_fp.ETA_STAR, 30, LEARNING_RATES, _TINY_COEFFICIENTS,
-)  # fmt: skip
-DENSENET = TrainingSetting(
-    "cifar100_densenet", _plain(cifar100_densenet_fp.get_config),
-    cifar100_densenet_fp.ETA_STAR, 10, LEARNING_RATES, COEFFICIENTS,
-)  # fmt: skip
-VGG11 = TrainingSetting(
-    "cifar100_vgg11", _plain(cifar100_vgg11_fp.get_config),
-    cifar100_vgg11_fp.ETA_STAR, 10, LEARNING_RATES, COEFFICIENTS,
-)  # fmt: skip
-WRESNET = TrainingSetting(
-    "cifar100_wresnet", _plain(cifar100_wresnet_fp.get_config),
-    cifar100_wresnet_fp.ETA_STAR, 10, LEARNING_RATES, COEFFICIENTS,
-)  # fmt: skip
-SIMPLE_CNN = TrainingSetting(
-    "cifar10_simplecnn", _plain(cifar10_simplecnn_fp.get_config),
-    cifar10_simplecnn_fp.ETA_STAR, 10, LEARNING_RATES, COEFFICIENTS,
-)  # fmt: skip
+TINY_IMAGENET = _paper("tinyimagenet_wresnet", tinyimagenet_fp, 30, _TINY_COEFFICIENTS)
+DENSENET = _paper("cifar100_densenet", cifar100_densenet_fp)
+VGG11 = _paper("cifar100_vgg11", cifar100_vgg11_fp)
+WRESNET = _paper("cifar100_wresnet", cifar100_wresnet_fp)
+SIMPLE_CNN = _paper("cifar10_simplecnn", cifar10_simplecnn_fp)
 PAPER = (TINY_IMAGENET, DENSENET, VGG11, WRESNET, SIMPLE_CNN)
 
 
