@@ -7,6 +7,7 @@ compiles quickly. Prints a line for each pair that is wrong.
 python -m tests.train.pairs NUM_DEVICES [FIRST,SECOND ...]
 """
 
+import functools
 import itertools
 import math
 import sys
@@ -255,7 +256,9 @@ def parameters_after(options, data, num_devices):
     images, labels = batch()
     # A copy: the step donates its state.
     alone = jax.device_put(jax.tree.map(jnp.copy, snapshot.state), jax.devices()[0])
-    expected = plain_step(config, alone, images, labels)
+    # Compiled whole: one by one its operations take ten times as long.
+    plain = jax.jit(functools.partial(plain_step, config))
+    expected = plain(alone, images, labels)
     rows = (parallel.place_rows(array, mesh) for array in (images, labels))
     renew = run.schedule.is_penalty_update(0)
     new, _ = run.step(snapshot.state, tuple(rows), renew=renew)

@@ -91,12 +91,17 @@ def test_a_step_adds_alpha_times_the_penaltys_gradient(name, batch):
     state = make_state(alpha=0.7)
     logits_fn = logits_of(state)
     key = random_keys(state.key, state.step).penalty
-    penalty = jax.grad(
-        lambda p: naive_penalty(name, logits_fn, p, inputs, labels, key)
-    )(state.params)
-    plain = jax.grad(
-        lambda p: jnp.mean(Categorical().loss(logits_fn(p, inputs), labels))
-    )(state.params)
+
+    @jax.jit
+    def by_definition(params):
+        plain = jax.grad(
+            lambda p: jnp.mean(Categorical().loss(logits_fn(p, inputs), labels))
+        )(params)
+        return plain, jax.value_and_grad(
+            lambda p: naive_penalty(name, logits_fn, p, inputs, labels, key)
+        )(params)
+
+    plain, (value, penalty) = by_definition(state.params)
     expected = jax.tree.map(
         lambda p, g, h: p - 0.1 * (g + 0.7 * h), state.params, plain, penalty
     )
@@ -107,11 +112,7 @@ def test_a_step_adds_alpha_times_the_penaltys_gradient(name, batch):
         new.params,
         expected,
     )
-    np.testing.assert_allclose(
-        penalty_value(new),
-        naive_penalty(name, logits_fn, state.params, inputs, labels, key),
-        rtol=1e-5,
-    )
+    np.testing.assert_allclose(penalty_value(new), value, rtol=1e-5)
     assert new.step == 1
     assert metrics.first_bad == 0
 
@@ -133,17 +134,27 @@ def test_the_latest_gradient_is_reused_between_updates(batch):
     params, velocity = state.params, jax.tree.map(jnp.zeros_like, state.params)
     stale = jax.tree.map(jnp.zeros_like, params)
     logits_fn = logits_of(state)
+
+    @jax.jit
+    def penalty_gradient(params, key):
+        return jax.grad(
+            named_penalty(settings.penalty, logits_fn, inputs, labels, key)
+        )(params)
+
+    @jax.jit
+    def plain_gradient(params):
+        return jax.grad(
+            lambda p: jnp.mean(Categorical().loss(logits_fn(p, inputs), labels))
+        )(params)
+
     updates = []
     for step in range(10):
         update = is_penalty_update(step, first_step=3, update_every=4)
         updates += [step] if update else []
         if update:
             key = random_keys(state.key, jnp.int32(step)).penalty
-            penalty_fn = named_penalty(settings.penalty, logits_fn, inputs, labels, key)
-            stale = jax.grad(penalty_fn)(params)
-        plain = jax.grad(
-            lambda p: jnp.mean(Categorical().loss(logits_fn(p, inputs), labels))
-        )(params)
+            stale = penalty_gradient(params, key)
+        plain = plain_gradient(params)
         velocity = jax.tree.map(
             lambda v, g, h: 0.9 * v + g + 0.5 * h, velocity, plain, stale
         )
@@ -164,10 +175,10 @@ def test_the_penalty_sees_only_its_examples(batch):
         make_state(alpha=1.0), inputs, labels, settings=StepSettings(settings),
         renew=True,
     )  # fmt: skip
-    alone = naive_penalty(
-        "gradient", logits_of(make_state()), make_state().params, inputs[:2],
-        labels[:2], None,
-    )  # fmt: skip
+    logits_fn = logits_of(make_state())
+    alone = jax.jit(
+        lambda p: naive_penalty("gradient", logits_fn, p, inputs[:2], labels[:2], None)
+    )(make_state().params)
     np.testing.assert_allclose(penalty_value(state), alone, rtol=1e-5)
 
 
@@ -192,7 +203,7 @@ def test_a_penalty_in_groups_is_the_sum_of_its_groups(batch):
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6),
         (penalty_value(new), kept),
-        jax.value_and_grad(penalty)(state.params),
+        jax.jit(jax.value_and_grad(penalty))(state.params),
     )
 
 
@@ -238,12 +249,14 @@ def test_sam_descends_along_the_gradient_at_the_worst_neighbour(batch):
     def loss_fn(params):
         return jnp.mean(Categorical().loss(logits_fn(params, inputs), labels))
 
-    gradient = jax.grad(loss_fn)(state.params)
-    norm = optax.tree.norm(gradient)
-    worst = jax.tree.map(lambda p, g: p + 0.3 * g / norm, state.params, gradient)
-    expected = jax.tree.map(
-        lambda p, g: p - 0.1 * g, state.params, jax.grad(loss_fn)(worst)
-    )
+    @jax.jit
+    def by_definition(params):
+        gradient = jax.grad(loss_fn)(params)
+        norm = optax.tree.norm(gradient)
+        worst = jax.tree.map(lambda p, g: p + 0.3 * g / norm, params, gradient)
+        return jax.tree.map(lambda p, g: p - 0.1 * g, params, jax.grad(loss_fn)(worst))
+
+    expected = by_definition(state.params)
     new, metrics = train_step(
         state, inputs, labels, settings=StepSettings(sam_radius=0.3),
         renew=False,
@@ -271,7 +284,9 @@ def test_the_gradient_norm_penalty_adds_lambda_times_the_norms_gradient(batch):
         )
 
     exact = jax.tree.map(
-        lambda p, g: p - 0.1 * g, state.params, jax.grad(penalised)(state.params)
+        lambda p, g: p - 0.1 * g,
+        state.params,
+        jax.jit(jax.grad(penalised))(state.params),
     )
     new, _ = train_step(
         state, inputs, labels, renew=False,
@@ -304,9 +319,10 @@ def test_mixup_under_a_perturbed_gradient_is_the_mixed_loss(kind, batch):
         log_p = jax.nn.log_softmax(logits_fn(params, mixed.inputs))
         return -jnp.mean(jnp.sum(one_hot * log_p, axis=-1))
 
-    here = jax.grad(loss_fn)(state.params)
+    gradient = jax.jit(jax.grad(loss_fn))
+    here = gradient(state.params)
     norm = optax.tree.norm(here)
-    ahead = jax.grad(loss_fn)(
+    ahead = gradient(
         jax.tree.map(lambda p, g: p + radius * g / norm, state.params, here)
     )
     share = 1.0 if kind == "sam" else coefficient / radius
