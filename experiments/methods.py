@@ -1,4 +1,4 @@
-"""The methods that tables 1 and 2 compare, as changes to a setting's configuration.
+"""The methods that experiments compare, as changes to a setting's configuration.
 
 A setting's file passes its best learning rate and takes one of the results by name.
 

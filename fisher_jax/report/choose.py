@@ -136,17 +136,25 @@ def unfinished_note(rows: pd.DataFrame) -> tuple[str, ...]:
 
 
 def average(
-    rows: pd.DataFrame, quantity: str, factor: float = 1.0
+    rows: pd.DataFrame, quantities: Sequence[str], factor: float = 1.0
 ) -> tuple[Summary | None, str]:
     """Returns the mean over runs, and why there is none where there is none."""
     if not len(rows):
         return None, "no runs"
-    summary = summarise([factor * v for v in rows[quantity].astype(float)])
+    summary = summarise(list(factor * first_recorded(rows, quantities)))
     if summary is not None:
         return summary, ""
     if not (rows["status"] == FINISHED).any():
         return None, unfinished_note(rows)[0]
-    return None, f"{quantity.replace('_', ' ')} was not recorded"
+    return None, f"{quantities[-1].replace('_', ' ')} was not recorded"
+
+
+def first_recorded(rows: pd.DataFrame, quantities: Sequence[str]) -> pd.Series:
+    """Returns of each run the first of the quantities that it has."""
+    first, *others = (rows[quantity].astype(float) for quantity in quantities)
+    for other in others:
+        first = first.fillna(other)
+    return first
 
 
 def settings_of(
@@ -159,33 +167,23 @@ def settings_of(
         final: leaves out the search stage, once the code version is chosen.
     """
     settings = []
-    keys = ["form", "setting_label", "sweep_setting"]
-    for (form, label, sweep_setting), group in rows.groupby(keys):
+    keys = ["form", "setting_label", "sweep_setting", *(["noise"] if by_noise else [])]
+    for (form, label, sweep_setting, *noise), group in rows.groupby(keys):
         chosen = one_version(group)
         same = rows[rows["setting_label"] == label]["sweep_setting"].nunique()
         title = f"{label}, {sweep_setting}" if same > 1 and sweep_setting else label
         title += f" ({form})" if form else ""
+        title += f", {100 * noise[0]:g}% noise" if any(noise) else ""
         kept = final_stage(chosen.rows) if final else chosen.rows
         notes = (*chosen.notes, *unfinished_note(kept))
         notes = tuple(f"{title}: {note}" for note in notes)
         dataset, model = group[["dataset", "model"]].iloc[0]
         settings.append(Setting(title, kept, notes, form, dataset, model, chosen.notes))
-    ordered = sorted(settings, key=_paper_order)
-    return [part for s in ordered for part in _by_noise(s)] if by_noise else ordered
+    return sorted(settings, key=_paper_order)
 
 
-def _paper_order(setting: Setting) -> tuple[str, int, str]:
-    return setting.form, position(setting.key, SETTINGS)[0], setting.title
-
-
-def _by_noise(setting: Setting) -> list[Setting]:
-    return [
-        setting._replace(
-            rows=group,
-            title=setting.title + (f", {100 * noise:g}% noise" if noise else ""),
-        )
-        for noise, group in setting.rows.groupby("noise", sort=True)
-    ]
+def _paper_order(setting: Setting) -> tuple[str, int]:
+    return setting.form, position(setting.key, SETTINGS)[0]
 
 
 def final_stage(rows: pd.DataFrame) -> pd.DataFrame:
@@ -196,8 +194,7 @@ def final_stage(rows: pd.DataFrame) -> pd.DataFrame:
 
 def accuracies(rows: pd.DataFrame) -> pd.Series:
     """Returns test accuracy in %, at the best validation epoch where there is one."""
-    best, last = (rows[quantity].astype(float) for quantity in TEST_ACCURACY)
-    return 100 * best.fillna(last)
+    return 100 * first_recorded(rows, TEST_ACCURACY)
 
 
 def strengths(rows: pd.DataFrame) -> pd.Series:

@@ -71,7 +71,10 @@ def verdicts_on(
 
 
 def decide_claim(claim: Claim, setting: Setting, runs: Runs) -> Decision | None:
-    """Returns what the rule says of a setting; with one seed nothing is decided."""
+    """Returns what the rule says of a setting.
+
+    With one seed nothing is decided, whatever the rule: it counts as not tested.
+    """
     if claim.noise is not None and not (setting.rows["noise"] == claim.noise).all():
         return None
     decision = claim.rule(setting, runs)

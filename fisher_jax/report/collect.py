@@ -40,8 +40,9 @@ class Runs(NamedTuple):
 
     Attributes:
         rows: a row a run. What it was: path, experiment, form ("" at the paper's
-            scale), stage of its sweep, method, setting, seed, noise and other keys of
-            its configuration, candidate (all keys but the seed), version of the code.
+            scale), stage of its sweep, method, setting_label, sweep_setting, seed,
+            noise and other keys of its configuration, candidate (a hash of the keys
+            that tell candidates apart), version of the code.
             How it ended: status, last_epoch, seconds. What came out:
             ``run_files.quantities``.
         metrics: its records, by the row's index.

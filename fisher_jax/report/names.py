@@ -76,7 +76,8 @@ MODELS: Mapping[str, str] = {
     "simple_cnn": "SimpleCNN",
 }
 
-# The settings of tables 1 and 2, "data set_network", in the order of their rows.
+# The settings of tables 1 and 2, "data set_network" by the names of their
+# configurations, in the order of their rows; sweeps have shorter names for them.
 SETTINGS = (
     "tiny_imagenet_wide_resnet",
     "cifar100_densenet",

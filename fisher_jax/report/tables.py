@@ -38,7 +38,11 @@ class Row(NamedTuple):
 
 
 class Table(NamedTuple):
-    """A finished table; the first column is that of the rows' labels."""
+    """A finished table; the first column is that of the rows' labels.
+
+    Attributes:
+        columns: methods by key, which a page and LaTeX show by name, or titles.
+    """
 
     columns: tuple[str, ...]
     rows: tuple[Row, ...]

@@ -30,7 +30,10 @@ PENALTIES: Mapping[str, Callable[..., Float[Array, ""]] | None] = {
 
 
 class PenaltySettings(NamedTuple):
-    """Which penalty, how it is computed, and of which examples."""
+    """Which penalty, how it is computed, and of which examples.
+
+    Its α is in the optimizer's state: ``step.injected_penalty``.
+    """
 
     name: str
     draw: penalties.Draw = "labels"

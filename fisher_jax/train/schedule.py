@@ -3,8 +3,7 @@
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from fisher_jax import parallel
-from fisher_jax.penalties import is_penalty_update
+from fisher_jax import parallel, penalties
 
 
 class Schedule(NamedTuple):
@@ -35,7 +34,7 @@ class Schedule(NamedTuple):
     def is_penalty_update(self, step: int) -> bool:
         """Whether ``step``, counted from 0, renews the penalty's gradient."""
         return self.adds_penalty and bool(
-            is_penalty_update(step, self.first_step, self.update_every)
+            penalties.is_penalty_update(step, self.first_step, self.update_every)
         )
 
     def calls(self, start: int) -> Iterator[range]:

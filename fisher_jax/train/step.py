@@ -92,8 +92,10 @@ def injected_penalty(coefficient: float) -> optax.GradientTransformation:
     """``add_penalty`` with its coefficient in the optimizer's state.
 
     It is then no constant of the program, and a sweep over α compiles once. When the
-    penalty is renewed ``train_step`` is told.
+    penalty is renewed ``train_step`` is told, so that ``add_penalty``'s own schedule is
+    never asked.
     """
+    # Its two numbers stay what they are by default, and static.
     injected = optax.inject_hyperparams(add_penalty, ("update_every", "first_step"))
     return injected(coefficient)
 

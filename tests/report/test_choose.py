@@ -83,17 +83,17 @@ def test_final_runs_are_taken_before_those_of_the_search():
 
 def test_the_average_and_why_there_is_none():
     table = runs({"test_accuracy": 0.5}, {"test_accuracy": 0.7})
-    summary, reason = average(table, "test_accuracy", 100)
+    summary, reason = average(table, ["test_accuracy"], 100)
     assert summary.mean == pytest.approx(60.0)
     assert summary.std == pytest.approx(math.sqrt(200))
     assert reason == ""
-    assert average(table.iloc[:0], "test_accuracy") == (None, "no runs")
+    assert average(table.iloc[:0], ["test_accuracy"]) == (None, "no runs")
     unfinished = runs({"status": "incomplete"}, {"status": "diverged"})
-    assert average(unfinished, "test_accuracy") == (
+    assert average(unfinished, ["test_accuracy"]) == (
         None,
         "1 of 2 runs diverged; 1 of 2 runs not ended",
     )
-    missing = average(runs({}), "test_accuracy")
+    missing = average(runs({}), ["test_accuracy"])
     assert missing == (None, "test accuracy was not recorded")
 
 

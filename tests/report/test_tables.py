@@ -164,6 +164,24 @@ def test_a_cell_averages_what_its_claim_compares(tmp_path):
     ]
 
 
+def test_each_noise_has_code_of_its_own(tmp_path):
+    result = at_best(0.6) | {"final_train_noisy_accuracy": 0.04}
+    for noise, seeds, commit in ((0.25, 2, "f" * 40), (0.5, 4, "e" * 40)):
+        noisy = VGG | {"dataset.label_noise": noise}
+        for seed in range(seeds):
+            add(tmp_path, "fp", seed, result, noisy, "table3", commit=commit)
+    runs, item = load_runs([tmp_path]), ITEMS["table9"]
+    rows = item_rows(item, runs)
+    assert cell(item.table.fill(rows, runs), "VGG-11", "fp").ours.n == 2
+    numbers = [
+        cell(fill(tmp_path, "table3"), f"VGG-11 / CIFAR-100, {noise}%", "fp").ours.n
+        for noise in (25, 50)
+    ]
+    assert numbers == [2, 4]
+    (verdict,) = verdicts_on(item.claims, rows, runs)
+    assert verdict.status == "no runs"  # none of the baseline
+
+
 def test_markdown_csv_and_latex_say_the_same(tmp_path):
     for seed, accuracy in enumerate((0.78, 0.82)):
         add(tmp_path, "fp", seed, at_best(accuracy))

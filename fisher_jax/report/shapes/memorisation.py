@@ -43,8 +43,11 @@ def noisy_settings(rows: pd.DataFrame, methods: tuple[str, ...]) -> list[Setting
 
     Their runs of the methods, those of the search too, and without a penalty.
     """
-    kept = (rows["noise"] == NOISE) & rows["method"].isin((*methods, "baseline"))
-    settings = settings_of(rows[kept], by_noise=True) if kept.any() else []
+    settings = []
+    for setting in settings_of(rows, by_noise=True):
+        kept = setting.rows["method"].isin((*methods, "baseline"))
+        if kept.any() and (setting.rows["noise"] == NOISE).all():
+            settings.append(setting._replace(rows=setting.rows[kept]))
     return sorted(settings, key=lambda s: position(s.model, _ORDER)[0])
 
 

@@ -6,6 +6,7 @@ from functools import partial
 import pandas as pd
 
 from fisher_jax.report.choose import (
+    REFERENCES,
     Chosen,
     Setting,
     average,
@@ -53,7 +54,7 @@ def method_table(
     Args:
         columns: the paper's methods, by key; others that we have stand behind.
         published: the paper's rows, a value for each column.
-        quantities: the first that runs have is averaged.
+        quantities: of each run the first that it has is averaged.
         best: "max" or "min" of a row is marked; "": max of accuracies, else min.
         noise: the share of noisy labels of the runs that are taken; None: of all.
         with_root: adds the mean of the roots below each row.
@@ -101,11 +102,13 @@ def _fill(
     with_green: bool,
 ) -> Table:
     """Fills the paper's rows and columns, then those that only we have."""
+    settings = settings_of(rows, by_noise=True)
     if noise is not None:
+        settings = [s for s in settings if (s.rows["noise"] == noise).all()]
         rows = rows[rows["noise"] == noise]
     columns += tuple(in_method_order(set(rows["method"]) - set(columns)))
     filled: list[Row] = []
-    for setting, keys in _settings_with_keys(rows, published):
+    for setting, keys in _with_keys(settings, published, rows.iloc[:0]):
         chosen = {column: setting.best(column) for column in columns}
         cells = {
             column: _cell(
@@ -128,17 +131,18 @@ def _fill(
     return Table(columns, tuple(filled), len(rows))
 
 
-def _settings_with_keys(
-    rows: pd.DataFrame, published: Mapping[tuple[str, ...], Published]
+def _with_keys(
+    settings: Sequence[Setting],
+    published: Mapping[tuple[str, ...], Published],
+    no_rows: pd.DataFrame,
 ) -> Iterator[tuple[Setting, tuple[str, ...]]]:
     """Yields the settings that claims are decided in, the paper's with its key first.
 
     Those of the paper that no run is of are there too, empty.
     """
-    settings = settings_of(rows, by_noise=True)
     keys = dict.fromkeys(key[:-1] for key in published)
     for key in keys:
-        missing = Setting(_published_label(key), rows.iloc[:0], (), "", "")
+        missing = Setting(_published_label(key), no_rows, (), "", "")
         for setting in [s for s in settings if _is_of(s, key)] or [missing]:
             yield setting, key
     for setting in settings:
@@ -178,13 +182,9 @@ def _cell(
     factor: float,
 ) -> Cell:
     notes = [other_code, chosen.notes, unfinished_note(chosen.rows)]
-    ours, reason = None, ""
-    for quantity in quantities:
-        ours, reason = average(chosen.rows, quantity, factor)
-        if ours is not None:
-            if quantity != quantities[0]:
-                notes.append(("at the last epoch: no validation split",))
-            break
+    ours, reason = average(chosen.rows, quantities, factor)
+    if ours is not None and chosen.rows[quantities[0]].isna().all():
+        notes.append(("at the last epoch: no validation split",))
     return Cell(ours, published, reason, join_notes(notes))
 
 
@@ -205,7 +205,7 @@ def _marked(cells: Mapping[str, Cell], best: str, with_green: bool) -> tuple[Cel
         cell._replace(
             is_best=len(means) > 1 and means.get(column) == extreme,
             is_green=target is not None
-            and column not in ("eta_star", "baseline")
+            and column not in REFERENCES
             and means.get(column, target - 1) >= target,
         )
         for column, cell in cells.items()
