@@ -27,8 +27,10 @@ def test_errors_are_those_of_the_estimators_spread():
     np.testing.assert_allclose(errors.pop("estimator/exact"), exact, rtol=1e-5)
     assert set(errors) == {f"estimator/{name}" for name in ESTIMATORS}
     # An independent look at one: the spread of single draws, over four of them.
-    one_draw = jax.vmap(
-        lambda key: fisher_trace(logits_fn, params, inputs, key, draw="labels").mean
+    one_draw = jax.jit(
+        jax.vmap(
+            lambda key: fisher_trace(logits_fn, params, inputs, key, draw="labels").mean
+        )
     )
     draws = one_draw(jax.random.split(jax.random.key(1), 4000))
     expected = np.std(draws) / exact / 2

@@ -385,7 +385,9 @@ def test_eval_mode_makes_the_penalty_use_running_statistics(batch):
         return state.apply_fn(variables, x, train=False)
 
     key = random_keys(state.key, state.step).penalty
-    expected = naive_penalty("fisher", logits_fn, state.params, inputs, labels, key)
+    expected = jax.jit(
+        lambda p: naive_penalty("fisher", logits_fn, p, inputs, labels, key)
+    )(state.params)
     values = {}
     for mode in ("train", "eval"):
         settings = StepSettings(PenaltySettings("fisher", batch_norm=mode))
