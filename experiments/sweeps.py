@@ -77,7 +77,11 @@ def changed(config: ConfigDict, changes: Changes) -> ConfigDict:
 def entry_points(
     get_runs: Callable[[str], list[SweepRun]],
 ) -> tuple[Callable[..., ConfigDict], Callable[..., list[dict[str, Any]]]]:
-    """Returns ``get_config(arg="")`` and ``get_sweep(arg="")`` of a file's runs."""
+    """Returns ``get_config(arg="")`` and ``get_sweep(arg="")`` of a file's runs.
+
+    main.py trains what ``get_config`` returns, the first run alone, which where values
+    are tuned is a candidate of a search.
+    """
 
     def get_config(arg: str = "") -> ConfigDict:
         """Returns the first run; the others are changes of it."""

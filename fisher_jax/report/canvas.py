@@ -61,7 +61,7 @@ ROOT_REASON = (
 
 
 class Drawing(NamedTuple):
-    """A figure, how many runs it was drawn from, and what is to be said of them."""
+    """A figure, how many runs its settings have, and what is to be said of them."""
 
     figure: Figure
     run_count: int
@@ -348,8 +348,14 @@ def correlation_text(correlation: Correlation | None) -> str:
 
 
 def notes_of(settings: Sequence[Setting]) -> tuple[str, ...]:
-    """Returns all settings' notes, each once."""
-    return join_notes([setting.notes for setting in settings])
+    """Returns all settings' notes, each once, and that records were left out.
+
+    An archive keeps each run's peak, at an epoch of its own, where no mean is taken.
+    """
+    notes = join_notes([setting.notes for setting in settings])
+    if not any(setting.rows["is_thinned"].any() for setting in settings):
+        return notes
+    return (*notes, "archived runs: a part of the records, so curves may miss a peak")
 
 
 def drawing_of(

@@ -164,7 +164,8 @@ def settings_of(
 
     Args:
         by_noise: splits by the share of noisy labels, too.
-        final: leaves out the search stage, once the code version is chosen.
+        final: leaves out the search stage, once the code version is chosen. Claims get
+            all stages and take ``Setting.final`` where a figure shows no others.
     """
     settings = []
     keys = ["form", "setting_label", "sweep_setting", *(["noise"] if by_noise else [])]

@@ -133,6 +133,7 @@ def describe(run: RunFiles, records: Sequence[Record]) -> dict[str, Any]:
         "seconds": next((r["time"] for r in reversed(records) if "time" in r), 0.0),
         "status": status,
         "unreadable_lines": run.unreadable_lines,
+        "is_thinned": (run.config.get("archived") or {}).get("records") == "thinned",
         "effective_noise": _number(run.config.get("label_noise_effective_rate")),
         "device": str(run.config.get("device_kind") or "unknown"),
         "device_count": _number(run.config.get("device_count")),

@@ -199,7 +199,7 @@ def most_fit(
     return mostly(fits, name=f"runs at {FITTED:g}% or more") if fits else None
 
 
-def peak_is_higher(
+def step_peak_is_higher(
     setting: Setting, runs: Runs, *, varied: str, higher: str
 ) -> Decision | None:
     """Decides whether Tr(F) of single steps peaks higher at one end of ``varied``.

@@ -56,7 +56,11 @@ def lowest_of(rows: pd.DataFrame, runs: Runs, name: str) -> pd.Series:
 def highest_of(
     rows: pd.DataFrame, runs: Runs, name: str, *, after_epoch: float = 0
 ) -> pd.Series:
-    """Returns the highest record of a metric in each row's run, nan without one."""
+    """Returns the highest record of a metric in each row's run, nan without one.
+
+    Args:
+        after_epoch: of the records from its end on.
+    """
     return _of_records(rows, runs, name, lambda values: values.max(), after_epoch)
 
 

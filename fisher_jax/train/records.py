@@ -28,11 +28,13 @@ def open_workdir(directory: Path, warn: Callable[[str], None]) -> Iterator[None]
         warn: takes a line where the file system has no locks.
 
     Raises:
-        UserError: it cannot be made or written, another process runs in it, or its
-            name would break checkpoints.
+        UserError: it cannot be made or written, another process runs in it, it is a
+            sweep's, or its name would break checkpoints.
     """
     what = f"workdir {str(directory)!r}"
     check_name(directory, "workdir")
+    if (directory / "sweep.json").exists():
+        raise UserError(f"{what} is a sweep's folder; choose another --workdir")
     made = [folder for folder in (directory, *directory.parents) if not folder.exists()]
     try:
         directory.mkdir(parents=True, exist_ok=True)

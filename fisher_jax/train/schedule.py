@@ -11,7 +11,7 @@ class Schedule(NamedTuple):
 
     Attributes:
         adds_penalty: whether there is a penalty that is renewed every so many steps.
-        update_every, first_step: those of ``add_penalty``.
+        update_every, first_step: when, as ``add_penalty`` counts.
     """
 
     num_epochs: int

@@ -92,7 +92,7 @@ def injected_penalty(coefficient: float) -> optax.GradientTransformation:
     """``add_penalty`` with its coefficient in the optimizer's state.
 
     It is then no constant of the program, and a sweep over α compiles once. When the
-    penalty is renewed ``train_step`` is told, so that ``add_penalty``'s own schedule is
+    penalty is renewed ``train_step`` is told, so that ``add_penalty``'s own count is
     never asked.
     """
     # Its two numbers stay what they are by default, and static.
@@ -332,7 +332,7 @@ def _device_step(
     network = gradients.Network(state.apply_fn, state.params, state.batch_stats)
     scores, gradient = gradients.loss_gradient(network, examples, settings, axis_name)
     penalty_fn = None
-    if settings.penalty is not None:
+    if settings.penalty is not None and renew:
         chunk_size = None
         if settings.microbatches > 1:
             chunk_size = -(-len(penalised[1]) // settings.microbatches)

@@ -6,7 +6,7 @@ import pytest
 
 from fisher_jax.report.choose import Setting
 from fisher_jax.report.collect import Runs
-from fisher_jax.report.rules import peak_is_higher
+from fisher_jax.report.rules import step_peak_is_higher
 
 STEPS = np.arange(100)
 PEAKED = 100 * np.exp(-(((STEPS - 50) / 20) ** 2)) + 1
@@ -47,7 +47,9 @@ def spiked(curve, at):
 )
 def test_peaks_of_single_steps(small, large, status):
     setting, runs = runs_of(small, large)
-    found = peak_is_higher(setting, runs, varied="learning_rate", higher="smallest")
+    found = step_peak_is_higher(
+        setting, runs, varied="learning_rate", higher="smallest"
+    )
     assert found.status == status
     if status == "undecided":
         assert "too short a run: its Tr(F) still rises at the end" in found.reason
@@ -56,5 +58,5 @@ def test_peaks_of_single_steps(small, large, status):
 def test_one_rate_is_no_comparison():
     setting, runs = runs_of(PEAKED, PEAKED)
     one = setting._replace(rows=setting.rows.iloc[:3])
-    found = peak_is_higher(one, runs, varied="learning_rate", higher="smallest")
+    found = step_peak_is_higher(one, runs, varied="learning_rate", higher="smallest")
     assert found is None

@@ -166,6 +166,12 @@ def test_a_run_that_wrote_nothing_leaves_nothing(tmp_path):
     assert (tmp_path / "runs" / "two" / ".lock").exists()
 
 
+def test_the_folder_of_a_sweep_is_refused(tmp_path):
+    (tmp_path / "sweep.json").write_text("{}")
+    with pytest.raises(UserError, match="a sweep's folder; choose another --workdir"):
+        opened(tmp_path)
+
+
 def test_a_workdir_that_cannot_be_made(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="cannot write to workdir"):

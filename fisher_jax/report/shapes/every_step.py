@@ -12,7 +12,7 @@ from fisher_jax.report.choose import settings_of
 from fisher_jax.report.claims import Claim
 from fisher_jax.report.collect import Runs
 from fisher_jax.report.item import FigurePart, Item
-from fisher_jax.report.rules import peak_is_higher
+from fisher_jax.report.rules import step_peak_is_higher
 from fisher_jax.report.values import LETTERS
 
 TRACE = "trace/fisher"
@@ -44,7 +44,9 @@ def every_step_item(
         place=place,
         experiments=(experiment,),
         figure=FigurePart(draw, CAPTION, alt, shows_fisher_trace=True),
-        claims=(Claim(claim, partial(peak_is_higher, varied=varied, higher=higher)),),
+        claims=(
+            Claim(claim, partial(step_peak_is_higher, varied=varied, higher=higher)),
+        ),
     )
 
 
