@@ -1,6 +1,5 @@
 """What all tests share: one compilation cache, and the real CIFAR-10 if it is here."""
 
-import gc
 import os
 import shutil
 from pathlib import Path
@@ -13,7 +12,6 @@ ROOT = Path(__file__).parents[1]
 
 def pytest_configure(config):
     """Compiles each program once for all tests and the commands they start."""
-    gc.disable()  # until all is imported and collected
     os.environ.setdefault(
         "JAX_COMPILATION_CACHE_DIR", str(ROOT / ".pytest_cache" / "xla")
     )
@@ -23,13 +21,6 @@ def pytest_configure(config):
     # `make test-all` compiles as users do.
     elif config.option.markexpr == "not slow" and not config.getvalue("numprocesses"):
         compile_quickly()
-
-
-def pytest_collection_finish():
-    """Collects garbage seldom, and passes over the 450,000 objects that stay."""
-    gc.freeze()
-    gc.set_threshold(20_000, 20, 50)
-    gc.enable()
 
 
 def use_gpu_precisely():
