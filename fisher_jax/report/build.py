@@ -81,9 +81,13 @@ def draw(figure: FigurePart, rows: pd.DataFrame, runs: Runs) -> Drawing | str:
         if isinstance(drawing, str):
             return drawing
         canvas.finish(drawing.figure)
-        if not figure.shows_fisher_trace:
-            return drawing
-        return drawing._replace(notes=(*drawing.notes, *fisher_draw_notes(rows, runs)))
+    notes = drawing.notes
+    if figure.shows_fisher_trace:
+        notes += tuple(fisher_draw_notes(rows, runs))
+    if rows["is_thinned"].any():
+        # Each run's peak is kept, at an epoch of its own, where no mean is drawn.
+        notes += ("archived runs: a part of the records, so curves may miss a peak",)
+    return drawing._replace(notes=notes)
 
 
 def fisher_draw_notes(rows: pd.DataFrame, runs: Runs) -> list[str]:

@@ -348,14 +348,8 @@ def correlation_text(correlation: Correlation | None) -> str:
 
 
 def notes_of(settings: Sequence[Setting]) -> tuple[str, ...]:
-    """Returns all settings' notes, each once, and that records were left out.
-
-    An archive keeps each run's peak, at an epoch of its own, where no mean is taken.
-    """
-    notes = join_notes([setting.notes for setting in settings])
-    if not any(setting.rows["is_thinned"].any() for setting in settings):
-        return notes
-    return (*notes, "archived runs: a part of the records, so curves may miss a peak")
+    """Returns all settings' notes, each once."""
+    return join_notes([setting.notes for setting in settings])
 
 
 def drawing_of(
