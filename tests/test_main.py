@@ -446,43 +446,34 @@ def test_an_empty_data_folder_says_how_to_prepare(tmp_path):
     assert "python -m fisher_jax.data.prepare cifar10" in errors(output)[0]
 
 
-def test_on_a_terminal_there_is_a_bar(tmp_path):
-    """A real pseudo-terminal, narrowed: one bar with epoch, accuracies, speed, time."""
+@pytest.mark.parametrize("width", [80, 160])
+def test_on_a_terminal_there_is_a_bar(tmp_path, width):
+    """A real pseudo-terminal: one bar with epoch, accuracies, speed and time left."""
     command = [sys.executable, "main.py", *SMALL, f"--workdir={tmp_path}/run"]
     command.append("--config.train.num_epochs=2")
     # COLUMNS, which the tests' workers have, would overrule the terminal's own width.
     environment = {k: v for k, v in os.environ.items() if k != "COLUMNS"}
     environment["TERM"] = "xterm"
     master, slave = pty.openpty()
-    resize(master, 160)
+    fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 50, width, 0, 0))
     process = subprocess.Popen(
         command, cwd=ROOT, stdin=slave, stdout=slave, stderr=slave, close_fds=True,
         env=environment,
     )  # fmt: skip
     os.close(slave)
-    output, wide = b"", []
+    output = b""
     # Reading past the end of a terminal whose other side has closed is an OSError.
     with contextlib.suppress(OSError):
         while piece := os.read(master, 65536):
             output += piece
-            if not wide and b"Tr(F)" in output:  # before the first step
-                wide = bars_in(output)
-                resize(master, 80)
     assert process.wait(timeout=60) == 0
-    assert all(len(line) <= 160 for line in wide)
-    assert re.search(r"epoch   0\.0  ?━+   0% +--:-- loss .* Tr\(F\)", wide[-1])
-    last = bars_in(output)[-1]
+    text = output.decode(errors="replace")
+    plain = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", text)
+    bars = [line for line in re.split(r"[\r\n]+", plain) if "━" in line]
     # Rich before 14 leaves two spaces before the bar.
     # Epoch, share done, speed and a clock stay whole; the record is cut at the edge.
-    assert re.search(r"epoch   2\.0  ?━+ 100% +[\d.]+ steps/s \d\d:\d\d loss ", last)
-    assert len(last) <= 80
-    assert "Tr(F)" not in last
-
-
-def resize(terminal, width):
-    fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 50, width, 0, 0))
-
-
-def bars_in(output):
-    plain = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", output.decode(errors="replace"))
-    return [line for line in re.split(r"[\r\n]+", plain) if "━" in line]
+    assert re.search(
+        r"epoch   2\.0  ?━+ 100% +[\d.]+ steps/s \d\d:\d\d loss ", bars[-1]
+    )
+    assert all(len(line) <= width for line in bars)
+    assert ("Tr(F)" in bars[-1]) == (width == 160)

@@ -86,7 +86,7 @@ def draw(figure: FigurePart, rows: pd.DataFrame, runs: Runs) -> Drawing | str:
         notes += tuple(fisher_draw_notes(rows, runs))
     if rows["is_thinned"].any():
         # Each run's peak is kept, at an epoch of its own, where no mean is drawn.
-        notes += ("archived runs: a part of the records, so curves may miss a peak",)
+        notes += ("archived runs keep a part of their records: curves may miss a peak",)
     return drawing._replace(notes=notes)
 
 

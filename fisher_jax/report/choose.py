@@ -113,14 +113,12 @@ def best_runs(rows: pd.DataFrame) -> Chosen:
         Runs of one candidate, unfinished ones among them; what is averaged is then
         only what they have.
     """
-    notes: list[str] = []
-    final = rows[rows["stage"] == "final"]
-    if len(final):
-        rows = final
-    elif len(rows):
-        notes.append("from the search stage, as there are no final runs")
+    rows = final_stage(rows)
     candidate = best_candidate(rows)
-    return Chosen(candidate.rows, (*notes, *candidate.notes))
+    if not (rows["stage"] != "final").any():
+        return candidate
+    note = "from the search stage, as there are no final runs"
+    return Chosen(candidate.rows, (note, *candidate.notes))
 
 
 def unfinished_note(rows: pd.DataFrame) -> tuple[str, ...]:

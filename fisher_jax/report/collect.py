@@ -93,15 +93,12 @@ def describe(run: RunFiles, records: Sequence[Record]) -> dict[str, Any]:
     Which experiment, form and method it is says run.json, which sweeps write; without
     one, the configuration and the recorded command line.
     """
-    nested = run.config.get("config")
-    config = flatten(nested) if isinstance(nested, dict) else {}
+    config = flatten(_object(run.config, "config"))
     sweep, source = run.sweep, _source_of(run)
-    versions = run.config.get("versions")
-    versions = versions if isinstance(versions, dict) else {}
+    versions = _object(run.config, "versions")
     last_epoch = max((record["epoch"] for record in records), default=0.0)
     num_epochs = _number(config.get("train.num_epochs")) or 0.0
     status = run_status(run.result, last_epoch, num_epochs)
-    group = sweep.get("group") if isinstance(sweep.get("group"), dict) else {}
     return {
         "path": str(run.directory),
         "experiment": str(sweep.get("experiment") or source.experiment),
@@ -126,14 +123,14 @@ def describe(run: RunFiles, records: Sequence[Record]) -> dict[str, Any]:
         "mixup_beta": _number(config.get("mixup.beta")),
         "sam_radius": _number(config.get("sam.radius")),
         "init_from": str(config.get("train.init_from") or ""),
-        "group": group,
+        "group": _object(sweep, "group"),
         "candidate": _candidate(config),
         "num_epochs": num_epochs,
         "last_epoch": last_epoch,
         "seconds": next((r["time"] for r in reversed(records) if "time" in r), 0.0),
         "status": status,
         "unreadable_lines": run.unreadable_lines,
-        "is_thinned": (run.config.get("archived") or {}).get("records") == "thinned",
+        "is_thinned": _object(run.config, "archived").get("records") == "thinned",
         "effective_noise": _number(run.config.get("label_noise_effective_rate")),
         "device": str(run.config.get("device_kind") or "unknown"),
         "device_count": _number(run.config.get("device_count")),
@@ -141,6 +138,12 @@ def describe(run: RunFiles, records: Sequence[Record]) -> dict[str, Any]:
         "version_label": _version_label(run.config, versions),
         **_quantities(run, records, config, status),
     }
+
+
+def _object(content: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """The object of that name in a JSON file; empty where there is none."""
+    value = content.get(name)
+    return value if isinstance(value, dict) else {}
 
 
 def _quantities(

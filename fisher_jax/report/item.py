@@ -48,8 +48,8 @@ class Item(NamedTuple):
         title: what is shown; whether the paper's claim holds is for the verdict.
         place: the paper's section, as "section 4.1" or "appendix A.3"; "" for ours.
         experiments: files of experiments/ whose runs it takes; (): all runs.
-        published: the paper's values, by keys of the item's own, for who reads items;
-            the table and the figure hold what they draw themselves.
+        published: the paper's values, by keys of the item's own, for those who read
+            items; the table and the figure hold what they show themselves.
         claims: what the paper concludes from it.
     """
 
