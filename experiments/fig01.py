@@ -18,7 +18,7 @@ validation accuracy, as this setting has no validation split: the test split's h
 """
 
 from experiments import sweeps
-from experiments.settings import CIFAR10_PART, DIGITS, MORE_FRESH_SEEDS, TINY_IMAGENET
+from experiments.settings import CIFAR10_PART, DIGITS, TINY_IMAGENET
 from experiments.sweeps import SweepRun
 
 
@@ -31,9 +31,7 @@ def get_runs(arg: str = "") -> list[SweepRun]:
         setting.run(method, rate)._replace(group={"learning_rate": rate})
         for method, rate in zip(("eta_star", "baseline"), rates, strict=True)
     ]
-    return sweeps.over_seeds(
-        *runs, seeds=MORE_FRESH_SEEDS if arg == "small" else setting.seeds
-    )
+    return sweeps.over_seeds(*runs, seeds=setting.seeds)
 
 
 get_config, get_sweep = sweeps.entry_points(get_runs)

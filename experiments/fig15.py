@@ -20,7 +20,7 @@ network on digits diverges.
 """
 
 from experiments import sweeps
-from experiments.settings import simple_cnn
+from experiments.settings import FEW_SEEDS, simple_cnn
 from experiments.sweeps import SweepRun
 
 LEARNING_RATES = sweeps.log_spaced(1e-3, 1e-1, 5)
@@ -34,7 +34,8 @@ def get_runs(arg: str = "") -> list[SweepRun]:
     rates = FEWER_LEARNING_RATES if arg else LEARNING_RATES
     run = setting.run("baseline", rates[0])
     return sweeps.over_seeds(
-        *sweeps.varied(run, "optimizer.learning_rate", rates), seeds=setting.seeds
+        *sweeps.varied(run, "optimizer.learning_rate", rates),
+        seeds=FEW_SEEDS if arg == "small" else setting.seeds,
     )
 
 

@@ -18,7 +18,7 @@ Open: the learning rate, taken as table 1's baseline (eta*/10); how many seeds, 
 """
 
 from experiments import sweeps
-from experiments.settings import MORE_FRESH_SEEDS, simple_cnn
+from experiments.settings import simple_cnn
 from experiments.sweeps import SweepRun, Winners
 
 COEFFICIENTS = sweeps.log_spaced(1e-2, 1e0, 10)
@@ -37,9 +37,7 @@ def get_runs(arg: str = "", winners: Winners | None = None) -> list[SweepRun]:
         for every in sweeps.varied(run, "penalty.update_every", (10, 1))
         for one in sweeps.varied(every, "penalty.coefficient", coefficients)
     ]
-    return sweeps.over_seeds(
-        *runs, seeds=MORE_FRESH_SEEDS if arg == "small" else setting.seeds
-    )
+    return sweeps.over_seeds(*runs, seeds=setting.seeds)
 
 
 get_config, get_sweep = sweeps.entry_points(get_runs)

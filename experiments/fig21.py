@@ -20,7 +20,7 @@ is taken, here on the minibatch; how many seeds, here 3.
 """
 
 from experiments import sweeps
-from experiments.settings import DENSENET, DIGITS, SIMPLE_CNN
+from experiments.settings import DENSENET, DIGITS, FEW_SEEDS, SIMPLE_CNN
 from experiments.sweeps import SweepRun
 
 MEASURED = {
@@ -64,7 +64,7 @@ def get_runs(arg: str = "") -> list[SweepRun]:
             SweepRun(sweeps.changed(config, changes), name, "baseline", {})
             for name, changes in SMALL_NETWORKS.items()
         ]
-        return sweeps.over_seeds(*runs, seeds=DIGITS.seeds)
+        return sweeps.over_seeds(*runs, seeds=FEW_SEEDS)
     runs = [
         setting.run("baseline", setting.eta_star / setting.slower)
         for setting in (DENSENET, SIMPLE_CNN)

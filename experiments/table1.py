@@ -16,9 +16,9 @@ against epoch for eta*, baseline, FP and GP_x).
 
 Published values: fisher_jax/report/items/table1.py.
 
-Expected time: --estimate tells; small: 43 runs of 10 to 20 s each on two CPU cores.
+Expected time: --estimate tells; small: 145 runs of 10 to 20 s each on two CPU cores.
 
-Open: how many seeds; here 3, other than the search's.
+Open: how many seeds; here 3 (small: 20), other than the search's.
 """
 
 from experiments import sweeps

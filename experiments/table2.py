@@ -13,13 +13,12 @@ eta*.
 
 Published values: fisher_jax/report/items/table2.py.
 
-Expected time: --estimate tells; small: 16 runs of about 10 s each on two CPU cores.
+Expected time: --estimate tells; small: 50 runs of about 10 s each on two CPU cores.
 
-Open: how many seeds; here 3. Whether eta* was searched again with augmentation; here
-it is (``--winners=runs/table1/selection.json`` takes table 1's instead; alpha is
-searched in any case). The small form
-uses digits, whose 8x8 pixels a shift by up to 4 nearly destroys: it shows the flow, not
-the size of the effect.
+Open: how many seeds; here 3 (small: 20). Whether eta* was searched again with
+augmentation; here it is (``--winners=runs/table1/selection.json`` takes table 1's
+instead; alpha is searched in any case). The smaller forms' images are padded by an
+eighth of their side, as CIFAR's are.
 """
 
 from experiments import sweeps

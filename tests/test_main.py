@@ -267,6 +267,7 @@ MISTAKES = {
         ["--config.dataset.crop_size=8"],
         "dataset.crop_size is only for data sets that are read from disk",
     ),
+    "padding of crops": (["--config.dataset.crop_padding=8"], "leaves nothing"),
     "image size": (["--config.dataset.image_size=9"], "exceeds the images of digits"),
     "other run": (["--config.train.init_from=/nonexistent"], "train.init_from"),
 }

@@ -16,8 +16,22 @@ from jaxtyping import Array, Bool, Float, Float32, Int, Key, UInt8
 
 from fisher_jax.errors import DataError
 
-_PADDING = 4
 _CHUNK_PIXELS = 2**20
+
+
+class Augmentation(NamedTuple):
+    """How images are augmented.
+
+    Attributes:
+        mode: none, flip or standard.
+        padding: pixels on every side from which standard crops.
+    """
+
+    mode: str = "none"
+    padding: int = 4
+
+
+NO_AUGMENTATION = Augmentation()
 
 
 def channel_statistics(
@@ -72,15 +86,17 @@ def flip_horizontally(
 
 
 def crop_randomly(
-    key: Key[Array, ""], images: Float[Array, "b h w c"]
+    key: Key[Array, ""],
+    images: Float[Array, "b h w c"],
+    padding: int = NO_AUGMENTATION.padding,
 ) -> Float[Array, "b h w c"]:
-    """Shifts each image by up to 4 pixels each way, uniformly, and fills with zeros.
+    """Shifts each image by up to so many pixels each way and fills with zeros.
 
-    The same as padding 4 zeros on every side and cropping the original size.
+    The same as padding zeros on every side and cropping the original size, uniformly.
     """
     _, height, width, channels = images.shape
-    offsets = jax.random.randint(key, (images.shape[0], 2), 0, 2 * _PADDING + 1)
-    border = (_PADDING, _PADDING)
+    offsets = jax.random.randint(key, (images.shape[0], 2), 0, 2 * padding + 1)
+    border = (padding, padding)
     padded = jnp.pad(images, ((0, 0), border, border, (0, 0)))
 
     def crop(image: Float[Array, "hp wp c"], offset: Array) -> Float[Array, "h w c"]:
@@ -91,7 +107,10 @@ def crop_randomly(
 
 
 def augment(
-    key: Key[Array, ""], images: Float[Array, "b h w c"], mode: str
+    key: Key[Array, ""],
+    images: Float[Array, "b h w c"],
+    mode: str,
+    padding: int = NO_AUGMENTATION.padding,
 ) -> Float[Array, "b h w c"]:
     """Augments a normalised batch at random.
 
@@ -102,7 +121,8 @@ def augment(
         key: random key of this batch.
         images: float [B, H, W, C], normalised.
         mode: "none"; "flip": mirror left to right with probability one half;
-            "standard": pad 4 zeros, crop at random, then flip.
+            "standard": pad zeros, crop at random, then flip.
+        padding: zeros on every side; the paper's sets, at 32x32 pixels, take 4.
 
     Returns:
         Images of the same shape and dtype.
@@ -116,7 +136,7 @@ def augment(
     if mode == "flip":
         return flip_horizontally(flip_key, images)
     if mode == "standard":
-        return flip_horizontally(flip_key, crop_randomly(crop_key, images))
+        return flip_horizontally(flip_key, crop_randomly(crop_key, images, padding))
     raise DataError(f"dataset.augment={mode!r} must be one of none, flip, standard")
 
 
@@ -234,18 +254,18 @@ def training_batch(
     key: Key[Array, ""],
     step: Int[Array, ""] | int,
     *,
-    mode: str,
+    augmentation: Augmentation,
 ) -> TrainingBatch:
     """Returns the inputs and labels of one step, augmented.
 
     Args:
         indices: rows of the split, of the global batch.
         key: the run's augmentation key; ``step`` is folded into it.
-        mode: static; ``none``, ``flip`` or ``standard``.
+        augmentation: static.
     """
     inputs, labels = examples_at(split, indices)
-    if mode != "none":
-        inputs = augment(jax.random.fold_in(key, step), inputs, mode)
+    if augmentation.mode != "none":
+        inputs = augment(jax.random.fold_in(key, step), inputs, *augmentation)
     return inputs, labels
 
 

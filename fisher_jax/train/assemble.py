@@ -13,6 +13,7 @@ from jax.sharding import Mesh, Sharding
 
 from fisher_jax import measure, parallel
 from fisher_jax.data.batches import steps_per_epoch
+from fisher_jax.data.device import Augmentation
 from fisher_jax.data.image_set import resample
 from fisher_jax.data.random_bits import random_bits
 from fisher_jax.data.selection import Selection, select_examples
@@ -46,12 +47,13 @@ def load_data(config: Config) -> Selection:
 
     Raises:
         UserError: the set cannot be used, or a key for sets on disk is given with a
-            set in memory, or the other way round.
+            set in memory, or the other way round, or images are padded with more
+            than they are wide.
     """
     dataset = config.dataset
     stream = find_stream(dataset.name, dataset.data_dir)
     check_data(config, is_streamed=stream is not None)
-    return select_examples(
+    data = select_examples(
         stream
         or resample(load_source(dataset.name, dataset.data_dir), dataset.image_size),
         seed=config.seed,
@@ -66,6 +68,12 @@ def load_data(config: Config) -> Selection:
             read_ahead=dataset.read_ahead,
         ),
     )
+    if (dataset.crop_padding or 0) >= min(data.image_shape[:2]):
+        raise UserError(
+            f"dataset.crop_padding={dataset.crop_padding} leaves nothing of some "
+            f"crops of {dataset.name}: its images have {data.image_shape[:2]} pixels"
+        )
+    return data
 
 
 def build(config: Config, data: Selection, mesh: Mesh) -> tuple[loop.Plan, Snapshot]:
@@ -137,7 +145,7 @@ def _plan(
         penalised_examples=config.penalised_examples if is_estimate else None,
         mesh=mesh,
         batch_shape=(config.train.batch_size, *data.image_shape),
-        step=compile_step(settings, mesh, config.dataset.augment),
+        step=compile_step(settings, mesh, augmentation(config)),
         step_on_one_device=compile_step(settings),
         eval_apply=eval_apply,
         reestimation_batches=config.eval.reestimate_batch_norm,
@@ -197,6 +205,12 @@ def step_settings(config: Config) -> StepSettings:
     )
 
 
+def augmentation(config: Config) -> Augmentation:
+    """Returns how training images are augmented."""
+    dataset = config.dataset
+    return _given(Augmentation, mode=dataset.augment, padding=dataset.crop_padding)
+
+
 def measure_settings(config: Config, mesh: Mesh) -> measure.MeasureSettings:
     """Returns how Tr(F) and Tr(H) are estimated along a run."""
     return measure.MeasureSettings(
@@ -223,7 +237,7 @@ def _feed_settings(config: Config, data: Selection, augment_key: Array) -> FeedS
     return FeedSettings(
         seed=config.seed,
         batch_size=config.train.batch_size,
-        augment=config.dataset.augment,
+        augmentation=augmentation(config),
         augment_key=augment_key,
         scored_rows=np.sort(scored[: config.measure.train_examples]),
         scored_batch_size=config.measure.batch_size,
@@ -231,7 +245,7 @@ def _feed_settings(config: Config, data: Selection, augment_key: Array) -> FeedS
     )
 
 
-def _given(kind: Callable[..., T], **values: int | None) -> T:
+def _given(kind: Callable[..., T], **values: int | str | None) -> T:
     """The kind's own default where a value is None."""
     return kind(**{name: value for name, value in values.items() if value is not None})
 

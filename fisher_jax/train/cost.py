@@ -18,6 +18,7 @@ from fisher_jax.data.batches import steps_per_epoch
 from fisher_jax.data.device import DeviceSplit, UngatheredBatches
 from fisher_jax.errors import UserError
 from fisher_jax.train.assemble import (
+    augmentation,
     load_data,
     make_model,
     make_optimizer,
@@ -208,7 +209,7 @@ def lower_programs(
         "plain step": partial(lower_step, config, renew=False, mesh=mesh)
     }
     if not data.is_streamed:
-        gather = gather_program(config.dataset.augment, mesh)
+        gather = gather_program(augmentation(config), mesh)
         programs["batch"] = lambda: gather.lower(
             train_split, rows(config.train.batch_size), key, integer
         )
@@ -220,7 +221,7 @@ def lower_programs(
         table = jax.ShapeDtypeStruct((steps, config.train.batch_size), jnp.int32)
         table = _on(parallel.split_over_devices(mesh, 1), table)
         batches = UngatheredBatches(train_split, table, key)
-        call: Any = compile_step(step_settings(config), mesh, config.dataset.augment)
+        call: Any = compile_step(step_settings(config), mesh, augmentation(config))
         programs[f"{steps} steps in a call"] = lambda: call.lower(
             state, batches, renew=config.adds_penalty
         )

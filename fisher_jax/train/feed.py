@@ -18,6 +18,7 @@ from jaxtyping import Array, Int, Key
 from fisher_jax import parallel
 from fisher_jax.data.batches import batch_indices, fresh_indices
 from fisher_jax.data.device import (
+    Augmentation,
     DeviceSplit,
     ScoredBatch,
     ScoredBatches,
@@ -53,7 +54,7 @@ class FeedSettings(NamedTuple):
     Attributes:
         seed: selects the order of the examples.
         batch_size: of the global batch.
-        augment: none, flip or standard.
+        augmentation: of training batches.
         augment_key: of a set in memory, the step is folded into it; a set on disk is
             augmented by draws of the seed.
         scored_rows: of the training examples, to be scored.
@@ -63,7 +64,7 @@ class FeedSettings(NamedTuple):
 
     seed: int
     batch_size: int
-    augment: str
+    augmentation: Augmentation
     augment_key: Key[Array, ""]
     scored_rows: Int[np.ndarray, " K"]
     scored_batch_size: int
@@ -90,10 +91,10 @@ class Feed(NamedTuple):
     fresh_examples: Callable[[int], tuple[DeviceSplit, Int[np.ndarray, " F"]]]
 
 
-def gather_program(augment: str, mesh: Mesh) -> jax.stages.Wrapped:
+def gather_program(augmentation: Augmentation, mesh: Mesh) -> jax.stages.Wrapped:
     """`training_batch`, compiled: from a split on every device to a batch over them."""
     sharding = parallel.split_over_devices(mesh)
-    program = partial(training_batch, mode=augment)
+    program = partial(training_batch, augmentation=augmentation)
     return jax.jit(program, out_shardings=(sharding, sharding))
 
 
@@ -136,7 +137,7 @@ def _from_memory(
         return partial(scored, put(images, labels, np.zeros(len(labels), bool)))
 
     train = put(train_images, data.labels, data.is_noisy)
-    gather = gather_program(settings.augment, mesh)
+    gather = gather_program(settings.augmentation, mesh)
 
     def batch_rows(step: int) -> Int[np.ndarray, " B"]:
         return batch_indices(seed, step, len(data.labels), settings.batch_size)
@@ -192,7 +193,7 @@ def _from_stream(
             batch_size=settings.batch_size,
             start_step=start,
             stop_step=stop,
-            augment=settings.augment,
+            augment=settings.augmentation.mode,
             drawn_labels=data.labels,
             size=data.size,
             share=_share(),

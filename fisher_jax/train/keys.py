@@ -95,8 +95,15 @@ class Dataset(Section):
     )
     augment: Literal["none", "flip", "standard"] = key(
         "none",
-        "flip: left to right with probability one half. standard: pad by 4, crop at "
-        "random, flip; for photographs crop a random 8% to 100% of the image, flip.",
+        "flip: left to right with probability one half. standard: pad by "
+        "crop_padding, crop at random, flip; for photographs crop a random 8% to 100% "
+        "of the image, flip.",
+    )
+    crop_padding: NonNegative | None = key(
+        None,
+        "Zeros on every side of an image before augment=standard crops it. Not for "
+        "photographs. None: 4, an eighth of the side of CIFAR's images.",
+        unit="pixels",
     )
     label_noise: Fraction = key(
         0.0,

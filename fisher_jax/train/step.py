@@ -20,7 +20,13 @@ from jaxtyping import Array, Bool, Float, Int, Key, PyTree
 
 from fisher_jax import parallel
 from fisher_jax.axes import AxisName
-from fisher_jax.data.device import TrainingBatch, UngatheredBatches, training_batch
+from fisher_jax.data.device import (
+    NO_AUGMENTATION,
+    Augmentation,
+    TrainingBatch,
+    UngatheredBatches,
+    training_batch,
+)
 from fisher_jax.penalties import add_penalty
 from fisher_jax.train import gradients
 from fisher_jax.train.gradients import BatchScores, Examples, StepSettings
@@ -221,7 +227,7 @@ def train_steps(
     batches: UngatheredBatches,
     *,
     settings: StepSettings,
-    augment: str,
+    augmentation: Augmentation,
     renew: bool,
     mesh: Mesh,
 ) -> tuple[TrainState, StepMetrics]:
@@ -230,7 +236,7 @@ def train_steps(
     Args:
         state, settings, mesh: as in ``train_step``.
         batches: one for each step.
-        augment: static; none, flip or standard.
+        augmentation: static.
         renew: static; of the first step. The others take its gradient.
 
     Returns:
@@ -242,7 +248,11 @@ def train_steps(
         state: TrainState, rows: Int[Array, " B"], renew: bool
     ) -> tuple[TrainState, StepMetrics]:
         batch = training_batch(
-            batches.split, rows, batches.augment_key, state.step, mode=augment
+            batches.split,
+            rows,
+            batches.augment_key,
+            state.step,
+            augmentation=augmentation,
         )
         # Nothing of a step is fused with its neighbours: its rounding stays its own.
         state, batch = jax.lax.optimization_barrier(
@@ -271,7 +281,9 @@ def train_steps(
 
 
 def compile_step(
-    settings: StepSettings, mesh: Mesh | None = None, augment: str = "none"
+    settings: StepSettings,
+    mesh: Mesh | None = None,
+    augmentation: Augmentation = NO_AUGMENTATION,
 ) -> Callable[..., tuple[TrainState, StepMetrics]]:
     """Returns (state, batch, *, renew) -> ..., compiled; it donates the state.
 
@@ -286,7 +298,12 @@ def compile_step(
             return train_step(state, *batch, settings=settings, renew=renew, mesh=mesh)
         assert mesh is not None
         return train_steps(
-            state, batch, settings=settings, augment=augment, renew=renew, mesh=mesh
+            state,
+            batch,
+            settings=settings,
+            augmentation=augmentation,
+            renew=renew,
+            mesh=mesh,
         )
 
     return jax.jit(step, static_argnames=("renew",), donate_argnums=0)

@@ -19,6 +19,8 @@ STREAM_KEYS = (
     "num_workers",
     "read_ahead",
 )
+# For sets in memory, whose images all have one size.
+MEMORY_KEYS = ("image_size", "crop_padding")
 
 
 def check_data(config: Config, *, is_streamed: bool) -> None:
@@ -39,9 +41,10 @@ def check_data(config: Config, *, is_streamed: bool) -> None:
             f"train.steps_per_call={config.train.steps_per_call} is for sets that are "
             f"held in memory; {dataset.name} is read from disk in training"
         )
-    if is_streamed and dataset.image_size is not None:
+    given = [key for key in MEMORY_KEYS if getattr(dataset, key) is not None]
+    if given and is_streamed:
         raise UserError(
-            f"dataset.image_size is only for data sets held in memory; {dataset.name} "
+            f"dataset.{given[0]} is only for data sets held in memory; {dataset.name} "
             "is read from disk during training, so use dataset.resize_size and "
             "dataset.crop_size"
         )

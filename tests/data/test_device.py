@@ -26,14 +26,15 @@ def random_bytes(*shape: int) -> np.ndarray:
     return np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
 
 
-def all_crops(image: np.ndarray) -> np.ndarray:
-    """Returns the 81 crops of an image padded by 4: [9, 9, H, W, C]."""
+def all_crops(image: np.ndarray, padding: int = 4) -> np.ndarray:
+    """Returns the crops of a padded image: [9, 9, H, W, C] for a padding of 4."""
     height, width, _ = image.shape
-    padded = np.pad(image, ((4, 4), (4, 4), (0, 0)))
+    padded = np.pad(image, ((padding, padding), (padding, padding), (0, 0)))
+    shifts = range(2 * padding + 1)
     return np.stack(
         [
-            np.stack([padded[i : i + height, j : j + width] for j in range(9)])
-            for i in range(9)
+            np.stack([padded[i : i + height, j : j + width] for j in shifts])
+            for i in shifts
         ]
     )
 
@@ -61,6 +62,19 @@ def test_a_crop_is_one_of_the_81(shape):
     for image, cropped in zip(images, result, strict=True):
         is_equal = (all_crops(image) == cropped).all(axis=(2, 3, 4))
         assert is_equal.any()
+
+
+@pytest.mark.parametrize("padding", [0, 1, 2])
+def test_a_crop_of_another_padding(padding):
+    images = random_images(400, 4, 4, 1)
+    result = augment(jax.random.key(1), images, "standard", padding)
+    seen = {
+        (int(place[0]), int(place[1]))
+        for image, cropped in zip(images, np.asarray(result), strict=True)
+        for turned in (cropped, cropped[:, ::-1])
+        for place in np.argwhere((all_crops(image, padding) == turned).all((2, 3, 4)))
+    }
+    assert len(seen) == (2 * padding + 1) ** 2
 
 
 def test_all_81_crops_are_equally_likely():

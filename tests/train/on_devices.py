@@ -23,6 +23,7 @@ from fisher_jax import measure, parallel, startup
 from fisher_jax.curvature import Categorical, sample_labels
 from fisher_jax.data.batches import batch_indices
 from fisher_jax.data.device import (
+    Augmentation,
     DeviceSplit,
     UngatheredBatches,
     scored_batches,
@@ -136,7 +137,7 @@ def train(name, steps, mesh, split):
     rows = parallel.split_over_devices(mesh)
     batch_fn = jax.jit(
         lambda split, ids, step: training_batch(
-            split, ids, jax.random.key(1), step, mode="standard"
+            split, ids, jax.random.key(1), step, augmentation=Augmentation("standard")
         ),
         out_shardings=(rows, rows),
     )
@@ -164,7 +165,7 @@ def train(name, steps, mesh, split):
 
 def call(state, settings, mesh, split, steps):
     """Takes the steps in one call, the penalty renewed at the first."""
-    program = compile_step(settings, mesh, "standard")
+    program = compile_step(settings, mesh, Augmentation("standard"))
     return program(state, ungathered(mesh, split, steps), renew=True)
 
 
@@ -268,7 +269,7 @@ def what_is_sent(mesh, split):
             sent = {k: v / size for k, v in collectives(compiled).items()}
             found[f"{name}, update" if update else name] = sent
         if name == "rademacher":
-            steps = compile_step(settings, mesh, "standard")
+            steps = compile_step(settings, mesh, Augmentation("standard"))
             batches = ungathered(mesh, split, range(3))
             compiled = steps.lower(state, batches, renew=True).compile()
             sent = {k: v / size for k, v in collectives(compiled).items()}

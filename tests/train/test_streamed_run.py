@@ -203,6 +203,10 @@ def test_noise_and_split_are_those_of_sets_in_memory(data_dir, plan):
         ({"dataset.crop_size": 37}, "dataset.crop_size=37 exceeds dataset.resize_size"),
         ({"dataset.resize_size": 20}, "crop_size=32 exceeds dataset.resize_size=20"),
         ({"dataset.image_size": 16}, "dataset.image_size is only for data sets held"),
+        (
+            {"dataset.crop_padding": 1},
+            "dataset.crop_padding is only for data sets held",
+        ),
         ({"dataset.name": "digits"}, "dataset.resize_size is only for data sets"),
     ],
 )
