@@ -51,7 +51,7 @@ MARKERS = ("o", "s", "D", "^", "v", "P", "X", "*", "h", "p")
 HOLLOW: Mapping[str, Any] = MappingProxyType(
     {"marker": "o", "mfc": "none", "mec": "black", "ls": "none"}
 )
-MAX_POINTS = 1500  # of one line; more are thinned after smoothing
+MAX_POINTS = 1500  # of one line, after smoothing; of more, the extremes
 # For the caption of what also shows √Tr(F).
 ROOT_REASON = (
     "The paper's section 4 prints values of another order than its section 3 and than "
@@ -136,15 +136,23 @@ def mean_curve(
     together = together[together.notna().all(axis=1)]
     if not len(together):
         return None
-    if len(together) > MAX_POINTS:
-        chosen = np.linspace(0, len(together) - 1, MAX_POINTS).round().astype(int)
-        together = together.iloc[np.unique(chosen)]
+    together = together.iloc[_drawn_places(together.mean(axis=1).to_numpy())]
     is_one = len(columns) == 1
     std = errors.reindex(together.index) if is_one else together.std(axis=1, ddof=1)
     std = std.fillna(0.0)
     return Curve(
         together.index.to_numpy(float), together.mean(axis=1).to_numpy(), std.to_numpy()
     )
+
+
+def _drawn_places(values: np.ndarray) -> np.ndarray:
+    """Returns at most ``MAX_POINTS`` places of a line: its ends, peaks and troughs."""
+    if len(values) <= MAX_POINTS:
+        return np.arange(len(values))
+    chosen = {0, len(values) - 1}
+    for places in np.array_split(np.arange(len(values)), MAX_POINTS // 2 - 1):
+        chosen |= {places[values[places].argmin()], places[values[places].argmax()]}
+    return np.array(sorted(chosen))
 
 
 def draw_curve(axes: Axes, curve: Curve | None, **line: Any) -> None:

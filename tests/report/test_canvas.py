@@ -76,3 +76,17 @@ def test_a_figure_with_traces_says_their_draw_and_error(tmp_path):
     assert "sampled labels" in note
     # Of 10%, 25% and 75%.
     assert "below 25%, 95 in 100 below 70%" in note
+
+
+def test_a_long_curve_keeps_its_ends_its_peak_and_its_trough(tmp_path):
+    values = np.sin(np.arange(10_000) / 300)
+    values[[3, 7001, 9996]] = 2.0, 40.0, -30.0
+    rows = [{"step": i, "epoch": i, "x": v} for i, v in enumerate(values)]
+    (tmp_path / "metrics.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    config = {"config": {"seed": 0, "train": {"num_epochs": 10_000}}}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    runs = load_runs([tmp_path])
+    curve = mean_curve(runs.rows, runs.metrics, "x")
+    assert len(curve.x) <= canvas.MAX_POINTS
+    assert {0, 3, 7001, 9996, 9999} <= set(curve.x)
+    np.testing.assert_array_equal(curve.mean, values[curve.x.astype(int)])
