@@ -169,7 +169,8 @@ def settings_of(
     keys = ["form", "setting_label", "sweep_setting", *(["noise"] if by_noise else [])]
     for (form, label, sweep_setting, *noise), group in rows.groupby(keys):
         chosen = one_version(group)
-        same = rows[rows["setting_label"] == label]["sweep_setting"].nunique()
+        alike = (rows["setting_label"] == label) & (rows["form"] == form)
+        same = rows[alike]["sweep_setting"].nunique()
         title = f"{label}, {sweep_setting}" if same > 1 and sweep_setting else label
         title += f" ({form})" if form else ""
         title += f", {100 * noise[0]:g}% noise" if any(noise) else ""

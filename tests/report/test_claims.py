@@ -8,7 +8,7 @@ from benchmarks.synthetic_runs import CNN, write_run
 from fisher_jax.report.claims import Claim, verdicts_on
 from fisher_jax.report.collect import load_runs
 from fisher_jax.report.decide import Decision
-from fisher_jax.report.items import figure1, table1, table9
+from fisher_jax.report.items import figure1, table1, table5, table9
 
 
 def test_a_claim_from_run_directories(tmp_path):
@@ -38,6 +38,31 @@ def test_a_claim_from_run_directories(tmp_path):
     )
     memorised = next(verdicts_on([table9.ITEM.claims[0]], runs.rows.iloc[:0], runs))
     assert (memorised.status, memorised.reason) == ("no runs", "")
+
+
+@pytest.mark.parametrize(
+    ("seconds", "status"), [(1.2, "holds"), (1.9, "fails"), (0.6, "undecided")]
+)
+def test_a_penalty_that_costs_less_than_nothing_decides_nothing(
+    tmp_path, seconds, status
+):
+    for method, first, spread in (("fp", seconds, 0.01), ("baseline", 1.0, 0.03)):
+        for seed in range(3):
+            path = write_run(
+                tmp_path / f"{method}{seed}",
+                experiment="table1",
+                changes=CNN | {"seed": seed, "train.num_epochs": 2},
+                method=method,
+            )
+            result = {
+                "status": "finished",
+                "seconds_per_epoch": first * (1 + spread * seed),
+            }
+            (path / "result.json").write_text(json.dumps(result))
+    runs = load_runs([tmp_path])
+    verdict = next(verdicts_on(table5.ITEM.claims, runs.rows, runs))
+    assert verdict.status == status
+    assert ("other work ran" in verdict.reason) == (status == "undecided")
 
 
 def test_one_seed_decides_nothing_and_the_verdict_says_so(tmp_path):

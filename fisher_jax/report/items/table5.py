@@ -3,7 +3,8 @@
 from fisher_jax.report.choose import Setting
 from fisher_jax.report.claims import Claim
 from fisher_jax.report.collect import Runs
-from fisher_jax.report.decide import Decision, ratio_below
+from fisher_jax.report.decide import HOLDS, Decision, ratio_below
+from fisher_jax.report.rules import withheld
 from fisher_jax.report.shapes.method_table import PENALTY_METHODS, method_table
 from fisher_jax.report.values import by_seed
 
@@ -17,7 +18,11 @@ def _is_cheap(setting: Setting, runs: Runs) -> Decision | None:
     )
     if not fp or not baseline:
         return None
-    return ratio_below(fp, baseline, LARGEST_RATIO, names=("FP", "Baseline"))
+    decision = ratio_below(fp, baseline, LARGEST_RATIO, names=("FP", "Baseline"))
+    # A step with FP is a step without it and more.
+    is_impossible = ratio_below(fp, baseline, 1.0).status == HOLDS
+    disturbed = "other work ran beside the baseline, or FP could not be the faster"
+    return withheld(decision, disturbed if is_impossible else "")
 
 
 ITEM = method_table(
