@@ -3,10 +3,12 @@
 Plain JSON and nothing else: the trainer, live tables and the report share it.
 """
 
+import gzip
 import json
 import math
 import os
 import statistics
+import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
@@ -15,6 +17,8 @@ from typing import Any, NamedTuple
 from fisher_jax.errors import UserError
 
 Record = Mapping[str, Any]
+
+METRICS, PACKED_METRICS = "metrics.jsonl", "metrics.jsonl.gz"  # the latter archived
 
 FINISHED, DIVERGED = "finished", "diverged"  # the status in result.json
 
@@ -39,7 +43,7 @@ class RunFiles(NamedTuple):
 def find_runs(folders: Iterable[Path]) -> list[Path]:
     """Returns the run directories in and below the folders, each once, in order.
 
-    A run directory is one that holds config.json or metrics.jsonl; none is looked for
+    A run directory is one that holds config.json or records; none is looked for
     inside another.
 
     Raises:
@@ -53,7 +57,7 @@ def find_runs(folders: Iterable[Path]) -> list[Path]:
             kind = "is not a folder" if folder.exists() else "does not exist"
             raise UserError(f"{str(folder)!r} {kind}")
         for here, subfolders, files in os.walk(folder, followlinks=True):
-            if {"config.json", "metrics.jsonl"} & set(files):
+            if {"config.json", METRICS, PACKED_METRICS} & set(files):
                 subfolders.clear()
                 found.setdefault(Path(here).resolve(), Path(here))
                 continue
@@ -71,8 +75,8 @@ def find_runs(folders: Iterable[Path]) -> list[Path]:
 
 
 def read_run(directory: Path) -> RunFiles:
-    """Reads config.json, metrics.jsonl, result.json and run.json of one run."""
-    records, unreadable_lines = parse_records(_text(directory / "metrics.jsonl"))
+    """Reads config.json, the records, result.json and run.json of one run."""
+    records, unreadable_lines = parse_records(_text(metrics_file(directory)))
     contents, unreadable_files = {}, []
     for name in ("config.json", "result.json", "run.json"):
         contents[name] = read_json(directory / name)
@@ -222,8 +226,28 @@ def _is_finite(value: Any) -> bool:
     return _is_number(value) and math.isfinite(value)
 
 
+def metrics_file(directory: Path) -> Path:
+    """Returns the file with a run's records, packed where nothing else is there."""
+    plain, packed = directory / METRICS, directory / PACKED_METRICS
+    return packed if packed.exists() and not plain.exists() else plain
+
+
+def read_text(path: Path) -> str:
+    """Returns what is in a file, unpacked where its name ends in .gz.
+
+    Raises:
+        OSError: it cannot be read, or unpacked.
+    """
+    if path.suffix != ".gz":
+        return path.read_text(errors="replace")
+    try:
+        return gzip.decompress(path.read_bytes()).decode(errors="replace")
+    except (EOFError, zlib.error) as error:
+        raise OSError(f"{path} is damaged: {error}") from error
+
+
 def _text(path: Path) -> str:
     try:
-        return path.read_text(errors="replace")
+        return read_text(path)
     except OSError:
         return ""

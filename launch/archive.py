@@ -3,13 +3,14 @@
 python -m launch.archive RUNS_FOLDER ARCHIVE_FOLDER [--records=30]
 
 Every run directory below RUNS_FOLDER becomes one of the same name in ARCHIVE_FOLDER
-with config.json, run.json, result.json and a thinned metrics.jsonl, which suffices for
-the report: the first and last records, those that result.json refers to, and evenly
-spaced others, to the last digit. "archived" in config.json says whether all records
-are there; launch.rerun repeats an archived run and compares what was kept. A sweep's
-selection.json is kept too.
+with config.json, run.json, result.json and a thinned metrics.jsonl.gz (zcat prints it),
+which suffices for the report: the first and last records, those that result.json refers
+to, and evenly spaced others, to the last digit. "archived" in config.json says whether
+all records are there; launch.rerun repeats an archived run and compares what was kept.
+A sweep's selection.json is kept too.
 """
 
+import gzip
 import json
 import shutil
 import sys
@@ -20,6 +21,7 @@ from typing import Any
 from fisher_jax.errors import UserError, one_line
 from fisher_jax.host.output import keep_writing
 from fisher_jax.host.paths import path_argument
+from fisher_jax.run_files import METRICS, PACKED_METRICS, metrics_file, read_text
 from launch.parser import Parser, positive
 
 _COPIED = ("run.json", "result.json")
@@ -73,12 +75,14 @@ def _archive_run(directory: Path, copy: Path, number: int) -> None:
     for name in _COPIED:
         if (directory / name).exists():
             _write(copy / name, _read(directory / name))
-    metrics = directory / "metrics.jsonl"
+    metrics = metrics_file(directory)
     # The lines as they are: a number keeps its last bit.
-    lines = metrics.read_text().splitlines()
+    lines = read_text(metrics).splitlines()
     records = [_parsed(line, f"{metrics} line {i + 1}") for i, line in enumerate(lines)]
     kept = thin(records, number)
-    (copy / "metrics.jsonl").write_text("".join(lines[i] + "\n" for i in kept))
+    text = "".join(lines[i] + "\n" for i in kept)
+    (copy / PACKED_METRICS).write_bytes(gzip.compress(text.encode(), mtime=0))
+    (copy / METRICS).unlink(missing_ok=True)  # of an archive in its own place
     if (directory / "config.json").exists():
         config = _read(directory / "config.json")
         before = config.get("archived", {})

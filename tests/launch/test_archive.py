@@ -2,6 +2,7 @@ import json
 
 import pytest
 
+from fisher_jax.run_files import find_runs, metrics_file, read_run, read_text
 from launch.archive import main, thin
 
 
@@ -69,7 +70,8 @@ def test_an_archive_is_small_and_has_the_runs_names_and_bits(tmp_path, capsys):
     assert json.loads((kept / "result.json").read_text()) == {"status": "finished"}
     assert (kept / "run.json").exists()
     assert (tmp_path / "kept" / "sweep" / "selection.json").exists()
-    kept_lines = (kept / "metrics.jsonl").read_text().splitlines()
+    assert not (kept / "metrics.jsonl").exists()
+    kept_lines = read_text(metrics_file(kept)).splitlines()
     assert set(kept_lines) < set(lines)
     assert 30 <= len(kept_lines) <= 36
     assert archived(kept) == {"records": "thinned"}
@@ -87,8 +89,30 @@ def test_one_record_can_be_asked_for(tmp_path):
     ended_run(tmp_path / "runs", 7)
     kept = tmp_path / "kept"
     assert main([str(tmp_path / "runs"), str(kept), "--records=1"]) == 0
-    steps = [json.loads(x)["step"] for x in (kept / "metrics.jsonl").open()]
-    assert steps == [0, 10, 60]
+    assert [record["step"] for record in read_run(kept).records] == [0, 10, 60]
+
+
+def test_in_its_own_place_records_are_packed_once_and_the_same_bytes(tmp_path):
+    lines = ended_run(tmp_path / "run", 9)
+    packed = tmp_path / "run" / "metrics.jsonl.gz"
+    assert main([str(tmp_path / "run"), str(tmp_path / "run")]) == 0
+    first = packed.read_bytes()
+    assert main([str(tmp_path / "run"), str(tmp_path / "run")]) == 0
+    assert packed.read_bytes() == first
+    assert not (tmp_path / "run" / "metrics.jsonl").exists()
+    assert read_text(packed).splitlines() == lines
+    assert find_runs([tmp_path]) == [tmp_path / "run"]
+
+
+@pytest.mark.parametrize("damage", [b"no gzip", None])
+def test_a_damaged_package_is_told_in_one_line(tmp_path, capsys, damage):
+    ended_run(tmp_path / "run", 9)
+    assert main([str(tmp_path / "run"), str(tmp_path / "kept")]) == 0
+    packed = tmp_path / "kept" / "metrics.jsonl.gz"
+    packed.write_bytes(packed.read_bytes()[:-20] if damage is None else damage)
+    assert read_run(tmp_path / "kept").records == []
+    assert main([str(tmp_path / "kept"), str(tmp_path / "again")]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
 
 
 def test_a_damaged_file_is_named_in_one_line(tmp_path, capsys):
