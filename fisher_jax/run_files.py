@@ -232,22 +232,23 @@ def metrics_file(directory: Path) -> Path:
     return packed if packed.exists() and not plain.exists() else plain
 
 
-def read_text(path: Path) -> str:
+def read_bytes(path: Path) -> bytes:
     """Returns what is in a file, unpacked where its name ends in .gz.
 
     Raises:
         OSError: it cannot be read, or unpacked.
     """
+    content = path.read_bytes()
     if path.suffix != ".gz":
-        return path.read_text(errors="replace")
+        return content
     try:
-        return gzip.decompress(path.read_bytes()).decode(errors="replace")
+        return gzip.decompress(content)
     except (EOFError, zlib.error) as error:
         raise OSError(f"{path} is damaged: {error}") from error
 
 
 def _text(path: Path) -> str:
     try:
-        return read_text(path)
+        return read_bytes(path).decode(errors="replace")
     except OSError:
         return ""

@@ -21,7 +21,7 @@ from typing import Any
 from fisher_jax.errors import UserError, one_line
 from fisher_jax.host.output import keep_writing
 from fisher_jax.host.paths import path_argument
-from fisher_jax.run_files import METRICS, PACKED_METRICS, metrics_file, read_text
+from fisher_jax.run_files import METRICS, PACKED_METRICS, metrics_file, read_bytes
 from launch.parser import Parser, positive
 
 _COPIED = ("run.json", "result.json")
@@ -77,11 +77,11 @@ def _archive_run(directory: Path, copy: Path, number: int) -> None:
             _write(copy / name, _read(directory / name))
     metrics = metrics_file(directory)
     # The lines as they are: a number keeps its last bit.
-    lines = read_text(metrics).splitlines()
+    lines = read_bytes(metrics).splitlines()
     records = [_parsed(line, f"{metrics} line {i + 1}") for i, line in enumerate(lines)]
     kept = thin(records, number)
-    text = "".join(lines[i] + "\n" for i in kept)
-    (copy / PACKED_METRICS).write_bytes(gzip.compress(text.encode(), mtime=0))
+    content = b"".join(lines[i] + b"\n" for i in kept)
+    (copy / PACKED_METRICS).write_bytes(gzip.compress(content, mtime=0))
     (copy / METRICS).unlink(missing_ok=True)  # of an archive in its own place
     if (directory / "config.json").exists():
         config = _read(directory / "config.json")
@@ -142,7 +142,7 @@ def _read(file: Path) -> dict[str, Any]:
     return _parsed(file.read_text(), str(file))
 
 
-def _parsed(text: str, where: str) -> dict[str, Any]:
+def _parsed(text: str | bytes, where: str) -> dict[str, Any]:
     try:
         content = json.loads(text)
     except ValueError as error:

@@ -25,7 +25,7 @@ from fisher_jax.errors import UserError, needs_extra, one_line
 from fisher_jax.host.machine import describe_machine
 from fisher_jax.host.output import keep_writing
 from fisher_jax.host.paths import path_argument
-from fisher_jax.run_files import metrics_file, read_json, read_text
+from fisher_jax.run_files import metrics_file, read_bytes, read_json
 from launch.folder import log_path
 from launch.parser import Parser
 from launch.processes import main_command
@@ -233,7 +233,7 @@ def _without_times(record: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
 def _records(directory: Path) -> list[dict[str, Any]]:
     metrics = metrics_file(directory)
     try:
-        records = [json.loads(line) for line in read_text(metrics).splitlines()]
+        records = [json.loads(line) for line in read_bytes(metrics).splitlines()]
         if not all("step" in record for record in records):
             raise ValueError("a line has no step")
     except (OSError, ValueError, TypeError) as error:

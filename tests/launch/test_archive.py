@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from fisher_jax.run_files import find_runs, metrics_file, read_run, read_text
+from fisher_jax.run_files import find_runs, metrics_file, read_bytes, read_run
 from launch.archive import main, thin
 
 
@@ -71,7 +71,7 @@ def test_an_archive_is_small_and_has_the_runs_names_and_bits(tmp_path, capsys):
     assert (kept / "run.json").exists()
     assert (tmp_path / "kept" / "sweep" / "selection.json").exists()
     assert not (kept / "metrics.jsonl").exists()
-    kept_lines = read_text(metrics_file(kept)).splitlines()
+    kept_lines = read_bytes(metrics_file(kept)).decode().splitlines()
     assert set(kept_lines) < set(lines)
     assert 30 <= len(kept_lines) <= 36
     assert archived(kept) == {"records": "thinned"}
@@ -100,7 +100,7 @@ def test_in_its_own_place_records_are_packed_once_and_the_same_bytes(tmp_path):
     assert main([str(tmp_path / "run"), str(tmp_path / "run")]) == 0
     assert packed.read_bytes() == first
     assert not (tmp_path / "run" / "metrics.jsonl").exists()
-    assert read_text(packed).splitlines() == lines
+    assert read_bytes(packed).decode().splitlines() == lines
     assert find_runs([tmp_path]) == [tmp_path / "run"]
 
 
@@ -115,10 +115,11 @@ def test_a_damaged_package_is_told_in_one_line(tmp_path, capsys, damage):
     assert capsys.readouterr().err.count("\n") == 1
 
 
-def test_a_damaged_file_is_named_in_one_line(tmp_path, capsys):
+@pytest.mark.parametrize("line", [b'{"step": 9', b'{"st\xffep": 9}'])
+def test_a_damaged_file_is_named_in_one_line(tmp_path, capsys, line):
     ended_run(tmp_path / "runs", 9)
-    with (tmp_path / "runs" / "metrics.jsonl").open("a") as file:
-        file.write('{"step": 9')
+    with (tmp_path / "runs" / "metrics.jsonl").open("ab") as file:
+        file.write(line)
     assert main([str(tmp_path / "runs"), str(tmp_path / "kept")]) == 2
     error = capsys.readouterr().err
     assert "metrics.jsonl line 10 is damaged" in error

@@ -11,23 +11,28 @@ from fisher_jax.report.decide import Decision
 from fisher_jax.report.items import figure1, table1, table5, table9
 
 
-def test_a_claim_from_run_directories(tmp_path):
-    accuracies = {"fp": (0.78, 0.79, 0.8), "baseline": (0.7, 0.71, 0.69)}
-    for method, values in accuracies.items():
-        for seed, accuracy in enumerate(values):
+def runs_of_table_1(folder, by_method, **others):
+    """Runs whose results are given by method and seed, others the same for all."""
+    for method, results in by_method.items():
+        for seed, result in enumerate(results):
             path = write_run(
-                tmp_path / f"{method}{seed}",
+                folder / f"{method}{seed}",
                 experiment="table1",
                 changes=CNN | {"seed": seed, "train.num_epochs": 2},
                 method=method,
             )
-            result = {
-                "status": "finished",
-                "test_accuracy_at_best_validation": accuracy,
-                "final_train_accuracy": 1.0,
-            }
+            result = {"status": "finished", **result, **others}
             (path / "result.json").write_text(json.dumps(result))
-    runs = load_runs([tmp_path])
+    return load_runs([folder])
+
+
+def test_a_claim_from_run_directories(tmp_path):
+    accuracies = {"fp": (0.78, 0.79, 0.8), "baseline": (0.7, 0.71, 0.69)}
+    results = {
+        method: [{"test_accuracy_at_best_validation": value} for value in values]
+        for method, values in accuracies.items()
+    }
+    runs = runs_of_table_1(tmp_path, results, final_train_accuracy=1.0)
     better = next(verdicts_on([table1.ITEM.claims[0]], runs.rows, runs))
     assert (better.status, better.reason) == ("holds", "")
     (finding,) = better.findings
@@ -46,20 +51,11 @@ def test_a_claim_from_run_directories(tmp_path):
 def test_a_penalty_that_costs_less_than_nothing_decides_nothing(
     tmp_path, seconds, status
 ):
-    for method, first, spread in (("fp", seconds, 0.01), ("baseline", 1.0, 0.03)):
-        for seed in range(3):
-            path = write_run(
-                tmp_path / f"{method}{seed}",
-                experiment="table1",
-                changes=CNN | {"seed": seed, "train.num_epochs": 2},
-                method=method,
-            )
-            result = {
-                "status": "finished",
-                "seconds_per_epoch": first * (1 + spread * seed),
-            }
-            (path / "result.json").write_text(json.dumps(result))
-    runs = load_runs([tmp_path])
+    results = {
+        method: [{"seconds_per_epoch": first * (1 + spread * i)} for i in range(3)]
+        for method, first, spread in (("fp", seconds, 0.01), ("baseline", 1.0, 0.03))
+    }
+    runs = runs_of_table_1(tmp_path, results)
     verdict = next(verdicts_on(table5.ITEM.claims, runs.rows, runs))
     assert verdict.status == status
     assert ("other work ran" in verdict.reason) == (status == "undecided")
