@@ -18,9 +18,10 @@ from fisher_jax.report.names import in_method_order, method_label
 
 DECAY = 0.8  # over about five epochs; open in the paper
 CAPTION = (
-    "Baseline, FP and GP_x train with η*/10. Lines are means over seeds, bands one "
-    "standard deviation. Every run is smoothed by an exponential moving average with "
-    f"decay {DECAY:g} per epoch (the paper does not say how it smooths)."
+    "Baseline, FP and GP_x train with η*/10, in the medium form with η*/3. Lines are "
+    "means over seeds, bands one standard deviation. Every run is smoothed by an "
+    f"exponential moving average with decay {DECAY:g} per epoch (the paper does not "
+    "say how it smooths)."
 )
 ALT = (
     "For each setting accuracy above and Tr(F) below against epoch, a line for each "
