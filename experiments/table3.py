@@ -69,15 +69,14 @@ MEDIUM_GRIDS: Mapping[str, tuple[float, ...]] = {
 def get_runs(arg: str = "", winners: Winners | None = None) -> list[SweepRun]:
     """Returns the runs that can be defined with these winners."""
     sweeps.check_arg("table3.py", arg)
-    grids = {"small": SMALL_GRIDS, "medium": MEDIUM_GRIDS}.get(arg, GRIDS)
     runs = []
-    for setting in _settings(arg):
+    for setting in settings(arg):
         eta_star = sweeps.taken(winners, setting.eta_search, setting.eta_star)
         for noise in NOISE:
-            baseline = _noisy(setting, "baseline", eta_star, noise)
+            baseline = noisy(setting, "baseline", eta_star, noise)
             runs += sweeps.over_seeds(baseline, seeds=setting.seeds)
-            for method, grid in grids.items():
-                run = _noisy(setting, method, eta_star, noise)
+            for method, grid in grids(arg).items():
+                run = noisy(setting, method, eta_star, noise)
                 runs += _method_runs(setting, run, grid, winners)
     return runs
 
@@ -97,9 +96,10 @@ def _method_runs(
     return sweeps.searched(run, search, grid, setting.seeds, winners)
 
 
-def _noisy(
+def noisy(
     setting: TrainingSetting, method: str, learning_rate: float, noise: float
 ) -> SweepRun:
+    """Returns a run on wrong labels, a penalty with its reading of alpha."""
     config = sweeps.changed(
         setting.get_config(),
         {
@@ -111,7 +111,13 @@ def _noisy(
     return SweepRun(config, setting.name, method, {"noise": noise})
 
 
-def _settings(arg: str) -> tuple[TrainingSetting, ...]:
+def grids(arg: str) -> Mapping[str, tuple[float, ...]]:
+    """Returns the strengths of each method."""
+    return {"small": SMALL_GRIDS, "medium": MEDIUM_GRIDS}.get(arg, GRIDS)
+
+
+def settings(arg: str) -> tuple[TrainingSetting, ...]:
+    """Returns the paper's settings, or that of a smaller form."""
     if arg == "medium":
         return (CIFAR10_PART,)
     if arg != "small":

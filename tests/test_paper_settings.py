@@ -489,6 +489,20 @@ def table_3_items() -> Iterator[Item]:
                     method=method,
                     **where,
                 )
+            if noise == 0.25:
+                where = {
+                    "experiment": "fig05",
+                    "setting": f"{setting.name}_strengths",
+                }
+                yield item("figures 5, 11, 12: baseline", rows=[*rows, THREE_SEEDS],
+                           method="baseline", **where)  # fmt: skip
+                for method in ("fp", "gp_r"):
+                    yield item(
+                        f"figures 5, 11, 12: {method}",
+                        rows=[*rows, PENALTIES[method], alpha, THREE_SEEDS],
+                        method=method,
+                        **where,
+                    )
 
 
 def _searched(

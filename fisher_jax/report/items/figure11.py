@@ -6,6 +6,6 @@ ITEM = memorisation_item(
     "Figure 11",
     "Gradients and accuracy on clean and noisy examples, second network",
     "appendix A.3",
-    ("table3", "digits_fp"),
+    ("fig05", "table3", "digits_fp"),
     is_figure_5=False,
 )

@@ -82,7 +82,7 @@ ITEM = Item(
     name="Figure 12",
     title="Cosine of the gradients of clean and noisy examples, by coefficient",
     place="appendix A.3",
-    experiments=("table3", "digits_fp"),
+    experiments=("fig05", "table3", "digits_fp"),
     figure=FigurePart(
         _draw,
         "25% of the labels are noisy. Cosine between the minibatch gradients of noisy "

@@ -6,6 +6,6 @@ ITEM = memorisation_item(
     "Figure 5",
     "Gradients and accuracy on clean and noisy examples",
     "section 4.1",
-    ("table3", "digits_fp"),
+    ("fig05", "table3", "digits_fp"),
     is_figure_5=True,
 )
