@@ -1,10 +1,15 @@
 """The report: every table and figure that there are runs for, and index.html."""
 
+import multiprocessing
+import sys
 from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
 
+from fisher_jax.host.machine import count_cores
 from fisher_jax.report import canvas, render
 from fisher_jax.report.canvas import Drawing
 from fisher_jax.report.claims import verdicts_on
@@ -28,12 +33,33 @@ def build_report(folders: Sequence[Path], out: Path, command: str) -> Report:
     """
     runs = load_runs(folders)
     out.mkdir(parents=True, exist_ok=True)
-    entries = [
-        fill_and_write(key, item, runs, out) for key, item in all_items().items()
-    ]
-    report = Report(runs, tuple(entries), command)
+    report = Report(runs, tuple(_side_by_side(runs, out)), command)
     write_page(report, out / "index.html")
     return report
+
+
+def _side_by_side(runs: Runs, out: Path) -> list[Entry]:
+    """Makes all items, shared out to a process for each core, four at most.
+
+    Processes are forked, which the threads of JAX would not bear: where it has been
+    imported, this process makes them all.
+    """
+    keys = list(all_items())
+    can_fork = sys.platform == "linux" and "jax" not in sys.modules
+    count = min(count_cores(), 4) if can_fork else 1
+    make = partial(_fill_and_write_all, runs=runs, out=out)
+    if count == 1:
+        return make(keys)
+    fork = multiprocessing.get_context("fork")
+    with ProcessPoolExecutor(count, fork) as pool:
+        shares = pool.map(make, [keys[start::count] for start in range(count)])
+        made = {entry.key: entry for share in shares for entry in share}
+    return [made[key] for key in keys]
+
+
+def _fill_and_write_all(keys: Sequence[str], *, runs: Runs, out: Path) -> list[Entry]:
+    items = all_items()
+    return [fill_and_write(key, items[key], runs, out) for key in keys]
 
 
 def fill_and_write(key: str, item: Item, runs: Runs, out: Path) -> Entry:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
+from functools import reduce
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -117,32 +118,35 @@ def mean_curve(
 
     Each run is smoothed before; unended runs are left out where others have ended.
     """
-    columns, errors = [], pd.Series(dtype=float)
+    curves, errors = [], np.empty(0)
     for index in drawable(rows).index:
         frame = metrics[index]
         if name not in frame or x not in frame:
             continue
-        values = frame[[x, name]].dropna().drop_duplicates(x, keep="last")
-        if len(values):
-            places = values[x].to_numpy(float)
-            smoothed = smooth(places, factor * values[name].to_numpy(float), decay)
-            columns.append(pd.Series(smoothed, index=places))
-            if f"{name}_sem" in frame and not decay:
-                errors = pd.Series(factor * frame[f"{name}_sem"].loc[values.index])
-                errors.index = places
-    if not columns:
+        places, values = frame[x].to_numpy(), frame[name].to_numpy()
+        known = np.flatnonzero(~np.isnan(places) & ~np.isnan(values))
+        if not known.size:
+            continue
+        places, from_end = np.unique(places[known][::-1], return_index=True)
+        known = known[::-1][from_end]  # the last record of each place
+        curves.append((places, smooth(places, factor * values[known], decay)))
+        if f"{name}_sem" in frame and not decay:
+            errors = factor * frame[f"{name}_sem"].to_numpy()[known]
+    if not curves:
         return None
-    together = pd.concat(columns, axis=1).sort_index()
-    together = together[together.notna().all(axis=1)]
-    if not len(together):
+    shared = reduce(np.intersect1d, [places for places, _ in curves])
+    if not shared.size:
         return None
-    together = together.iloc[_drawn_places(together.mean(axis=1).to_numpy())]
-    is_one = len(columns) == 1
-    std = errors.reindex(together.index) if is_one else together.std(axis=1, ddof=1)
-    std = std.fillna(0.0)
-    return Curve(
-        together.index.to_numpy(float), together.mean(axis=1).to_numpy(), std.to_numpy()
+    together = np.array(
+        [values[np.searchsorted(places, shared)] for places, values in curves]
     )
+    mean, std = together.mean(axis=0), np.zeros(shared.size)
+    if len(curves) > 1:
+        std = together.std(axis=0, ddof=1)
+    elif errors.size:
+        std = np.nan_to_num(errors)
+    drawn = _drawn_places(mean)
+    return Curve(shared[drawn], mean[drawn], std[drawn])
 
 
 def _drawn_places(values: np.ndarray) -> np.ndarray:

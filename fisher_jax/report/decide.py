@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float
-from scipy import special, stats
+from scipy import special
 
 HOLDS, FAILS, UNDECIDED = "holds", "fails", "undecided"
 LEVEL = 0.05  # of one decision, and of all settings of one claim together
@@ -216,7 +216,7 @@ def mostly(flags: Mapping[Hashable, bool], *, name: str = "runs") -> Decision:
     evidence = f"{count} of {n} {name}"
     if n < MIN_RUNS:
         return undecided(_too_few(n, "run"), evidence)
-    p = float(stats.binomtest(count, n).pvalue)
+    p = min(1.0, 2 * float(special.bdtr(min(count, n - count), n, 0.5)))
     if p > LEVEL:
         reason = f"p = {p:.2g}: too few runs to tell from one half"
         return Decision(UNDECIDED, reason, evidence, p)

@@ -4,8 +4,8 @@ import zlib
 from collections.abc import Hashable, Sequence
 
 import numpy as np
+import pandas as pd
 from jaxtyping import Float, Int
-from scipy import stats
 
 from fisher_jax.report.decide import (
     FAILS,
@@ -150,6 +150,6 @@ def _ranks(
     values: Float[np.ndarray, " N"], blocks: Int[np.ndarray, " N"]
 ) -> Float[np.ndarray, " N"]:
     """Ranks over all runs, each less the mean of its block."""
-    ranks = stats.rankdata(values)
+    ranks = pd.Series(values).rank().to_numpy()
     sums, counts = np.bincount(blocks, ranks), np.bincount(blocks)
     return ranks - sums[blocks] / counts[blocks]

@@ -5,8 +5,9 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
+import pandas as pd
 from jaxtyping import Float
-from scipy import stats
+from scipy import special
 
 
 class Summary(NamedTuple):
@@ -38,7 +39,11 @@ def half_width(summary: Summary) -> float:
     """Returns half the 95% Student-t interval of the mean; nan for one value."""
     if summary.n < 2:
         return math.nan
-    return float(stats.t.ppf(0.975, summary.n - 1)) * summary.std / math.sqrt(summary.n)
+    return (
+        float(special.stdtrit(summary.n - 1, 0.975))
+        * summary.std
+        / math.sqrt(summary.n)
+    )
 
 
 def correlate(
@@ -49,9 +54,10 @@ def correlate(
     x, y = np.asarray(x)[keep], np.asarray(y)[keep]
     if x.size < 3 or np.ptp(x) == 0 or np.ptp(y) == 0:
         return None
+    first, second = pd.Series(x), pd.Series(y)
     return Correlation(
-        pearson=float(stats.pearsonr(x, y).statistic),
-        spearman=float(stats.spearmanr(x, y).statistic),
+        pearson=float(first.corr(second)),
+        spearman=float(first.corr(second, method="spearman")),
         n=int(x.size),
     )
 
@@ -68,6 +74,8 @@ def smooth(
     Args:
         x: increasing.
     """
+    if decay == 0:
+        return values
     smoothed, total, weight = np.empty(len(values)), 0.0, 0.0
     fading = decay ** np.diff(x, prepend=x[:1])
     for index, (fade, value) in enumerate(zip(fading, values, strict=True)):

@@ -4,7 +4,6 @@ from collections.abc import Callable, Hashable
 
 import numpy as np
 import pandas as pd
-from scipy import stats
 
 from fisher_jax.report.choose import Setting
 from fisher_jax.report.collect import Runs
@@ -88,7 +87,7 @@ def rank_correlation(metrics: pd.DataFrame, x: str, y: str) -> float:
     both = metrics[[x, y]].dropna()
     if len(both) < 3 or both[x].nunique() < 2 or both[y].nunique() < 2:
         return np.nan
-    return float(stats.spearmanr(both[x], both[y]).statistic)
+    return float(both[x].corr(both[y], method="spearman"))
 
 
 def still_rises(rows: pd.DataFrame, runs: Runs, name: str) -> bool:

@@ -120,8 +120,15 @@ def test_the_page_says_why_a_claim_is_undecided_and_what_chance_would_decide(rep
     assert "about 0.0 would be decided by chance" in text
 
 
+def as_a_command(folder, out):
+    """Without JAX, and hence with a process for each core."""
+    command = [sys.executable, "-m", "fisher_jax.report", str(folder), f"--out={out}"]
+    return subprocess.run(command, capture_output=True, text=True)
+
+
 def test_the_same_runs_give_the_same_report(folder, report, tmp_path):
-    assert main([str(folder), f"--out={tmp_path}"]) == 0
+    done = as_a_command(folder, tmp_path)
+    assert done.returncode == 0, done.stderr
     for path in report.rglob("*.*"):
         again = (tmp_path / path.relative_to(report)).read_bytes()
         if path.name == "index.html":
@@ -152,6 +159,12 @@ def test_no_runs_and_no_place_to_write(folder, tmp_path, capsys):
     (tmp_path / "file").write_text("")
     assert main([str(folder), f"--out={tmp_path / 'file' / 'out'}"]) == 2
     assert capsys.readouterr().err.startswith("error: cannot write")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "figures").write_text("")
+    done = as_a_command(folder, tmp_path / "out")
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: cannot write")
+    assert done.stderr.count("\n") == 1
 
 
 def test_help_as_a_command_and_without_jax():
