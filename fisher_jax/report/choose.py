@@ -3,6 +3,7 @@
 Whatever is left out is told in a note, which the report prints at the cell or figure.
 """
 
+import os.path
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -170,9 +171,10 @@ def settings_of(
     for (form, label, sweep_setting, *noise), group in rows.groupby(keys):
         chosen = one_version(group)
         alike = (rows["setting_label"] == label) & (rows["form"] == form)
-        same = rows[alike]["sweep_setting"].nunique()
-        title = f"{label}, {sweep_setting}" if same > 1 and sweep_setting else label
-        title += f" ({form})" if form else ""
+        same = sorted(rows[alike]["sweep_setting"].unique())
+        title = f"{label} ({form})" if form else label
+        if further := _further_words(sweep_setting, same):
+            title += f", {further}"
         title += f", {100 * noise[0]:g}% noise" if any(noise) else ""
         kept = final_stage(chosen.rows) if final else chosen.rows
         notes = (*chosen.notes, *unfinished_note(kept))
@@ -180,6 +182,12 @@ def settings_of(
         dataset, model = group[["dataset", "model"]].iloc[0]
         settings.append(Setting(title, kept, notes, form, dataset, model, chosen.notes))
     return sorted(settings, key=_paper_order)
+
+
+def _further_words(name: str, names: Sequence[str]) -> str:
+    """The words of a name after those that all names begin with."""
+    shared = os.path.commonprefix([n.split("_") for n in names])
+    return " ".join(name.split("_")[len(shared) :])
 
 
 def _paper_order(setting: Setting) -> tuple[str, int]:

@@ -10,6 +10,7 @@ from fisher_jax.report.choose import (
     drawable,
     one_version,
     pairs,
+    settings_of,
     unfinished_note,
 )
 
@@ -108,3 +109,18 @@ def test_pairs_leave_out_runs_without_both():
     table = pd.DataFrame({"x": [100.0, None, 300.0], "y": [0.5, 0.6, None]})
     x, y = pairs(table, "x", "y")
     assert (list(x), list(y)) == ([100.0], [0.5])
+
+
+def test_settings_of_one_network_are_told_apart_by_what_their_names_do_not_share():
+    place = {"setting_label": "ResNet-8 / digits", "dataset": "digits", "model": "r"}
+    digits = [
+        place | {"form": "small", "sweep_setting": name}
+        for name in ("digits_resnet8", "digits_resnet8_large_batches")
+    ]
+    alone = place | {"form": "", "sweep_setting": "digits_resnet8_batches"}
+    titles = [setting.title for setting in settings_of(runs(*digits, alone))]
+    assert titles == [
+        "ResNet-8 / digits",
+        "ResNet-8 / digits (small)",
+        "ResNet-8 / digits (small), large batches",
+    ]
