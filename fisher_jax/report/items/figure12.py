@@ -37,7 +37,7 @@ def _draw(rows: pd.DataFrame, runs: Runs) -> Drawing | str:
                 axes, setting.rows[shown], runs, METRIC, colours, 1.0, linestyle="-"
             )
             canvas.label_axes(axes, "", "epoch", "cosine of g$_n$ and g$_c$")
-            title = f"{canvas.plain(setting.title)}: {canvas.method_text(method)}"
+            title = f"{canvas.plain(setting.title)}\n{canvas.method_text(method)}"
             axes.set_title(title)
             axes.set_ylim(-1, 1)
     canvas.legend_below(figure, *all_axes.flat)
