@@ -54,7 +54,7 @@ def test_figure_12_is_the_cosine_for_fp_and_for_gp_r(runs):
     rows, figure = drawn("figure12", runs)
     rows = rows[(rows["noise"] == 0.25) & (rows["model"] == "vgg11")]
     panels = [axes for axes in figure.axes if "VGG" in axes.get_title()]
-    methods = [axes.get_title().split(": ")[1] for axes in panels]
+    methods = [axes.get_title().split("\n")[1] for axes in panels]
     assert methods == [method_latex(key) for key in ("fp", "gp_r")]
     for axes, method in zip(panels, ("fp", "gp_r"), strict=True):
         groups = rows[rows["method"] == method].groupby("coefficient")
