@@ -3,8 +3,8 @@
 Whatever is left out is told in a note, which the report prints at the cell or figure.
 """
 
-import os.path
 from collections.abc import Mapping, Sequence
+from itertools import takewhile
 from typing import NamedTuple
 
 import numpy as np
@@ -186,7 +186,8 @@ def settings_of(
 
 def _further_words(name: str, names: Sequence[str]) -> str:
     """The words of a name after those that all names begin with."""
-    shared = os.path.commonprefix([n.split("_") for n in names])
+    places = zip(*(other.split("_") for other in names), strict=False)
+    shared = list(takewhile(lambda words: len(set(words)) == 1, places))
     return " ".join(name.split("_")[len(shared) :])
 
 

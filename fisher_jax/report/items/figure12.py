@@ -1,5 +1,6 @@
 """Figure 12: the angle between the gradients of clean and of noisy examples."""
 
+from collections.abc import Mapping
 from functools import partial
 
 import pandas as pd
@@ -30,18 +31,29 @@ def _draw(rows: pd.DataFrame, runs: Runs) -> Drawing | str:
     coefficients = pd.concat([setting.rows["coefficient"] for setting in settings])
     colours = canvas.coefficient_colours(figure, all_axes, list(coefficients.dropna()))
     for setting, line in zip(settings, all_axes, strict=True):
+        name = canvas.plain(setting.title.removesuffix(f", {100 * NOISE:g}% noise"))
         for method, axes in zip(PENALISED, line, strict=True):
-            shown = setting.rows["method"].isin((method, *REFERENCES))
-            axes.axhline(0, color="#BBBBBB", linewidth=0.7, zorder=0)
-            draw_coefficients(
-                axes, setting.rows[shown], runs, METRIC, colours, 1.0, linestyle="-"
-            )
-            canvas.label_axes(axes, "", "epoch", "cosine of g$_n$ and g$_c$")
-            title = f"{canvas.plain(setting.title)}\n{canvas.method_text(method)}"
-            axes.set_title(title)
-            axes.set_ylim(-1, 1)
+            if method in set(setting.rows["method"]):
+                _draw_cosines(axes, setting.rows, runs, method, colours)
+            else:
+                canvas.mark_empty(axes, "not run")
+            axes.set_title(f"{name}\n{canvas.method_text(method)}")
     canvas.legend_below(figure, *all_axes.flat)
     return canvas.drawing_of(figure, settings)
+
+
+def _draw_cosines(
+    axes: canvas.Axes,
+    rows: pd.DataFrame,
+    runs: Runs,
+    method: str,
+    colours: Mapping[float, tuple[float, ...]],
+) -> None:
+    shown = rows[rows["method"].isin((method, *REFERENCES))]
+    axes.axhline(0, color="#BBBBBB", linewidth=0.7, zorder=0)
+    draw_coefficients(axes, shown, runs, METRIC, colours, 1.0, linestyle="-")
+    canvas.label_axes(axes, "", "epoch", "cosine of g$_n$ and g$_c$")
+    axes.set_ylim(-1, 1)
 
 
 def early_cosine(rows: pd.DataFrame, runs: Runs) -> pd.Series:
