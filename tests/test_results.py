@@ -18,3 +18,17 @@ def test_runs_that_are_named_are_there():
     assert len(named) >= 2
     for name in named:
         assert (Path(ARCHIVE).parent / name).exists(), name
+
+
+def test_the_readme_says_the_same():
+    counts = re.search(
+        r"Of the paper's (\d+) claims \d+ have runs: (\d+) hold, (\d+) fail, (\d+) ",
+        TEXT,
+    )
+    readme = " ".join((ARCHIVE.parent / "README.md").read_text().split())
+    told = "Of the paper's {} claims {} hold in our runs, {} fail and {} are undecided"
+    assert counts
+    assert told.format(*counts.groups()) in readme
+    interval = re.search(r"by (\S+) points (\S+, \S+) \(five seeds\)", readme)
+    assert interval
+    assert f"by {interval[1]} points {interval[2]}" in " ".join(TEXT.split())
