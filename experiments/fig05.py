@@ -28,7 +28,6 @@ from experiments.sweeps import SweepRun, Winners
 NOISE = 0.25
 METHODS = ("fp", "gp_r")
 SEEDS = (1, 2, 3)
-SMALL_SEEDS = LATER_SEEDS[:10]
 
 
 def get_runs(arg: str = "", winners: Winners | None = None) -> list[SweepRun]:
@@ -52,7 +51,7 @@ def get_runs(arg: str = "", winners: Winners | None = None) -> list[SweepRun]:
     ]
     if arg == "small":
         runs += _second_network()
-    seeds = {"small": SMALL_SEEDS, "medium": MEDIUM_SEEDS}.get(arg, SEEDS)
+    seeds = {"small": LATER_SEEDS[:10], "medium": MEDIUM_SEEDS}.get(arg, SEEDS)
     return sweeps.over_seeds(*runs, seeds=seeds)
 
 

@@ -44,23 +44,23 @@ def get_runs(arg: str = "", winners: Winners | None = None) -> list[SweepRun]:
         for every in sweeps.varied(run, "penalty.update_every", (10, 1))
         for one in sweeps.varied(every, "penalty.coefficient", coefficients)
     ]
-    runs = sweeps.over_seeds(*runs, seeds=setting.seeds)
-    return runs + later_runs(runs, BEST_ON_DIGITS) if arg == "small" else runs
+    later = later_runs(runs, BEST_ON_DIGITS) if arg == "small" else []
+    return sweeps.over_seeds(*runs, seeds=setting.seeds) + later
 
 
 def later_runs(
     runs: list[SweepRun], best: Collection[Mapping[str, float]]
 ) -> list[SweepRun]:
-    """Returns the runs of the best strengths with a hundred more seeds.
+    """Returns those of the runs that are the best, with a hundred more seeds.
 
     A setting of their own: their strength was chosen on the others' seeds.
     """
-    chosen = {
-        tuple(run.group.items()): run._replace(setting=f"{run.setting}_later")
+    chosen = [
+        run._replace(setting=f"{run.setting}_later")
         for run in runs
         if run.group in best
-    }
-    return sweeps.over_seeds(*chosen.values(), seeds=LATER_SEEDS)
+    ]
+    return sweeps.over_seeds(*chosen, seeds=LATER_SEEDS)
 
 
 get_config, get_sweep = sweeps.entry_points(get_runs)

@@ -37,8 +37,8 @@ def get_runs(arg: str = "", winners: Winners | None = None) -> list[SweepRun]:
     run = run._replace(config=sweeps.changed(run.config, fixed))
     coefficients = FEW_COEFFICIENTS if arg else COEFFICIENTS
     runs = sweeps.varied(run, "penalty.coefficient", coefficients)
-    runs = sweeps.over_seeds(*runs, seeds=setting.seeds)
-    return runs + later_runs(runs, BEST_ON_DIGITS) if arg == "small" else runs
+    later = later_runs(runs, BEST_ON_DIGITS) if arg == "small" else []
+    return sweeps.over_seeds(*runs, seeds=setting.seeds) + later
 
 
 get_config, get_sweep = sweeps.entry_points(get_runs)

@@ -39,11 +39,8 @@ def half_width(summary: Summary) -> float:
     """Returns half the 95% Student-t interval of the mean; nan for one value."""
     if summary.n < 2:
         return math.nan
-    return (
-        float(special.stdtrit(summary.n - 1, 0.975))
-        * summary.std
-        / math.sqrt(summary.n)
-    )
+    quantile = float(special.stdtrit(summary.n - 1, 0.975))
+    return quantile * summary.std / math.sqrt(summary.n)
 
 
 def correlate(
