@@ -35,8 +35,8 @@ from collections.abc import Mapping
 
 from experiments import methods, sweeps
 from experiments.settings import (
-    CIFAR10_PART,
     DIGITS,
+    NOISY_PART,
     VGG11,
     WRESNET,
     TrainingSetting,
@@ -119,7 +119,7 @@ def grids(arg: str) -> Mapping[str, tuple[float, ...]]:
 def settings(arg: str) -> tuple[TrainingSetting, ...]:
     """Returns the paper's settings, or that of a smaller form."""
     if arg == "medium":
-        return (CIFAR10_PART,)
+        return (NOISY_PART,)
     if arg != "small":
         return (VGG11, WRESNET)
     # The digits of experiments/digits_fp.py, with a validation split.
