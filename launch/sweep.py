@@ -145,14 +145,14 @@ def _run(
     from fisher_jax.train.config import split_path
     from launch.definition import fingerprint, first_difference, grown, load_definition
     from launch.winners import read_selection
-    from launch.work import Work, command_of, wanted_names
+    from launch.work import Work, command_of, matching
 
     definition = load_definition(options.config, overrides)
     given = read_selection(options.winners) if options.winners else {}
     out = options.out or Path("runs") / Path(split_path(definition.path)[0]).stem
     if options.dry_run:
         chosen = {name: entry["value"] for name, entry in given.items()}
-        runs = definition.plan(chosen or None)
+        runs = matching(definition.plan(chosen or None), options.only)
         if options.executor == "slurm":
             from launch.slurm import submission
 
@@ -165,7 +165,7 @@ def _run(
     if options.out is None:
         raise UserError("--out is missing; see --help")
     # Before the folder is written, which keeps this definition.
-    wanted_names(definition, options.only)
+    matching(definition.plan(None), options.only)
     if options.executor == "slurm":
         from launch.slurm import check_slurm
 

@@ -51,7 +51,7 @@ class Work:
         self.states: dict[str, RunState] = {}
         self._not_again: set[str] = set()
         self._only = only
-        self.names = wanted_names(definition, only)
+        self.names = [run.name for run in matching(definition.plan(None), only)]
         self.runs: dict[str, PlannedRun] = {}
         self._forget_outgrown()
         self._plan()
@@ -106,7 +106,7 @@ class Work:
         """Asks the definition for the runs that the winners allow."""
         planned = self.definition.plan(winners.winners_of(self.selection))
         self._searches = winners.searches(planned)
-        self.runs = {run.name: run for run in planned if _matches(run.name, self._only)}
+        self.runs = {run.name: run for run in matching(planned, self._only)}
         self.names += [name for name in self.runs if name not in self.names]
 
     def _forget_outgrown(self) -> None:
@@ -173,23 +173,22 @@ def _is_other(directory: Path, run: PlannedRun, key: str) -> bool:
     return key in run.overrides and recorded.get(key) != run.overrides[key]
 
 
-def wanted_names(definition: Definition, only: Sequence[str]) -> list[str]:
-    """Returns the names of the runs to begin with that match ``only``.
+def matching(runs: Sequence[PlannedRun], only: Sequence[str]) -> list[PlannedRun]:
+    """Returns the runs whose names match one of the patterns; all without patterns.
 
     Raises:
         UserError: none does.
     """
-    names = [run.name for run in definition.plan(None)]
-    wanted = [name for name in names if _matches(name, only)]
-    if not wanted:
+    chosen = [
+        run
+        for run in runs
+        if not only or any(fnmatch.fnmatch(run.name, pattern) for pattern in only)
+    ]
+    if not chosen:
         raise UserError(
-            f"no run matches {' '.join(only)!r}; their names look like {names[0]!r}"
+            f"no run matches {' '.join(only)!r}; their names look like {runs[0].name!r}"
         )
-    return wanted
-
-
-def _matches(name: str, patterns: Sequence[str]) -> bool:
-    return not patterns or any(fnmatch.fnmatch(name, p) for p in patterns)
+    return chosen
 
 
 def command_of(definition: Definition, run: PlannedRun, out: Path) -> list[str]:

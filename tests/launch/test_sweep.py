@@ -362,6 +362,19 @@ def test_mistakes_on_the_command_line_get_one_line(tmp_path, capsys, monkeypatch
     assert not (tmp_path / "s").exists()
 
 
+def test_a_dry_run_prints_the_commands_of_the_runs_that_only_names(tmp_path):
+    file = experiment(tmp_path, GRID)
+    arguments = (f"--config={file}", f"--out={tmp_path}/o", "--dry_run")
+    code, output = sweep(*arguments, "--only=*-seed_1")
+    assert code == 0, output
+    commands = output.splitlines()
+    assert len(commands) == 2
+    assert all("main.py" in line and "-seed_1 " in f"{line} " for line in commands)
+    code, output = sweep(*arguments, "--only=search-*")
+    assert code == 2
+    assert "no run matches 'search-*'" in output
+
+
 def test_a_dry_run_on_slurm_prints_the_submission(tmp_path):
     pytest.importorskip("submitit")
     file = experiment(tmp_path, GRID)
