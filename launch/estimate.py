@@ -6,7 +6,7 @@ over bandwidth, divided by the stated utilisation. Penalties and measurements ar
 computed in full float32 ("highest"), which has a lower peak than training has.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import jax
@@ -27,6 +27,7 @@ from fisher_jax.train.keys import Config
 from launch.definition import NoSweepError, PlannedRun, load_definition
 from launch.topology import print_programs
 from launch.units import amount, duration
+from launch.work import matching
 
 
 class Device(NamedTuple):
@@ -73,21 +74,25 @@ def print_estimate(
     overrides: Sequence[tuple[str, str]],
     utilisation: float,
     topology: str | None = None,
+    only: Sequence[str] = (),
 ) -> int:
     """Prints the cost of a file's sweep, or of its configuration if it has none.
 
-    With a topology: what the programs of each kind of run take there instead.
+    With a topology: what the programs of each kind of run take there instead. With
+    patterns of names: of the runs that match.
 
     Raises:
-        UserError: the configuration or the utilisation cannot be used.
+        UserError: the configuration or the utilisation cannot be used, or no run
+            matches.
     """
     if not 0 < utilisation <= 1:
         raise UserError(f"--utilisation must be in (0, 1], got {utilisation:g}")
     # On GPUs XLA does not count the convolutions that it leaves to cuDNN.
     jax.config.update("jax_platforms", "cpu")
+    configs = _configs(path, overrides, only)
     if topology:
-        return _print_topology(console, topology, path, overrides)
-    lines = _lines(path, overrides, console)
+        return _print_topology(console, topology, configs)
+    lines = _lines(configs, console)
     table = Table(
         "runs of", "runs", "parameters", "a step", "with penalty", "traffic", "memory",
         *(f"a run, {name}" for name in DEVICES),
@@ -124,12 +129,12 @@ def print_estimate(
 
 
 def _print_topology(
-    console: Console, topology: str, path: str, overrides: Sequence[tuple[str, str]]
+    console: Console, topology: str, configs: Iterable[tuple[str, Config]]
 ) -> int:
     """Compiles each different program once, for devices that are not at hand."""
     seen: set[str] = set()
     misfits = 0
-    for label, config in _configs(path, overrides):
+    for label, config in configs:
         key = cost.program_key(config) + repr(config.measure)
         if key not in seen:
             seen.add(key)
@@ -138,13 +143,11 @@ def _print_topology(
     return 1 if misfits else 0
 
 
-def _lines(
-    path: str, overrides: Sequence[tuple[str, str]], console: Console
-) -> list[Line]:
+def _lines(configs: Iterable[tuple[str, Config]], console: Console) -> list[Line]:
     """Compiles each different program once; groups runs of equal cost."""
     compiled: dict[str, tuple] = {}
     grouped: dict[tuple[str, RunCost], int] = {}
-    for label, config in _configs(path, overrides):
+    for label, config in configs:
         key = cost.program_key(config)
         if key not in compiled:
             console.print(f"Compiling {label} ({config.model.name})")
@@ -155,9 +158,9 @@ def _lines(
 
 
 def _configs(
-    path: str, overrides: Sequence[tuple[str, str]]
+    path: str, overrides: Sequence[tuple[str, str]], only: Sequence[str]
 ) -> Iterator[tuple[str, Config]]:
-    """Yields (setting method, configuration) for each run."""
+    """Yields (setting method, configuration) for each run that matches."""
     runs = _sweep(path, overrides)
     base = load_config(path, overrides)
     if runs is None:
@@ -165,7 +168,7 @@ def _configs(
         return
     given = {key: parse_value(key, text) for key, text in overrides}
     flat = flat_config(base)
-    for run in runs:
+    for run in matching(runs, only):
         config = check_config({**flat, **run.overrides, **given})
         yield f"{run.labels['setting']} {run.labels['method']}", config
 

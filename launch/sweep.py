@@ -61,6 +61,7 @@ def main(argv: Sequence[str]) -> int:
                 overrides,
                 options.utilisation,
                 options.topology,
+                options.only,
             )
         if options.topology:
             raise UserError("--topology is for --estimate")
@@ -80,7 +81,7 @@ def _parser() -> Parser:
     add("--at_a_time", type=positive, help="runs side by side (default: one per "
         "accelerator, or one for every two cores; Slurm: no limit)")  # fmt: skip
     add("--only", action="append", default=[], metavar="PATTERN",
-        help="run only names that match, such as 'search-*-fp-*'; can be repeated"
+        help="only runs whose names match, such as 'search-*-fp-*'; can be repeated"
     )  # fmt: skip
     add("--winners", type=path_argument, metavar="FILE",
         help="selection.json of another sweep, to use its choices")  # fmt: skip

@@ -92,3 +92,7 @@ def test_equal_programs_are_compiled_once_and_counted(tmp_path, capsys):
     assert " 24 " in capsys.readouterr().out
     with pytest.raises(UserError, match="utilisation"):
         print_estimate(console, str(file), [], 1.5)
+    assert print_estimate(console, str(file), [], 0.3, only=["seed_1*"]) == 0
+    assert " 11 " in capsys.readouterr().out  # 1 and 10 to 19
+    with pytest.raises(UserError, match="no run matches 'fp'"):
+        print_estimate(console, str(file), [], 0.3, only=["fp"])
