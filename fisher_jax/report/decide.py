@@ -233,13 +233,20 @@ def ratio_below(
     """Decides whether a ratio of positive quantities, as times, is below a bound.
 
     The ratio is that of geometric means, its interval ``larger``'s of the logarithms:
-    for times and traces, whose spread grows with their size.
+    for times and traces, whose spread grows with their size. Undecided where a value
+    is not positive, as an estimate of Tr(H) may be: it has no logarithm, and without it
+    the others would tell a better story.
     """
-    logs = [
-        {key: math.log(value) for key, value in _finite(side).items() if value > 0}
-        for side in (numerator, denominator)
-    ]
-    found = difference(*logs)
+    sides = _finite(numerator), _finite(denominator)
+    everything = [value for side in sides for value in side.values()]
+    if negative := sum(value <= 0 for value in everything):
+        return undecided(
+            f"{negative} of {len(everything)} values are not positive",
+            _sides(numerator, denominator, names),
+        )
+    found = difference(
+        *({key: math.log(value) for key, value in side.items()} for side in sides)
+    )
     if isinstance(found, str):
         return undecided(found, _sides(numerator, denominator, names))
     ratio, low, high = (math.exp(v) for v in (found.mean, found.low, found.high))
@@ -272,6 +279,31 @@ def along_training(coefficients: Values) -> Decision:
         f"r = {number(math.tanh(mean.mean))} {_interval(low, high)}, n = {len(z)}"
     )
     return _against(mean, 0.0, evidence)
+
+
+def throughout(decisions: Iterable[Decision]) -> Decision:
+    """Returns whether what was decided at each of several places is so at all of them.
+
+    It holds if it does at every place, each at 5% (an intersection-union test: p is the
+    largest), and fails if at one place the reverse survives Holm's correction over all.
+    The evidence is that of the place which decides.
+    """
+    everything = list(decisions)
+    if not everything or not all(decision.is_tested for decision in everything):
+        return undecided(_all_reasons(everything) or "no runs")
+    corrected = holm([decision.p for decision in everything])
+    reversals = [
+        (p, decision.evidence)
+        for p, decision in zip(corrected, everything, strict=True)
+        if decision.status == FAILS
+    ]
+    if not reversals:
+        return max(everything, key=lambda decision: decision.p)
+    p, evidence = min(reversals)
+    if p <= LEVEL:
+        return Decision(FAILS, "", evidence, p)
+    reason = f"reversed at {len(reversals)} of {len(everything)}, as chance may"
+    return Decision(UNDECIDED, reason, evidence, p)
 
 
 def together(decisions: Iterable[Decision]) -> Decision:

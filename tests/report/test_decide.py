@@ -25,6 +25,7 @@ from fisher_jax.report.decide import (
     larger,
     mostly,
     ratio_below,
+    throughout,
     together,
     undecided,
 )
@@ -102,6 +103,41 @@ def test_a_mean_and_a_ratio_at_their_bound_are_left_undecided(n):
     ]
     assert _error(means) <= BOUND
     assert _error(ratios) <= BOUND
+
+
+@pytest.mark.parametrize("n", COUNTS)
+@pytest.mark.parametrize("shared", [0.0, 1.0])
+def test_a_mean_at_its_bound_in_all_of_ten_places_is_left_undecided(n, shared):
+    random = np.random.default_rng(n)
+    common = shared * random.normal(size=(1000, 1, n))
+    samples = common + random.normal(size=(1000, 10, n))
+    decisions = [
+        throughout(above(_by_seed(place), 0) for place in places) for places in samples
+    ]
+    assert _error(decisions) <= BOUND
+
+
+def test_what_holds_at_every_place_holds_and_one_clear_reversal_fails():
+    random = np.random.default_rng(0)
+    places = 1 + 0.2 * random.normal(size=(10, 5))
+    decisions = [above(_by_seed(place), 0) for place in places]
+    held = throughout(decisions)
+    assert (held.status, held.p) == (HOLDS, max(d.p for d in decisions))
+    noise = above(_by_seed(random.normal(size=5)), 0)
+    assert noise.status == UNDECIDED
+    assert throughout([*decisions, noise]) == noise
+    reversed_ = above(_by_seed(-places[0]), 0)
+    assert throughout([*decisions, noise, reversed_]).status == FAILS
+    slightly = reversed_._replace(p=0.04)
+    assert throughout([*decisions, noise, slightly]).status == UNDECIDED
+    assert throughout([]).status == UNDECIDED
+
+
+def test_a_ratio_of_what_is_not_positive_is_left_undecided():
+    values = _by_seed(np.array([10.0, 11.0, 12.0, -5.0, 0.0]))
+    decision = ratio_below(values, _by_seed(np.full(5, 20.0)), 1)
+    assert decision.status == UNDECIDED
+    assert decision.reason == "2 of 10 values are not positive"
 
 
 @pytest.mark.parametrize("n", COUNTS)
@@ -264,7 +300,7 @@ def test_few_seeds_decide_nothing_however_far_apart(n):
         larger(many, few),
         alike(few, many, within=1),
         above(few, 0),
-        ratio_below(few, many, 1),
+        ratio_below(few, _by_seed(np.arange(1.0, 9.0)), 1),
         along_training(few),
     ):
         assert decision.status == UNDECIDED

@@ -13,7 +13,7 @@ from fisher_jax.report.canvas import Drawing
 from fisher_jax.report.choose import Setting, settings_of
 from fisher_jax.report.claims import Claim, Rule
 from fisher_jax.report.collect import Runs
-from fisher_jax.report.decide import Decision, above, larger
+from fisher_jax.report.decide import Decision, larger, ratio_below, throughout
 from fisher_jax.report.item import FigurePart, Item
 from fisher_jax.report.rules import unconverged, withheld
 from fisher_jax.report.statistics import summarise
@@ -139,15 +139,26 @@ def rank_agreement(table: Float[np.ndarray, "values epochs"]) -> float:
 def _keep_their_order(setting: Setting, runs: Runs) -> Decision | None:
     rows = setting.final
     varied = _varied(rows)
-    sets = sets_of(rows, varied)
-    lowest = {}
-    for seed, table in hessian_traces(rows, runs, varied).items():
-        means = {name: table.loc[values].mean() for name, values in sets.items()}
-        ratio = (means["A"] / means["B"]).where((means["A"] > 0) & (means["B"] > 0))
-        lowest[seed] = float(np.log(ratio).min())
-    if not lowest:
+    sides = {
+        name: pd.DataFrame(
+            {
+                seed: table.loc[values].mean()
+                for seed, table in hessian_traces(rows, runs, varied).items()
+            }
+        )
+        for name, values in sets_of(rows, varied).items()
+    }
+    if sides["A"].empty:
         return None
-    return above(lowest, 0.0, name="lowest log ratio of A's Tr(H) to B's")
+    return throughout(
+        ratio_below(
+            sides["B"].loc[epoch].to_dict(),
+            sides["A"].loc[epoch].to_dict(),
+            1.0,
+            names=(f"Tr(H) of B at epoch {epoch:g}", "that of A"),
+        )
+        for epoch in sides["A"].index
+    )
 
 
 def _agree_across(setting: Setting, runs: Runs) -> Decision | None:

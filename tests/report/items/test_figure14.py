@@ -65,6 +65,39 @@ def test_the_order_of_the_sets_may_change_before_epoch_10_only():
     assert statuses(*runs_of(crossing))[0] == "fails"
 
 
+def test_noise_at_single_epochs_does_not_reverse_the_order():
+    # A is 30% above B at every epoch; the smallest of 25 noisy ratios is often below.
+    random = np.random.default_rng(1)
+    rows = [
+        {"seed": seed, "learning_rate": rate, "batch_size": 100.0, "stage": "final"}
+        for seed in range(5)
+        for rate in RATES
+    ]
+    epochs = np.arange(10.0, 35.0)
+    metrics = {
+        index: pd.DataFrame(
+            {
+                "epoch": epochs,
+                "trace/hessian": (1.3 if row["learning_rate"] < 0.01 else 1.0)
+                * np.exp(0.2 * random.normal(size=epochs.size)),
+                "train/loss": 0.005,
+            }
+        )
+        for index, row in enumerate(rows)
+    }
+    setting = Setting("s", pd.DataFrame(rows), (), "", "d")
+    rule = figure14.ITEM.claims[0].rule
+    assert rule(setting, Runs(setting.final, metrics, ())).status != "fails"
+
+
+def test_a_trace_that_is_not_positive_decides_nothing():
+    negative = AS_CLAIMED.copy()
+    negative[2:, 3] = -1.0
+    decision = figure14.ITEM.claims[0].rule(*runs_of(negative))
+    assert decision.status == "undecided"
+    assert "not positive" in decision.reason
+
+
 def test_close_values_that_keep_their_order_agree_as_well():
     steady = np.array([1.0, 2.0, 4.0, 8.0])[:, None] * np.ones(len(EPOCHS))
     setting, runs = runs_of(steady)
