@@ -27,7 +27,7 @@ _R = TypeVar("_R")
 
 MAX_PROGRAMS = 128  # functions whose programs are kept; the oldest goes first
 MANY = 5  # programs of one place in the code, after which a warning is due
-MAX_DEPTH = 3  # objects within objects whose arrays and numbers are looked at
+MAX_DEPTH = 3  # objects within objects whose arrays, floats and flags are looked at
 # What is reached by an attribute and holds nothing that a network reads.
 _NO_STATE = types.ModuleType, type, types.FunctionType, types.MethodType
 # Keyword-only arguments that are arrays; all others are options.
@@ -170,7 +170,7 @@ def _surroundings(network: Callable[..., Any]) -> list[Any]:
 
     The contents of its closure and the globals that it names, attributes of objects
     among them, and those of functions of the same file that it reaches by them. Of an
-    object's objects the arrays and floats are seen, to a depth of MAX_DEPTH.
+    object's objects arrays, floats and flags are seen, to a depth of MAX_DEPTH.
     """
     found: list[Any] = []
     seen = {id(network)}
@@ -203,7 +203,7 @@ def _inside(value: Any, file: str | None) -> list[Any]:
         return list(_named(function)) if is_read else []
     if isinstance(value, np.ndarray | jax.Array):
         return []
-    # Of objects in objects arrays and numbers, down to MAX_DEPTH.
+    # Of objects in objects arrays, floats and flags, down to MAX_DEPTH.
     return _attributes(value, MAX_DEPTH)
 
 
@@ -216,7 +216,7 @@ def _attributes(value: Any, depth: int) -> list[Any]:
             found += [
                 inner
                 for inner in _attributes(leaf, depth - 1)
-                if isinstance(inner, jax.Array | np.ndarray | float)
+                if isinstance(inner, jax.Array | np.ndarray | float | bool)
             ]
     return found
 

@@ -109,11 +109,13 @@ def choose_probe(
 ) -> Probe:
     """Takes the first examples of a fixed random order for each quantity.
 
-    Without noisy labels there is nothing to compare and no gradient ids are chosen.
+    Gradients are compared of as many clean as noisy examples: of none where all labels
+    are clean, or all are noisy.
     """
     in_order_noisy = is_noisy[order]
-    noisy = order[in_order_noisy][:gradient_examples]
-    clean = order[~in_order_noisy][: gradient_examples if noisy.size else 0]
+    clean, noisy = order[~in_order_noisy], order[in_order_noisy]
+    number = min(gradient_examples, clean.size, noisy.size)
+    clean, noisy = clean[:number], noisy[:number]
     return Probe(order[:fisher_examples], order[:hessian_examples], clean, noisy)
 
 

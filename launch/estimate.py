@@ -2,8 +2,9 @@
 
 FLOPs, bytes and memory are XLA's analysis of the step, compiled for the CPU. Hours
 follow from a device's published peak: per step the larger of FLOPs over peak and bytes
-over bandwidth, divided by the stated utilisation. Penalties and measurements are
-computed in full float32 ("highest"), which has a lower peak than training has.
+over bandwidth, divided by the stated utilisation. Measurements are computed in full
+float32 ("highest"), which has a lower peak than training has; penalties, which have
+training's precision, are priced as if they were, too.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence

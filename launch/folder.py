@@ -9,6 +9,7 @@
 How a run stands is read from its files alone, so a sweep can be stopped in any way.
 """
 
+import fnmatch
 import json
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -179,6 +180,24 @@ def note_end(directory: Path, code: int) -> None:
             reason=_reason(directory, code) if is_failure else "",
         ),
     )
+
+
+def wanted(names: Sequence[str], only: Sequence[str]) -> list[str]:
+    """Returns the names that match one of the patterns; all without patterns.
+
+    Raises:
+        UserError: none does.
+    """
+    chosen = [
+        name
+        for name in names
+        if not only or any(fnmatch.fnmatch(name, pattern) for pattern in only)
+    ]
+    if not chosen:
+        raise UserError(
+            f"no run matches {' '.join(only)!r}; their names look like {names[0]!r}"
+        )
+    return chosen
 
 
 def read_state(directory: Path, locked: frozenset[LockedFile]) -> RunState:

@@ -127,7 +127,9 @@ _SLURM_TEXTS = {
 def _show_status(console: Console, options: argparse.Namespace) -> int:
     if options.out is None:
         raise UserError("--status needs --out")
-    names = list(folder.open_folder(options.out, None)["runs"])
+    names = folder.wanted(
+        list(folder.open_folder(options.out, None)["runs"]), options.only
+    )
     locked = folder.locked_files()
     states = {name: folder.read_state(options.out / name, locked) for name in names}
     if any(state.job for state in states.values()):

@@ -1,6 +1,5 @@
 """A sweep under way: which runs there are by now, and which can start."""
 
-import fnmatch
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -174,21 +173,9 @@ def _is_other(directory: Path, run: PlannedRun, key: str) -> bool:
 
 
 def matching(runs: Sequence[PlannedRun], only: Sequence[str]) -> list[PlannedRun]:
-    """Returns the runs whose names match one of the patterns; all without patterns.
-
-    Raises:
-        UserError: none does.
-    """
-    chosen = [
-        run
-        for run in runs
-        if not only or any(fnmatch.fnmatch(run.name, pattern) for pattern in only)
-    ]
-    if not chosen:
-        raise UserError(
-            f"no run matches {' '.join(only)!r}; their names look like {runs[0].name!r}"
-        )
-    return chosen
+    """Returns the runs that ``folder.wanted`` names."""
+    names = set(folder.wanted([run.name for run in runs], only))
+    return [run for run in runs if run.name in names]
 
 
 def command_of(definition: Definition, run: PlannedRun, out: Path) -> list[str]:

@@ -2,6 +2,8 @@
 
 import functools
 import gc
+import inspect
+import types
 import warnings
 import weakref
 
@@ -16,6 +18,7 @@ from fisher_jax import compiled, curvature
 KEY = jax.random.key(0)
 PARAMS = {"w": jax.random.normal(jax.random.key(1), (4, 3))}
 INPUTS = jax.random.normal(jax.random.key(2), (5, 4))
+NETWORKS = "outputs_fn", "loss_fn"  # as the first argument
 
 
 class Traced:
@@ -155,6 +158,34 @@ def test_programs_and_arrays_go_with_their_function():
     gc.collect()
     assert alive() is None
     assert compiled.num_programs() == 0
+
+
+def test_a_flag_of_an_object_within_an_object_is_read_again():
+    norm = types.SimpleNamespace(training=True)
+    net = types.SimpleNamespace(norm=norm)
+
+    def loss(params):
+        return jnp.sum(params["w"] ** 2) * (1 if net.norm.training else 4)
+
+    before = curvature.hvp(loss, PARAMS, PARAMS)
+    norm.training = False
+    after = curvature.hvp(loss, PARAMS, PARAMS)
+    assert_allclose(after["w"], 4 * before["w"])
+
+
+def test_every_function_of_a_network_keeps_its_program():
+    # What makes an operator, and what calls functions that do, one of them private.
+    others = {"hessian_operator", "fisher_operator"}
+    others |= {"fisher_and_hessian_trace", "squared_gradient_norms"}
+    files = {
+        name: function.__code__.co_filename
+        for name in curvature.__all__
+        if inspect.isfunction(function := getattr(curvature, name))
+        and next(iter(inspect.signature(function).parameters)) in NETWORKS
+        and name not in others
+    }
+    assert len(files) > 10
+    assert {n: f for n, f in files.items() if f != compiled.__file__} == {}
 
 
 def test_no_more_programs_are_kept_than_said(monkeypatch):

@@ -159,12 +159,13 @@ def test_the_probe_is_the_start_of_the_order():
     np.testing.assert_array_equal(probe.clean_ids, [0])
 
 
-def test_without_noise_no_gradients_are_compared():
+@pytest.mark.parametrize(("num_noisy", "number"), [(0, 0), (1, 1), (3, 2), (5, 0)])
+def test_gradients_are_compared_of_as_many_clean_as_noisy_examples(num_noisy, number):
     probe = measure.choose_probe(
-        np.arange(5), np.zeros(5, bool), fisher_examples=3, hessian_examples=2,
+        np.arange(5), np.arange(5) < num_noisy, fisher_examples=3, hessian_examples=2,
         gradient_examples=2,
     )  # fmt: skip
-    assert probe.clean_ids.size == probe.noisy_ids.size == 0
+    assert probe.clean_ids.size == probe.noisy_ids.size == number
 
 
 @pytest.mark.parametrize("precision", ["default", "high", "highest"])

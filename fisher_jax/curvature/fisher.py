@@ -260,7 +260,7 @@ def fisher_trace(
             None for what is fast and fits: all, or for "per_example" and "exact" those
             whose values fit in the caches of one CPU device, and so few that their
             values and own gradients (of parameters that are no operand of one product
-            or lookup) take 256 MiB on a CPU, 512 MiB on each accelerator. It changes
+            or lookup) take 256 MiB on a CPU, 384 MiB on each accelerator. It changes
             the result by rounding only.
         precision: of matrix products, "highest" (float32), "high", "default", or None
             for that of the caller.

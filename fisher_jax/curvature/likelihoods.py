@@ -137,7 +137,11 @@ class Categorical:
         """S vector: √p_c z_c − p_c Σ_k √p_k z_k; √p is exp of half a log p."""
         root = jnp.exp(0.5 * jax.nn.log_softmax(at_least_float32(outputs)))
         total = jnp.sum(root * vector, axis=-1, keepdims=True)
-        return root * vector - root**2 * total
+        product = root * vector - root**2 * total
+        likeliest = jnp.argmax(outputs, axis=-1)
+        return _summing_to_zero(
+            product, jax.nn.one_hot(likeliest, root.shape[-1], dtype=jnp.bool_)
+        )
 
     def covariance_product(
         self, outputs: Float[Array, "*B C"], vector: Float[Array, "*B C"]
@@ -638,11 +642,18 @@ def at_least_float32(outputs: Float[Array, "*B"]) -> Float[Array, "*B"]:
 
 
 def _deviation(p: Float[Array, "*B C"], onehot: Bool[Array, "*B C"]) -> Array:
-    """p − onehot, the label's entry as minus the sum of the others.
+    """p − onehot.
 
     Late in training p_label rounds to one, and p_label − 1 to nothing but rounding.
     """
-    others = jnp.where(onehot, 0, p)
+    return _summing_to_zero(p, onehot)
+
+
+def _summing_to_zero(
+    rows: Float[Array, "*B C"], onehot: Bool[Array, "*B C"]
+) -> Float[Array, "*B C"]:
+    """The rows with the entry that is marked as minus the sum of the others."""
+    others = jnp.where(onehot, 0, rows)
     return jnp.where(onehot, -jnp.sum(others, axis=-1, keepdims=True), others)
 
 

@@ -101,7 +101,13 @@ def build(config: Config, data: Selection, mesh: Mesh) -> tuple[loop.Plan, Snaps
     nothing = StepMetrics(jnp.float32(0), jnp.float32(0), jnp.int32(0))
     metrics = parallel.place(nothing, everywhere)
     snapshot = Snapshot(state, metrics, loop.no_penalties(everywhere), best)
-    return _plan(config, data, mesh, schedule, make_eval_apply(model)), snapshot
+    # B times these penalties estimates Tr(F), but not with a batch's own statistics.
+    is_estimate = config.penalty.name in ("fisher", "fisher_single") and (
+        config.penalty.batch_norm == "eval" or not state.batch_stats
+    )
+    number = config.penalised_examples if is_estimate else None
+    eval_apply = make_eval_apply(model)
+    return _plan(config, data, mesh, schedule, eval_apply, number), snapshot
 
 
 def make_model(config: Config, num_classes: int) -> nn.Module:
@@ -131,18 +137,21 @@ def make_optimizer(
 
 
 def _plan(
-    config: Config, data: Selection, mesh: Mesh, schedule: Schedule, eval_apply: Any
+    config: Config,
+    data: Selection,
+    mesh: Mesh,
+    schedule: Schedule,
+    eval_apply: Any,
+    penalised_examples: int | None,
 ) -> loop.Plan:
     augment_key, measure_key = parallel.place(
         jax.random.split(jax.random.fold_in(jax.random.key(config.seed), 1)),
         parallel.replicated(mesh),
     )
     settings = step_settings(config)
-    # B times these penalties estimates Tr(F).
-    is_estimate = config.penalty.name in ("fisher", "fisher_single")
     return loop.Plan(
         schedule=schedule,
-        penalised_examples=config.penalised_examples if is_estimate else None,
+        penalised_examples=penalised_examples,
         mesh=mesh,
         batch_shape=(config.train.batch_size, *data.image_shape),
         step=compile_step(settings, mesh, augmentation(config)),

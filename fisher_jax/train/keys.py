@@ -235,8 +235,9 @@ class Penalty(Section):
     )
     draw: penalties.Draw = key(
         "labels",
-        "For the penalty fisher. labels: the paper's FP. rademacher, importance: "
-        "RFP, whose gradient is an unbiased estimate of that of Tr(F)/B.",
+        "For the penalty fisher. labels: the paper's FP. rademacher: RFP. importance: "
+        "labels by importance. The gradients of these two are unbiased estimates of "
+        "that of Tr(F)/B.",
     )
     num_groups: Positive = key(
         1,
@@ -309,8 +310,8 @@ class Measure(Section):
     )
     fisher_examples: NonNegative = key(
         1000,
-        "Training examples for Tr(F); those of every_epochs stay the same during the "
-        "run; 0: off.",
+        "Training examples for Tr(F): the same during the run, but others at each "
+        "record of every_steps; 0: off.",
         unit="examples",
     )
     fisher_estimator: fisher.Estimator = key(
@@ -484,6 +485,8 @@ def _problems(config: Config) -> Iterator[str]:
             f"in the rounding of model.compute_dtype={model.compute_dtype}"
         )
     given = {
+        # In every step: 1 says so, and 10 is the default.
+        "penalty.update_every": penalty.update_every not in (1, 10),
         "penalty.start_epoch": penalty.start_epoch,
         "penalty.num_examples": penalty.num_examples,
         "sam.radius": config.sam.radius,
@@ -505,6 +508,13 @@ def _problems(config: Config) -> Iterator[str]:
         yield (
             "train.microbatches above 1 does not work with sam.radius or "
             "penalty.name=gradient_norm"
+        )
+    measure = config.measure
+    often, seldom = sorted((measure.every_epochs, measure.hessian_every_epochs))
+    if measure.hessian_probes and seldom % often:
+        yield (
+            f"measure.hessian_every_epochs={measure.hessian_every_epochs} does not fit "
+            f"measure.every_epochs={measure.every_epochs}: Tr(H) stands in records"
         )
     if config.mixup.beta and config.sam.radius:
         yield "mixup.beta and sam.radius cannot both be on"

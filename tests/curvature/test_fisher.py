@@ -473,3 +473,22 @@ def test_wrong_labels_are_named(labels, error, message):
     problem = networks.build("mlp_relu", batch=3)
     with pytest.raises(error, match=message):
         curvature.squared_gradient_norms(*problem[:3], labels)
+
+
+@pytest.mark.parametrize("gap", [10.0, 36.0, 40.0])
+@pytest.mark.parametrize("draw", ["rademacher", "importance"])
+def test_draws_are_unbiased_where_one_class_has_all_of_float32(draw, gap):
+    """From a gap of 16 on 1 − p of that class is below the rounding of 1."""
+
+    def network(params, inputs):
+        return inputs @ params["w"] + params["b"]
+
+    weights = jnp.array([[gap, 0.0, 0.0]], jnp.float32)
+    params = {"w": weights, "b": jnp.zeros(3, jnp.float32)}
+    inputs, key = jnp.ones((4, 1), jnp.float32), jax.random.key(0)
+    exact = curvature.fisher_trace(network, params, inputs, estimator="exact").mean
+    found = curvature.fisher_trace(
+        network, params, inputs, key, draw=draw, num_draws=1000
+    )
+    assert abs(found.mean - exact) < 5 * found.sem + 1e-5 * exact
+    assert found.sem < 0.02 * exact

@@ -419,6 +419,12 @@ def test_a_sweep_runs_is_shown_and_is_not_run_twice(tmp_path):
     assert (good / "metrics.jsonl").stat().st_mtime_ns == written
     _, shown = sweep("--status", f"--out={tmp_path}/out")
     assert "1 diverged, 1 done" in shown
+    _, shown = sweep("--status", f"--out={tmp_path}/out", "--only=*_0.01-*")
+    assert "1 done" in shown
+    assert "diverged" not in shown
+    code, output = sweep("--status", f"--out={tmp_path}/out", "--only=fp*")
+    assert code == 2
+    assert "no run matches 'fp*'" in output
     code, output = sweep(*arguments, "--config.train.num_epochs=9")
     assert code == 2
     assert "train.num_epochs 2 there, 9 here" in output

@@ -129,9 +129,23 @@ def test_bad_values_are_named_with_what_would_do(key, text, said):
 def test_the_gradient_norm_penalty_is_whole_and_alone():
     chosen = ("penalty.name", "gradient_norm")
     assert load_config(BASE, [chosen]).penalty.radius == 0.05
-    for key, text in (("penalty.start_epoch", "3"), ("sam.radius", "0.1")):
+    for key, text in (
+        ("penalty.start_epoch", "3"),
+        ("penalty.update_every", "3"),
+        ("sam.radius", "0.1"),
+    ):
         with pytest.raises(ConfigError, match=f"does not take {key}"):
             load_config(BASE, [chosen, (key, text)])
+
+
+def test_traces_of_the_hessian_stand_in_records_of_epochs():
+    every = [("measure.every_epochs", "2"), ("measure.hessian_every_epochs", "3")]
+    load_config(BASE, every)  # without probes nothing is asked for
+    with pytest.raises(ConfigError, match=r"hessian_every_epochs=3 does not fit"):
+        load_config(BASE, [*every, ("measure.hessian_probes", "1")])
+    for fitting in ("1", "2", "6"):
+        other = ("measure.hessian_every_epochs", fitting)
+        load_config(BASE, [every[0], other, ("measure.hessian_probes", "1")])
 
 
 def test_groups_divide_what_the_penalty_sees():

@@ -98,6 +98,14 @@ def test_what_is_recorded_when(undisturbed):
     assert not any("trace/fisher_online_sem" in row for row in rows)  # one update each
 
 
+@pytest.mark.parametrize(("mode", "number"), [("train", None), ("eval", 8)])
+def test_a_penalty_of_a_batchs_own_statistics_is_no_estimate(mode, number):
+    network = {"model.name": "densenet", "model.depth": 10, "model.growth_rate": 2}
+    config = small_config(**network, **{"penalty.batch_norm": mode})
+    functions, _ = make_plan(config)
+    assert functions.penalised_examples == number
+
+
 def test_every_step_has_its_own_examples_and_every_epoch_the_same(tmp_path):
     """Of a network that stands still, so that nothing else changes Tr(F)."""
     still = {
