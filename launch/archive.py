@@ -96,8 +96,9 @@ def thin(records: Sequence[Record], number: int) -> list[int]:
 
     Kept are the first, the last, the best by validation and by test accuracy, the
     largest Tr(F) of all and of those after epoch 1, the smallest training loss, the
-    first record below each training loss that the paper uses as its epsilon, and all
-    with Tr(H) where that was measured no more often than ``number`` times.
+    first record below each training loss that the paper uses as its epsilon, all with
+    Tr(H) where that was measured no more often than ``number`` times, and all of the
+    first tenth with the cosine that figure 12 averages there.
     """
     last = len(records) - 1
     if last < number:
@@ -112,6 +113,9 @@ def thin(records: Sequence[Record], number: int) -> list[int]:
     with_hessian = _having(records, "trace/hessian")
     if len(with_hessian) <= number:
         chosen |= set(with_hessian)
+    tenth = (records[-1].get("epoch") or 0) / 10
+    with_cosine = _having(records, "gradient/cosine")
+    chosen |= {i for i in with_cosine if (records[i].get("epoch") or 0) <= tenth}
     for epsilon in (1.2, 3.5):
         below = (
             index

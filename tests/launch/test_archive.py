@@ -59,6 +59,13 @@ def test_the_first_and_the_last_stay_always(number):
     assert thin(records(1), number) == [0]
 
 
+def test_the_early_cosines_that_figure_12_averages_stay():
+    records = [{"epoch": epoch, "gradient/cosine": -0.1} for epoch in range(101)]
+    assert set(range(11)) <= set(thin(records, 4))
+    plain = [{"epoch": epoch} for epoch in range(101)]
+    assert len(thin(plain, 4)) == 4
+
+
 def test_an_archive_is_small_and_has_the_runs_names_and_bits(tmp_path, capsys):
     runs = tmp_path / "runs"
     lines = ended_run(runs / "sweep" / "seed_0", 500)
