@@ -11,10 +11,10 @@ on; Wide ResNet, VGG-11 and DenseNet on CIFAR-100, SimpleCNN on CIFAR-10. Final 
 against E, with lines for eta* and the baseline. The later, the less it helps: most is
 lost within the first epochs; no numbers are printed.
 
-Expected time: --estimate tells; small: 18 runs of 8 s on two CPU cores.
+Expected time: --estimate tells; small: 60 runs of 8 s on two CPU cores.
 
 Open: eta* and alpha are table 1's (``--winners``; else the settings' readings); how
-many seeds, here 3 (small: 10).
+many seeds, here 3 (small: 10, medium: 5).
 """
 
 from experiments import sweeps

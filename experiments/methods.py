@@ -21,7 +21,7 @@ Changes = Mapping[str, Any]
 # [0.1 v, 10 v]. "Larger for GP_x" is all that it says of that one.
 COEFFICIENT = 0.01
 INPUT_GRADIENT_COEFFICIENT = 1.0
-# RFP keeps the part of the gradient that FP drops and wants about three times more.
+# RFP bears more than FP where the penalty's gradient is stale (docs/results.md).
 RFP_COEFFICIENT = 0.03
 
 PENALTY_CHANGES: dict[str, Changes] = {

@@ -146,14 +146,17 @@ DIGITS = TrainingSetting(
     seeds=tuple(range(10, 30)),
 )  # fmt: skip
 SMALL = (DIGITS,)
-# For wrong labels: more images, larger batches.
-NOISY_DIGITS = DIGITS._replace(
-    eta_star=0.01,
-    get_config=lambda: sweeps.changed(
-        digits(num_train=700, num_epochs=60),
-        {"dataset.num_validation": 300, "train.batch_size": 128},
-    ),
-)
+
+
+def noisy_digits(num_epochs: int = 60) -> ConfigDict:
+    """Returns the small form for wrong labels: more images, larger batches."""
+    config = digits(num_train=700, num_epochs=num_epochs)
+    config.dataset.num_validation = 300
+    config.train.batch_size = 128
+    return config
+
+
+NOISY_DIGITS = DIGITS._replace(eta_star=0.01, get_config=noisy_digits)
 # Of small forms whose claims few seeds decide.
 FEW_SEEDS = (1, 2, 3)
 SMALL_SEEDS = (1, 2, 3, 4, 5)

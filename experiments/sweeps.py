@@ -24,10 +24,9 @@ from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
 
-from fisher_jax.run_files import flatten
+from fisher_jax.run_files import FORMS, flatten
 
 # Smaller than the paper's: on digits, and on a part of CIFAR-10.
-FORMS = ("small", "medium")
 
 Winners = Mapping[str, float]
 Changes = Mapping[str, Any]

@@ -35,12 +35,12 @@ from collections.abc import Mapping
 
 from experiments import methods, sweeps
 from experiments.settings import (
-    DIGITS,
+    NOISY_DIGITS,
     NOISY_PART,
     VGG11,
     WRESNET,
     TrainingSetting,
-    digits,
+    noisy_digits,
 )
 from experiments.sweeps import SweepRun, Winners
 
@@ -122,15 +122,7 @@ def settings(arg: str) -> tuple[TrainingSetting, ...]:
         return (NOISY_PART,)
     if arg != "small":
         return (VGG11, WRESNET)
-    # The digits of experiments/digits_fp.py, with a validation split.
-    small = DIGITS._replace(
-        get_config=lambda: sweeps.changed(
-            digits(num_train=700, num_epochs=80),
-            {"dataset.num_validation": 300, "train.batch_size": 128},
-        ),
-        eta_star=0.01,
-    )
-    return (small,)
+    return (NOISY_DIGITS._replace(get_config=lambda: noisy_digits(num_epochs=80)),)
 
 
 get_config, get_sweep = sweeps.entry_points(get_runs)

@@ -20,6 +20,7 @@ Record = Mapping[str, Any]
 
 METRICS, PACKED_METRICS = "metrics.jsonl", "metrics.jsonl.gz"  # the latter archived
 
+FORMS = "small", "medium"  # of the paper's experiments, below its scale
 FINISHED, DIVERGED = "finished", "diverged"  # the status in result.json
 
 # Folders of a run that hold no runs but may hold very many files, and a sweep's runs

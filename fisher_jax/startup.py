@@ -59,7 +59,7 @@ def start_processes(
         num_processes = launcher.process_count()
     if num_processes == 1:
         return
-    _check_port(*given)
+    _check_port(coordinator_address, process_id)
     _give_simulated_devices_threads()
     # It would take SIGTERM from us; processes agree on stopping by Agreement.
     jax.config.update("jax_enable_preemption_service", False)
@@ -106,9 +106,7 @@ def start_processes(
     _keep_sums_apart_on_cpus()
 
 
-def _check_port(
-    address: str | None, num_processes: int | None, process_id: int | None
-) -> None:
+def _check_port(address: str | None, process_id: int | None) -> None:
     """Checks that process 0 can listen where the others will look for it.
 
     JAX crashes where it cannot.

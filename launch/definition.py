@@ -13,10 +13,10 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
 
-from experiments.sweeps import FORMS, Search, SweepRun, Winners, differences
+from experiments.sweeps import Search, SweepRun, Winners, differences
 from fisher_jax.errors import UserError, one_line
 from fisher_jax.report.names import method_of
-from fisher_jax.run_files import flatten
+from fisher_jax.run_files import FORMS, flatten
 from fisher_jax.train.config import (
     check_config,
     flat_config,

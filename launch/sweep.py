@@ -74,7 +74,11 @@ def main(argv: Sequence[str]) -> int:
 def _parser() -> Parser:
     parser = Parser("python -m launch.sweep", __doc__)
     add = parser.add_argument
-    add("--config", help="experiment FILE.py[:small] with a get_sweep()")
+    add(
+        "--config",
+        help="experiment FILE.py[:FORM] with a get_sweep(); forms of the "
+        "paper's: small, medium",
+    )
     add("--out", type=path_argument, help="the sweep's folder, created if missing")
     add("--executor", choices=("local", "slurm"), default="local",
         help="where runs go: this machine (the default) or Slurm")  # fmt: skip

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from experiments.sweeps import FORMS
 from fisher_jax.report.item import all_items
+from fisher_jax.run_files import FORMS
 from launch.definition import load_definition
 
 ROOT = Path(__file__).parents[1]

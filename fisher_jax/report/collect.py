@@ -13,6 +13,7 @@ from fisher_jax.report.names import method_of, setting_label
 from fisher_jax.run_files import (
     DIVERGED,
     FINISHED,
+    FORMS,
     Record,
     RunFiles,
     command_line,
@@ -84,7 +85,7 @@ def _form(sweep: Mapping[str, Any], variant: str) -> str:
     if sweep.get("small"):  # as sweeps wrote it while there was one smaller form
         return "small"
     form = str(sweep.get("form", variant))
-    return form if form in ("small", "medium") else ""
+    return form if form in FORMS else ""
 
 
 def describe(run: RunFiles, records: Sequence[Record]) -> dict[str, Any]:

@@ -141,10 +141,16 @@ def loss_gradient(
     def summed_loss(params: PyTree, some: Examples) -> tuple[Array, tuple[Array, Any]]:
         params = axes.vary(params, axes.names(axis_name))
         logits, batch_stats = network.train_mode(params, some.inputs)
-        losses = some.weights * Categorical().loss(logits, some.labels)
         if settings.mixup_beta:
-            others = Categorical().loss(logits, some.partner_labels)
-            losses = losses + (1 - some.weights) * others
+            losses = baselines.mixup_loss(
+                Categorical().loss,
+                logits,
+                baselines.Mixed(
+                    some.inputs, some.labels, some.partner_labels, some.weights
+                ),
+            )
+        else:
+            losses = Categorical().loss(logits, some.labels)
         correct = jnp.sum(jnp.argmax(logits, axis=-1) == some.labels)
         return jnp.sum(losses) / batch, (correct / batch, batch_stats)
 
