@@ -435,7 +435,7 @@ def _problems(config: Config) -> Iterator[str]:
 
     What takes data, devices or a network to tell stands in ``surroundings.py``.
     """
-    model, train, penalty = config.model, config.train, config.penalty
+    model, train = config.model, config.train
     for name in model_keys(model):
         if name not in MODELS[model.name].__dataclass_fields__:
             yield (
@@ -447,10 +447,35 @@ def _problems(config: Config) -> Iterator[str]:
     resize = dataset.resize_size or default.resize
     if crop > resize:
         yield f"dataset.crop_size={crop} exceeds dataset.resize_size={resize}"
-    if penalty.num_examples is not None and penalty.num_examples > train.batch_size:
+    yield from _penalty_problems(config)
+    epochs = config.optimizer.decay_epochs
+    if list(epochs) != sorted(set(epochs)):
+        yield f"optimizer.decay_epochs must increase, got {epochs}"
+    is_gradient_norm = config.penalty.name == "gradient_norm"
+    if train.microbatches > 1 and (config.sam.radius or is_gradient_norm):
+        yield (
+            "train.microbatches above 1 does not work with sam.radius or "
+            "penalty.name=gradient_norm"
+        )
+    measure = config.measure
+    often, seldom = sorted((measure.every_epochs, measure.hessian_every_epochs))
+    if measure.hessian_probes and seldom % often:
+        yield (
+            f"measure.hessian_every_epochs={measure.hessian_every_epochs} does not fit "
+            f"measure.every_epochs={measure.every_epochs}: Tr(H) stands in records"
+        )
+    if config.mixup.beta and config.sam.radius:
+        yield "mixup.beta and sam.radius cannot both be on"
+
+
+def _penalty_problems(config: Config) -> Iterator[str]:
+    """What of ``penalty`` does not fit its name or the batch."""
+    penalty, batch_size = config.penalty, config.train.batch_size
+    compute_dtype = config.model.compute_dtype
+    if penalty.num_examples is not None and penalty.num_examples > batch_size:
         yield (
             f"penalty.num_examples ({penalty.num_examples}) exceeds train.batch_size "
-            f"({train.batch_size})"
+            f"({batch_size})"
         )
     if penalty.draw != "labels" and penalty.name not in ("none", "fisher"):
         yield (
@@ -475,14 +500,14 @@ def _problems(config: Config) -> Iterator[str]:
     is_difference = is_gradient_norm or (
         penalty.name != "none" and penalty.method == "finite_difference"
     )
-    if is_difference and model.compute_dtype != "float32":
+    if is_difference and compute_dtype != "float32":
         # Of SimpleCNN's gradients 0.05 apart, a third of the difference is rounding.
         chosen = (
             "name=gradient_norm" if is_gradient_norm else f"method={penalty.method}"
         )
         yield (
             f"penalty.{chosen} subtracts two gradients, and their difference is lost "
-            f"in the rounding of model.compute_dtype={model.compute_dtype}"
+            f"in the rounding of model.compute_dtype={compute_dtype}"
         )
     given = {
         # In every step: 1 says so, and 10 is the default.
@@ -501,23 +526,6 @@ def _problems(config: Config) -> Iterator[str]:
             "penalty.name=fisher_single uses one example and does not take "
             "penalty.num_examples"
         )
-    epochs = config.optimizer.decay_epochs
-    if list(epochs) != sorted(set(epochs)):
-        yield f"optimizer.decay_epochs must increase, got {epochs}"
-    if train.microbatches > 1 and (config.sam.radius or is_gradient_norm):
-        yield (
-            "train.microbatches above 1 does not work with sam.radius or "
-            "penalty.name=gradient_norm"
-        )
-    measure = config.measure
-    often, seldom = sorted((measure.every_epochs, measure.hessian_every_epochs))
-    if measure.hessian_probes and seldom % often:
-        yield (
-            f"measure.hessian_every_epochs={measure.hessian_every_epochs} does not fit "
-            f"measure.every_epochs={measure.every_epochs}: Tr(H) stands in records"
-        )
-    if config.mixup.beta and config.sam.radius:
-        yield "mixup.beta and sam.radius cannot both be on"
 
 
 def model_keys(model: Model) -> dict[str, Any]:
