@@ -5,8 +5,8 @@ python -m launch.archive RUNS_FOLDER ARCHIVE_FOLDER [--records=30]
 Every run directory below RUNS_FOLDER becomes one of the same name in ARCHIVE_FOLDER
 with config.json, run.json, result.json and a thinned metrics.jsonl.gz (zcat prints it),
 which suffices for the report: the first and last records, those that result.json refers
-to, and evenly spaced others, to the last digit. "archived" in config.json says whether
-all records are there; launch.rerun repeats an archived run and compares what was kept.
+to, and evenly spaced others, to the last digit. config.json loses the command where
+run.json says what the run is of; "archived" in it says whether all records are there; launch.rerun repeats an archived run and compares what was kept.
 A sweep's selection.json is kept too.
 """
 
@@ -87,6 +87,9 @@ def _archive_run(directory: Path, copy: Path, number: int) -> None:
         config = _read(directory / "config.json")
         before = config.get("archived", {})
         is_whole = before.get("records") != "thinned" and len(kept) == len(lines)
+        if (directory / "run.json").exists():
+            # It says what the run is of; a command names the folders of one machine.
+            config.pop("argv", None)
         config["archived"] = {**before, "records": "every" if is_whole else "thinned"}
         _write(copy / "config.json", config)
 
@@ -157,7 +160,7 @@ def _parsed(text: str | bytes, where: str) -> dict[str, Any]:
 
 
 def _write(file: Path, content: dict[str, Any]) -> None:
-    file.write_text(json.dumps(content) + "\n")
+    file.write_text(json.dumps(content, separators=(",", ":")) + "\n")
 
 
 if __name__ == "__main__":

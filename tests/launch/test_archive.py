@@ -71,6 +71,9 @@ def test_an_archive_is_small_and_has_the_runs_names_and_bits(tmp_path, capsys):
     lines = ended_run(runs / "sweep" / "seed_0", 500)
     ended_run(runs / "sweep" / "seed_1", 3)
     (runs / "sweep" / "seed_0" / "run.json").write_text("{}")
+    command = json.dumps({"config": {}, "argv": ["main.py"]})
+    for name in ("seed_0", "seed_1"):
+        (runs / "sweep" / name / "config.json").write_text(command)
     (runs / "sweep" / "selection.json").write_text("{}")
     assert main([str(runs), str(tmp_path / "kept")]) == 0
     kept = tmp_path / "kept" / "sweep" / "seed_0"
@@ -82,6 +85,8 @@ def test_an_archive_is_small_and_has_the_runs_names_and_bits(tmp_path, capsys):
     assert set(kept_lines) < set(lines)
     assert 30 <= len(kept_lines) <= 36
     assert archived(kept) == {"records": "thinned"}
+    assert "argv" not in (kept / "config.json").read_text()
+    assert "argv" in (kept.with_name("seed_1") / "config.json").read_text()
     assert archived(kept.with_name("seed_1")) == {"records": "every"}
     # An archive of an archive still says what is gone; in its own place, too.
     for target in ("again", "kept"):
