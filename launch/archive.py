@@ -5,9 +5,10 @@ python -m launch.archive RUNS_FOLDER ARCHIVE_FOLDER [--records=30]
 Every run directory below RUNS_FOLDER becomes one of the same name in ARCHIVE_FOLDER
 with config.json, run.json, result.json and a thinned metrics.jsonl.gz (zcat prints it),
 which suffices for the report: the first and last records, those that result.json refers
-to, and evenly spaced others, to the last digit. config.json loses the command where
-run.json says what the run is of; "archived" in it says whether all records are there; launch.rerun repeats an archived run and compares what was kept.
-A sweep's selection.json is kept too.
+to, early cosines, and evenly spaced others, to the last digit. config.json loses the
+command where run.json says what the run is of; "archived" in it says whether all
+records are there. launch.rerun repeats an archived run and compares what was kept. A
+sweep's selection.json is kept too.
 """
 
 import gzip
