@@ -139,13 +139,9 @@ def rank_agreement(table: Float[np.ndarray, "values epochs"]) -> float:
 def _keep_their_order(setting: Setting, runs: Runs) -> Decision | None:
     rows = setting.final
     varied = _varied(rows)
+    traces = hessian_traces(rows, runs, varied).items()
     sides = {
-        name: pd.DataFrame(
-            {
-                seed: table.loc[values].mean()
-                for seed, table in hessian_traces(rows, runs, varied).items()
-            }
-        )
+        name: pd.DataFrame({seed: table.loc[values].mean() for seed, table in traces})
         for name, values in sets_of(rows, varied).items()
     }
     if sides["A"].empty:

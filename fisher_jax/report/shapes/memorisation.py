@@ -85,7 +85,12 @@ def draw_memorisation(
         is_figure_5: of VGG-11, or SimpleCNN in its place; else of all others.
     """
     settings = noisy_settings(rows, ("fp",))
-    settings = [s for s in settings if _is_of_figure_5(s) == is_figure_5]
+    settings = [
+        setting
+        for setting in settings
+        if _is_of_figure_5(setting) == is_figure_5
+        and "fp" in set(setting.rows["method"])
+    ]
     if not settings:
         return f"no {'' if is_figure_5 else 'second '}network with 25% noisy labels"
     figure, all_axes = canvas.new_figure(2 * len(settings), 3, height=1.7)
