@@ -51,13 +51,15 @@ def peak_is_lower(
 ) -> Decision | None:
     """Decides whether a method's Tr(F) peaks lower after epoch 1, by the ratio.
 
-    None without runs of one of them.
+    None without runs of one of them. Undecided where a run is too short to hold the
+    peak that could change the answer.
     """
-    both = [setting.best(name).rows for name in (method, than)]
-    if not all(len(chosen) for chosen in both):
+    both = [(method_label(name), setting.best(name).rows) for name in (method, than)]
+    if not all(len(chosen) for _, chosen in both):
         return None
-    low, high = (by_seed(chosen, chosen["max_fisher_trace"]) for chosen in both)
-    return ratio_below(low, high, 1.0, names=(method_label(method), method_label(than)))
+    peaks = [by_seed(chosen, chosen["max_fisher_trace"]) for _, chosen in both]
+    decision = ratio_below(*peaks, 1.0, names=(both[0][0], both[1][0]))
+    return _held_peak(decision, *both, runs)
 
 
 def method_is_higher(
@@ -216,7 +218,21 @@ def step_peak_is_higher(
     peaks = [by_seed(rows, highest_of(rows, runs, "trace/fisher")) for _, rows in both]
     names = f"peak with {both[1][0]}", f"that with {both[0][0]}"
     decision = ratio_below(peaks[1], peaks[0], 1.0, names=names)
-    name, rows = both[1] if decision.status == HOLDS else both[0]
+    return _held_peak(decision, both[1], both[0], runs)
+
+
+def _held_peak(
+    decision: Decision,
+    low: tuple[str, pd.DataFrame],
+    high: tuple[str, pd.DataFrame],
+    runs: Runs,
+) -> Decision:
+    """Withholds a decision on peaks where what peaks lower may yet rise above.
+
+    Args:
+        low: name and rows of what is claimed to peak lower than ``high``.
+    """
+    name, rows = low if decision.status == HOLDS else high
     is_short = still_rises(rows, runs, "trace/fisher")
     why = "too short a run: its Tr(F) still rises at the end" if is_short else ""
     return withheld(decision, why, name)

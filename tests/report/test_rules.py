@@ -130,9 +130,19 @@ def test_means_and_ratios_of_methods():
         [row | {"max_fisher_trace": p} for row, p in zip(rows(m, LOW), v, strict=True)]
         for m, v in peaks.items()
     ]
-    decision = peak_is_lower(setting(*groups), NONE, method="fp", than="baseline")
+    both = setting(*groups)
+    falling = pd.DataFrame(
+        {"epoch": np.arange(9.0), "trace/fisher": np.arange(9)[::-1]}
+    )
+    held = Runs(both.rows, dict.fromkeys(both.rows.index, falling), ())
+    decision = peak_is_lower(both, held, method="fp", than="baseline")
     assert decision.status == "holds"
     assert decision.evidence.startswith("FP 0.2503 times Baseline [")
+    # FP's peak may be yet to come.
+    rising = held._replace(metrics=dict.fromkeys(both.rows.index, falling[::-1]))
+    decision = peak_is_lower(both, rising, method="fp", than="baseline")
+    assert decision.status == "undecided"
+    assert decision.reason == "FP: too short a run: its Tr(F) still rises at the end"
     quantity = {"high": "baseline", "low": "fp", "quantity": "max_fisher_trace"}
     assert method_is_higher(setting(*groups), NONE, **quantity).status == "undecided"
     assert method_is_higher(setting(groups[0]), NONE, **quantity) is None

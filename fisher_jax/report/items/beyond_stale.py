@@ -35,19 +35,21 @@ def _over_strengths(rows: pd.DataFrame) -> dict[Hashable, float]:
 
 
 def _kinds(rows: pd.DataFrame) -> dict[tuple[str, float], pd.DataFrame]:
-    """The penalised runs of each method at each f, in the methods' order."""
-    kinds = dict(
-        list(rows[rows["coefficient"] > 0].groupby(["method", "update_every"]))
-    )
+    """The runs of each method at each f, in the methods' order."""
+    kinds = dict(list(rows.groupby(["method", "update_every"])))
     order = sorted(kinds, key=lambda kind: (position(kind[0], METHOD_NAMES), -kind[1]))
     return {kind: kinds[kind] for kind in order}
 
 
 def _draw(rows: pd.DataFrame, runs: Runs) -> Drawing:
     settings = settings_of(rows, by_noise=True)
-    figure, all_axes = canvas.new_panels(len(settings), height=2.6)
+    figure, all_axes = canvas.new_panels(len(settings), height=3.2)
     for axes, setting in zip(all_axes, settings, strict=True):
         kinds = _kinds(setting.rows)
+        plain = kinds.pop(("baseline", PERIOD), rows.iloc[:0])
+        if (level := summarise(list(_last_accuracy(plain)))) is not None:
+            line = {**canvas.method_line("baseline"), "label": method_label("baseline")}
+            canvas.draw_level(axes, level, **line)
         for index, ((method, every), group) in enumerate(kinds.items()):
             # Sideways, or error bars would hide each other.
             apart = 1.03 ** (index - (len(kinds) - 1) / 2)
@@ -83,7 +85,8 @@ def _fill(rows: pd.DataFrame, runs: Runs) -> Table:
         fp = kinds.get(("fp", PERIOD))
         for (method, every), group in kinds.items():
             other = None if group is fp else fp
-            cells = (method_label(method), f"{every:g}", *_cells(group, other))
+            period = "–" if method == "baseline" else f"{every:g}"
+            cells = (method_label(method), period, *_cells(group, other))
             lines.append(Row(setting.title, cells))
     columns = ("method", "f", "by strength", "mean", "n", "minus FP, f = 10")
     return Table(columns, tuple(lines), len(rows), canvas.notes_of(settings))
@@ -95,7 +98,7 @@ def _cells(group: pd.DataFrame, other: pd.DataFrame | None) -> tuple[str, ...]:
     seeds = _over_strengths(group)
     found = "" if other is None else difference(seeds, _over_strengths(other))
     return (
-        ", ".join(f"{alpha:g}: {mean:.1f}" for alpha, mean in means.items()),
+        ", ".join(f"{alpha:g}: {mean:.1f}" for alpha, mean in means.items() if alpha),
         summary_text(summarise(list(seeds.values())), 2),
         str(len(seeds)),
         "" if isinstance(found, str) else interval_text(found),
@@ -131,7 +134,7 @@ ITEM = Item(
         "Test accuracy in % after the last epoch, 0 for a run that diverged: the mean "
         "over seeds for each strength; the mean over all strengths, ± standard "
         "deviation over seeds; and its difference to FP at f = 10, paired, with "
-        "Student's 95% interval.",
+        "Student's 95% interval. The baseline has no penalty.",
     ),
     claims=tuple(
         Claim(

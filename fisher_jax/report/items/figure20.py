@@ -23,14 +23,15 @@ PUBLISHED = {
 
 ITEM = Item(
     name="Figure 20",
-    title="FP with a batch ten times as large, by coefficient",
+    title="FP with a large batch, by coefficient",
     place="appendix E",
     experiments=("fig20",),
     published=PUBLISHED,
     figure=FigurePart(
         partial(draw_strengths, published=PUBLISHED),
-        "Batch ten times as large, half the learning rate, FP at every step on the "
-        f"first 128 examples. {STRENGTH_CAPTION} {HOLLOW_CAPTION} {ROOT_REASON}",
+        "Batch ten times as large (digits: five), half the learning rate, FP at every "
+        "step on as many of its first examples as a usual batch has. "
+        f"{STRENGTH_CAPTION} {HOLLOW_CAPTION} {ROOT_REASON}",
         STRENGTH_ALT,
         shows_fisher_trace=True,
     ),
