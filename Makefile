@@ -21,7 +21,7 @@ help:
 	@echo "make test-trackers  runs in W&B (offline) and MLflow, killed and continued"
 	@echo "make test-accelerators  the steps compiled for TPUs and GPUs, which it needs not"
 	@echo "make test-compat  Python 3.11 to 3.13, lowest and newest dependencies (noxfile.py)"
-	@echo "make small     every figure and table in small, into runs/small, results, report"
+	@echo "make small     every figure and table in small, into runs/small, report: hours"
 	@echo "make lint      ruff and mypy alone"
 	@echo "make docs      the site with executed tutorials, into build/docs/site"
 	@echo "make bench     measurements of speed; DATA_DIR=... adds CIFAR-10"
@@ -100,8 +100,7 @@ small: install
 	@for name in $(SMALL); do \
 	  $(BIN)/python -m launch.sweep --config=experiments/$$name.py:small \
 	    --out=runs/small/$$name || exit; done
-	@$(BIN)/python -m launch.archive runs/small results
-	@$(BIN)/python -m fisher_jax.report results --out=report
+	@$(BIN)/python -m fisher_jax.report runs/small --out=report
 
 # Every fault of docs/faults.md on the real command; prints tried, survived, lost.
 test-faults: install

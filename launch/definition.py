@@ -6,7 +6,6 @@
 import importlib.util
 import inspect
 import json
-import re
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -21,13 +20,10 @@ from fisher_jax.train.config import (
     check_config,
     flat_config,
     load_config,
-    nearest,
     parse_value,
     split_path,
 )
 from fisher_jax.train.keys import Config
-
-_HAS_SWEEP = re.compile(r"^(def get_sweep\(|get_config, get_sweep = )", re.MULTILINE)
 
 
 class NoSweepError(UserError):
@@ -170,13 +166,9 @@ def _load(file: str) -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     if not hasattr(module, "get_sweep") and not hasattr(module, "get_runs"):
-        having = [
-            str(path)
-            for path in sorted(Path(file).parent.glob("*.py"))
-            if _HAS_SWEEP.search(path.read_text(errors="replace"))
-        ]
-        hint = nearest(file, having) or (f"; {having[0]} has one" if having else "")
-        raise NoSweepError(f"{file} defines no sweep (no function get_sweep){hint}")
+        raise NoSweepError(
+            f"{file} defines no sweep (no function get_sweep); see docs/own_sweep.md"
+        )
     return module
 
 

@@ -91,7 +91,7 @@ def open_folder(out: Path, definition: Mapping[str, Any] | None) -> dict[str, An
         check_name(out, "--out")
     try:
         if definition is None and not out.is_dir():
-            raise UserError(f"there is no sweep in {out}: no such folder")
+            raise UserError(f"no sweep in {out}: no such folder")
         if definition is not None:
             out.mkdir(parents=True, exist_ok=True)
         if path.exists():
@@ -100,10 +100,12 @@ def open_folder(out: Path, definition: Mapping[str, Any] | None) -> dict[str, An
                 raise UserError(f"{path} does not belong to a sweep")
             return content
         if definition is None:
-            raise UserError(f"there is no sweep in {out}: it has no sweep.json")
+            raise UserError(f"no sweep in {out}: it has no sweep.json")
         if (out / "config.json").exists() or (out / "metrics.jsonl").exists():
             raise UserError(f"{out} is a single run's folder; choose another --out")
         write_json(path, definition)
+    except UserError:
+        raise
     except (OSError, ValueError) as error:
         raise UserError(f"cannot use the folder {out}: {one_line(error)}") from error
     return dict(definition)

@@ -1,7 +1,7 @@
 """Repeats a run from its recorded configuration, and compares what both recorded.
 
 python -m launch.rerun RUN_DIR [--out=FOLDER] [--config.KEY=VALUE ...]
-python -m launch.rerun results/table1/digits_simplecnn-fp-seed_1
+python -m launch.rerun results/table1/digits_simplecnn-fp-seed_10
 
 RUN_DIR is the folder of a run or of an archived one, as in results/. Everything is
 compared to the bit; of an archive only what it kept, at the digits that it kept. The
@@ -34,6 +34,8 @@ with needs_extra("train"):
     from rich.console import Console
 
 _TIMES = ("time", "seconds_per_epoch")
+# Of a result that differs, what a reader wants to see side by side.
+_TOLD = ("test_accuracy", "max_fisher_trace")
 
 
 class Change(NamedTuple):
@@ -106,7 +108,11 @@ def rerun(
     """
     recorded = read_json(run / "config.json")
     if "config" not in recorded:
-        raise UserError(f"{run} is not a run's folder: it has no readable config.json")
+        inside = next((path.parent for path in sorted(run.glob("*/config.json"))), None)
+        hint = f"; {inside} is one" if inside else ""
+        raise UserError(
+            f"{run} is not a run's folder: it has no readable config.json{hint}"
+        )
     if not (run / "result.json").exists():
         raise UserError(f"{run} has not ended; run its command again to finish it")
     if out is None:
@@ -214,6 +220,7 @@ def conclusion(comparison: Comparison, archived: Mapping[str, Any]) -> list[str]
         if sized:
             size, largest = max(sized, key=lambda pair: pair[0])
             lines.append(f"largest relative difference: {size:.2g}, {largest}")
+        lines += [str(d) for d in differences if d.step is None and d.name in _TOLD]
     return lines
 
 

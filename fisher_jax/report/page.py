@@ -67,6 +67,8 @@ def chance(report: Report) -> str:
     claims = [v.decision for entry in report.entries for v in entry.verdicts]
     tested, expected = by_chance(claims)
     decided = sum(decision.status != UNDECIDED for decision in claims)
+    if not tested:
+        return f"None of {len(claims)} claims could be tested on these runs."
     return (
         f"{tested} of {len(claims)} claims were tested, and {decided} are decided. If "
         f"there were no effect anywhere, about {expected:.1f} would be decided by "

@@ -54,12 +54,14 @@ def peak_is_lower(
     None without runs of one of them. Undecided where a run is too short to hold the
     peak that could change the answer.
     """
-    both = [(method_label(name), setting.best(name).rows) for name in (method, than)]
-    if not all(len(chosen) for _, chosen in both):
+    low, high = (
+        (method_label(name), setting.best(name).rows) for name in (method, than)
+    )
+    if not len(low[1]) or not len(high[1]):
         return None
-    peaks = [by_seed(chosen, chosen["max_fisher_trace"]) for _, chosen in both]
-    decision = ratio_below(*peaks, 1.0, names=(both[0][0], both[1][0]))
-    return _held_peak(decision, *both, runs)
+    peaks = [by_seed(chosen, chosen["max_fisher_trace"]) for _, chosen in (low, high)]
+    decision = ratio_below(peaks[0], peaks[1], 1.0, names=(low[0], high[0]))
+    return _held_peak(decision, low, high, runs)
 
 
 def method_is_higher(
@@ -218,7 +220,8 @@ def step_peak_is_higher(
     peaks = [by_seed(rows, highest_of(rows, runs, "trace/fisher")) for _, rows in both]
     names = f"peak with {both[1][0]}", f"that with {both[0][0]}"
     decision = ratio_below(peaks[1], peaks[0], 1.0, names=names)
-    return _held_peak(decision, both[1], both[0], runs)
+    low, high = ((str(value), chosen) for value, chosen in reversed(both))
+    return _held_peak(decision, low, high, runs)
 
 
 def _held_peak(

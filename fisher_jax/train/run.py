@@ -236,7 +236,8 @@ def _report_earlier_end(console: Console, directory: Path) -> int:
     diverged = result.get("status") == DIVERGED
     console.print(
         f"This run has already {'diverged' if diverged else 'finished'}; its result is "
-        f"{directory / 'result.json'} (remove that file to run again)."
+        f"{directory / 'result.json'} (to run again, remove that folder or choose "
+        "another --workdir)."
     )
     return EXIT_DIVERGED if diverged else EXIT_FINISHED
 

@@ -24,9 +24,10 @@ STRENGTH_ALT = (
     "Accuracy on the left and Tr(F) on the right against epoch, a line for each "
     "coefficient from blue to red."
 )
-STRENGTH_CAPTION = f"{SPREAD} Grey: no penalty. Not smoothed."
+STRENGTH_CAPTION = f"{SPREAD} Grey: no penalty, where it was run. Not smoothed."
 HOLLOW_CAPTION = (
-    "Hollow: published test accuracy, and peak Tr(F) read as a square root."
+    "Hollow, for the paper's networks: published test accuracy, and peak Tr(F) read as "
+    "a square root."
 )
 _LINES = ("--", ":", "-.", (0, (5, 1)))
 

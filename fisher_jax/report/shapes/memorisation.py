@@ -147,7 +147,7 @@ def _draw_paths(
         if noisy is not None and clean is not None:
             points = line | {"linestyle": "none", "marker": "o", "markersize": 2}
             axes.plot(noisy.mean, clean.mean, **points)
-    canvas.label_axes(axes, "", "noisy examples, %", "clean examples, %")
+    canvas.label_axes(axes, "", "accuracy on noisy examples, %", "on clean examples, %")
 
 
 def _with_ratio(rows: pd.DataFrame, runs: Runs) -> Runs:

@@ -52,7 +52,7 @@ def test_the_page_folds_away_the_claims_that_have_no_runs(tmp_path):
     page = (out / "index.html").read_text()
     assert 'id="own_sweeps"' in page
     assert 'id="verdicts"' not in page
-    assert "claims of the paper have no runs here</summary>" in page
+    assert "claims have no runs here</summary>" in page
 
 
 def test_numbers_sort_as_numbers_and_the_command_names_the_users_file(tmp_path, capsys):
