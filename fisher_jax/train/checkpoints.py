@@ -106,7 +106,12 @@ def open_manager(directory: Path, keep: int) -> Iterator[Manager]:
         # What a killed run left half-written; the run's lock says nobody writes now.
         cleanup_tmp_directories=True,
     )
-    orbax = ocp.CheckpointManager(directory.absolute(), options=options)
+    # Named, or Orbax takes it from the newest checkpoint, which may be an empty folder.
+    orbax = ocp.CheckpointManager(
+        directory.absolute(),
+        item_handlers=ocp.StandardCheckpointHandler(),
+        options=options,
+    )
     thread = ThreadPoolExecutor(1) if jax.process_count() == 1 else None
     manager = Manager(orbax, thread)
     with _without_stack_traces():

@@ -105,8 +105,21 @@ def damage_delete_data(files):
             path.unlink()
 
 
+def damage_delete_all(files):
+    step = next(p for p in files[0].parents if p.name == "20")
+    shutil.rmtree(step)
+    step.mkdir()
+
+
 @pytest.mark.parametrize(
-    "damage", [damage_truncate, damage_empty, damage_delete_half, damage_delete_data]
+    "damage",
+    [
+        damage_truncate,
+        damage_empty,
+        damage_delete_half,
+        damage_delete_data,
+        damage_delete_all,
+    ],
 )
 def test_a_damaged_newest_gives_the_one_before(directory, damage):
     damage(files_of(directory, 20))

@@ -10,7 +10,7 @@ from fisher_jax.report.canvas import Drawing
 from fisher_jax.report.choose import REFERENCES, Setting
 from fisher_jax.report.claims import Claim
 from fisher_jax.report.collect import Runs
-from fisher_jax.report.decide import Decision, below
+from fisher_jax.report.decide import Decision, below, undecided
 from fisher_jax.report.item import FigurePart, Item
 from fisher_jax.report.names import method_label
 from fisher_jax.report.permutation import across_values
@@ -82,6 +82,9 @@ def _falls_with_strength(
     setting: Setting, runs: Runs, *, method: str
 ) -> Decision | None:
     rows = setting.rows[setting.rows["method"].isin((method, "baseline"))]
+    # Runs of searches count, too, which are of one seed: alone they decide nothing.
+    if rows.loc[rows["method"] == method, "seed"].nunique() == 1:
+        return undecided("one seed")
     strength = rows["coefficient"].astype(float).tolist()
     cosines = early_cosine(rows, runs)
     if not cosines.notna().any() or len(set(strength)) < 2:

@@ -1,11 +1,11 @@
 """Figure 14: Tr(H) along training, by batch size and by learning rate."""
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from functools import partial
+from itertools import combinations
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Float
 from matplotlib.figure import Figure
 
 from fisher_jax.report import canvas
@@ -120,14 +120,14 @@ def hessian_traces(
     return found
 
 
-def rank_agreement(table: Float[np.ndarray, "values epochs"]) -> float:
-    """Returns Spearman's ρ over the values, the mean over all pairs of epochs.
+def rank_agreement(table: pd.DataFrame) -> float:
+    """Returns Spearman's ρ over the rows, the mean over all pairs of columns.
 
-    nan below two values or two epochs; epochs at which all values tie do not count.
+    nan below two rows or two columns; columns in which all rows tie do not count.
     """
     if min(table.shape) < 2:
         return np.nan
-    frame = pd.DataFrame(table).rank()
+    frame = table.rank()
     ranks = (frame - frame.mean()).to_numpy()
     norms = np.sqrt((ranks**2).sum(axis=0))
     ranks = ranks[:, norms > 0] / norms[norms > 0]
@@ -157,15 +157,29 @@ def _keep_their_order(setting: Setting, runs: Runs) -> Decision | None:
     )
 
 
+def agreements(
+    table: pd.DataFrame, sets: Sequence[Sequence[float]]
+) -> tuple[float, float]:
+    """Returns the mean ``rank_agreement`` across the sets and within them.
+
+    Of groups of rows as large as the smaller set, out of both sets or of one: noisy
+    rows that persist agree the more, the more there are. nan where there is no group.
+    """
+    found: tuple[list[float], list[float]] = ([], [])
+    for group in combinations(table.index, min(map(len, sets))):
+        is_within = any(set(group) <= set(values) for values in sets)
+        found[is_within].append(rank_agreement(table.loc[list(group)]))
+    across, within = (float(np.mean(part)) if part else np.nan for part in found)
+    return across, within
+
+
 def _agree_across(setting: Setting, runs: Runs) -> Decision | None:
     rows = setting.final
     varied = _varied(rows)
-    sets = sets_of(rows, varied)
+    sets = list(sets_of(rows, varied).values())
     across, within = {}, {}
     for seed, table in hessian_traces(rows, runs, varied).items():
-        across[seed] = rank_agreement(table.to_numpy())
-        parts = [rank_agreement(table.loc[v].to_numpy()) for v in sets.values()]
-        within[seed] = float(np.mean(parts))
+        across[seed], within[seed] = agreements(table, sets)
     if not across:
         return None
     return larger(across, within, names=("mean ρ across the sets", "within them"))

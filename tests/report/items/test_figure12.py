@@ -71,3 +71,15 @@ def test_other_shares_of_noise_and_other_methods_are_not_the_papers():
     assert all(claim.rule(setting, runs) is None for claim in of_gp_r[:1])
     half = setting._replace(rows=setting.rows.assign(noise=0.5))
     assert all(decide_claim(one, half, runs) is None for one in figure12.ITEM.claims)
+
+
+def test_searches_of_one_seed_decide_nothing():
+    setting, runs = runs_of((-0.1, -0.2, -0.3, -0.4))
+    is_one = (setting.rows["method"] == "baseline") | (setting.rows["seed"] == 0)
+    rows = pd.concat([setting.rows[is_one]] * 3, ignore_index=True)
+    metrics = dict(enumerate([runs.metrics[i] for i in setting.rows.index[is_one]] * 3))
+    decision = figure12.ITEM.claims[1].rule(
+        setting._replace(rows=rows), Runs(rows, metrics, ())
+    )
+    assert decision.status == "undecided"
+    assert decision.reason == "one seed"
