@@ -147,7 +147,7 @@ def _having(records: Sequence[Record], name: str, first_epoch: int = 0) -> list[
 
 
 def _read(file: Path) -> dict[str, Any]:
-    return _parsed(file.read_text(), str(file))
+    return _parsed(file.read_bytes(), str(file))
 
 
 def _parsed(text: str | bytes, where: str) -> dict[str, Any]:

@@ -20,9 +20,11 @@ def local_path(text: str, option: str = "") -> Path:
             the parser of the command line says it.
 
     Raises:
-        UserError: an address, or ``~`` where no home folder is known.
+        UserError: nothing, an address, or ``~`` where no home folder is known.
     """
     given = f"{option}={text}" if option else text
+    if not text:
+        raise UserError(f"{option or 'a path'} is empty")
     if _ADDRESS.match(text):
         raise UserError(
             f"{given} is a remote address: mount it (gcsfuse, s3fs, NFS) and give the "

@@ -185,7 +185,7 @@ class _Clock:
     """Seconds of the run, earlier sessions included, and of training alone."""
 
     def __init__(self, records: list[Record]):
-        before = float(records[-1]["time"] or 0.0) if records else 0.0
+        before = float(records[-1].get("time") or 0.0) if records else 0.0
         self._origin = time.monotonic() - before
         self.mark, self.marked_step = time.monotonic(), -1
 

@@ -108,7 +108,10 @@ def check_same_config(
                 "choose another workdir"
             )
         return False
-    earlier = {**defaults, **flatten(require_json(path).get("config", {}))}
+    recorded = require_json(path).get("config", {})
+    if not isinstance(recorded, dict):
+        raise UserError(f"{path} is damaged: its config is no object")
+    earlier = {**defaults, **flatten(recorded)}
     changes = [
         f"{key} {_shown(earlier, key)} there, {_shown(config, key)} here"
         for key in sorted(earlier.keys() | config.keys())
@@ -147,7 +150,7 @@ def keep_records(path: Path, last_step: int) -> list[Record]:
     for number, line in enumerate(lines, start=1):
         try:
             record = json.loads(line)
-            step = record["step"]
+            step = int(record["step"])
         except (ValueError, TypeError, KeyError) as error:
             if number == len(lines):
                 break

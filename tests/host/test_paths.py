@@ -21,6 +21,11 @@ def test_an_address_is_no_folder(address):
         path_argument(address)
 
 
+def test_nothing_is_no_folder():
+    with pytest.raises(argparse.ArgumentTypeError, match="a path is empty"):
+        path_argument("")
+
+
 def test_home_is_found_where_shells_leave_it(monkeypatch, tmp_path):
     monkeypatch.setenv("HOME", str(tmp_path))
     assert local_path("~/runs/a") == tmp_path / "runs" / "a"

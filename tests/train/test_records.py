@@ -60,9 +60,10 @@ def test_a_half_written_last_line_is_dropped(tmp_path, cut):
     assert path.read_bytes().endswith(b"\n")
 
 
-def test_a_broken_line_in_the_middle_is_not_passed_over(tmp_path):
+@pytest.mark.parametrize("line", ["not json", '{"step": null}', "[]", "{}"])
+def test_a_broken_line_in_the_middle_is_not_passed_over(tmp_path, line):
     path = tmp_path / "metrics.jsonl"
-    path.write_text('{"step": 0}\nnot json\n{"step": 2}\n')
+    path.write_text(f'{{"step": 0}}\n{line}\n{{"step": 2}}\n')
     with pytest.raises(UserError, match="line 2"):
         records.keep_records(path, last_step=100)
 
@@ -214,6 +215,12 @@ def test_another_configuration_is_refused_with_its_keys(tmp_path):
     assert records.check_same_config(tmp_path, {"a.b": 1, "a.c": 2}, {})
     with pytest.raises(UserError, match=r"a\.b 1 there, 5 here; a\.c 2 there, absent"):
         records.check_same_config(tmp_path, {"a.b": 5}, {})
+
+
+def test_a_damaged_configuration_is_told(tmp_path):
+    records.write_json(tmp_path / "config.json", {"config": None})
+    with pytest.raises(UserError, match="damaged: its config is no object"):
+        records.check_same_config(tmp_path, {}, {})
 
 
 def test_a_run_is_known_by_the_defaults_of_keys_that_it_is_older_than(tmp_path):
