@@ -150,7 +150,7 @@ def _read(file: Path) -> dict[str, Any]:
     return _parsed(file.read_bytes(), str(file))
 
 
-def _parsed(text: str | bytes, where: str) -> dict[str, Any]:
+def _parsed(text: bytes, where: str) -> dict[str, Any]:
     try:
         content = json.loads(text)
     except ValueError as error:

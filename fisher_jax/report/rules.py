@@ -217,10 +217,10 @@ def step_peak_is_higher(
     both = extremes(setting, varied, higher)
     if both is None:
         return None
+    high, low = both
     peaks = [by_seed(rows, highest_of(rows, runs, "trace/fisher")) for _, rows in both]
-    names = f"peak with {both[1][0]}", f"that with {both[0][0]}"
+    names = f"peak with {low[0]}", f"that with {high[0]}"
     decision = ratio_below(peaks[1], peaks[0], 1.0, names=names)
-    low, high = ((str(value), chosen) for value, chosen in reversed(both))
     return _held_peak(decision, low, high, runs)
 
 

@@ -82,13 +82,13 @@ def _falls_with_strength(
     setting: Setting, runs: Runs, *, method: str
 ) -> Decision | None:
     rows = setting.rows[setting.rows["method"].isin((method, "baseline"))]
-    # Runs of searches count, too, which are of one seed: alone they decide nothing.
-    if rows.loc[rows["method"] == method, "seed"].nunique() == 1:
-        return undecided("one seed")
     strength = rows["coefficient"].astype(float).tolist()
     cosines = early_cosine(rows, runs)
     if not cosines.notna().any() or len(set(strength)) < 2:
         return None
+    # Runs of searches count, too, which are of one seed: alone they decide nothing.
+    if rows.loc[rows["method"] == method, "seed"].nunique() == 1:
+        return undecided("one seed")
     seeds = rows["seed"].tolist()
     return across_values(strength, cosines.tolist(), strength, seeds, -1)
 

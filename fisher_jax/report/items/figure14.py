@@ -6,6 +6,7 @@ from itertools import combinations
 
 import numpy as np
 import pandas as pd
+from jaxtyping import Float
 from matplotlib.figure import Figure
 
 from fisher_jax.report import canvas
@@ -120,14 +121,14 @@ def hessian_traces(
     return found
 
 
-def rank_agreement(table: pd.DataFrame) -> float:
-    """Returns Spearman's ρ over the rows, the mean over all pairs of columns.
+def rank_agreement(table: Float[np.ndarray, "values epochs"]) -> float:
+    """Returns Spearman's ρ over the values, the mean over all pairs of epochs.
 
-    nan below two rows or two columns; columns in which all rows tie do not count.
+    nan below two values or two epochs; epochs at which all values tie do not count.
     """
     if min(table.shape) < 2:
         return np.nan
-    frame = table.rank()
+    frame = pd.DataFrame(table).rank()
     ranks = (frame - frame.mean()).to_numpy()
     norms = np.sqrt((ranks**2).sum(axis=0))
     ranks = ranks[:, norms > 0] / norms[norms > 0]
@@ -168,7 +169,7 @@ def agreements(
     found: tuple[list[float], list[float]] = ([], [])
     for group in combinations(table.index, min(map(len, sets))):
         is_within = any(set(group) <= set(values) for values in sets)
-        found[is_within].append(rank_agreement(table.loc[list(group)]))
+        found[is_within].append(rank_agreement(table.loc[list(group)].to_numpy()))
     across, within = (float(np.mean(part)) if part else np.nan for part in found)
     return across, within
 

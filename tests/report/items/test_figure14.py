@@ -159,7 +159,6 @@ def test_rank_agreement_is_the_mean_over_pairs_of_epochs():
             for j in range(i)
         ]
     )
-    frame = pd.DataFrame(table)
-    assert figure14.rank_agreement(frame) == pytest.approx(expected)
-    assert np.isnan(figure14.rank_agreement(frame[:1]))
-    assert np.isnan(figure14.rank_agreement(frame.iloc[:, :1]))
+    assert figure14.rank_agreement(table) == pytest.approx(expected)
+    assert np.isnan(figure14.rank_agreement(table[:1]))
+    assert np.isnan(figure14.rank_agreement(table[:, :1]))
